@@ -1,0 +1,27 @@
+# The project's commands. Each makes .venv on its first run and uses it from then on.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test check clean
+
+train: .venv/installed
+	$(BIN)/python jobs/train.py sample
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sample,dev]'
+	touch $@

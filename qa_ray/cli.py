@@ -1,0 +1,87 @@
+"""The command line of the jobs: parse, --dry-run, logging, ray.init, call."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import ray
+import tyro
+
+from qa_ray.config import ClusterConfig, Config
+from qa_ray.errors import ClusterError, UserError
+from qa_ray.recipes import RECIPES
+
+
+def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int:
+    """Run `job` with the configuration that the command line describes, print what it returns.
+
+    Returns the exit code: 0, 1 after an error that the user can mend, 130 after Ctrl-C. Wrong arguments exit with 2.
+    """
+    try:
+        config, dry_run = parse(sys.argv[1:] if argv is None else argv)
+        if dry_run:
+            print(json.dumps(dataclasses.asdict(config), indent=1))
+            return 0
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        for noisy in ("ray.data", "httpx", "alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        start_ray(config.cluster)
+        print(job(config))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+    """Read RECIPE [--dry-run] [--section.field VALUE ...] into a configuration, and whether it is only to be shown."""
+    parser = argparse.ArgumentParser(
+        description="Choose a recipe; RECIPE --help lists every knob.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="recipes:\n" + "\n".join(f"  {name:<22} {recipe.__doc__}" for name, recipe in RECIPES.items()),
+    )
+    parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help="a complete configuration, see below")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    # Help after the recipe's name is about its knobs, not about this parser.
+    name = argv[0] if argv else ""
+    own = [item for item in argv if item in ("--dry-run",)]
+    chosen = parser.parse_args([name, *own] if argv else [])
+    config = tyro.cli(
+        Config,
+        prog=f"{parser.prog} {chosen.recipe}",
+        args=[item for item in argv[1:] if item not in own],
+        default=RECIPES[chosen.recipe](),
+        config=(tyro.conf.EnumChoicesFromValues,),
+    )
+    if config.run.name is None:
+        run = dataclasses.replace(config.run, name=f"{chosen.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
+        config = dataclasses.replace(config, run=run)
+    return config, chosen.dry_run
+
+
+def start_ray(config: ClusterConfig) -> None:
+    """Join the cluster that `config` or RAY_ADDRESS names, or start a local one.
+
+    Raises:
+        ClusterError: there is no cluster at the address.
+    """
+    joins = config.address is not None or "RAY_ADDRESS" in os.environ
+    try:
+        ray.init(
+            address=config.address,
+            num_cpus=None if joins else config.local_cpus,
+            include_dashboard=None if joins else False,
+            # On a local cluster the workers' own messages come through the metric stream, beside the progress bar.
+            log_to_driver=joins,
+            logging_level=logging.WARNING,
+        )
+    except ConnectionError as error:
+        raise ClusterError(f"cluster.address={config.address or os.environ.get('RAY_ADDRESS')}: {error}") from error

@@ -1,0 +1,108 @@
+"""The epoch's batch plan: which windows form which optimizer step, the same on every machine.
+
+A plan follows from the windows' lengths, the seed and the epoch alone, not from the number of workers: every rank
+computes it by itself and takes its share of each batch. So all ranks make the same number of steps, no window is
+lost or seen twice, and training can go on from any place in the plan on any number of workers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qa_ray.config import BatchConfig
+
+Longs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """An epoch's global batches in the order in which they are trained."""
+
+    order: Longs
+    """Window numbers, batch after batch, [num_windows]."""
+    size: int
+    """Windows per batch; the last batch may hold fewer."""
+
+    @property
+    def num_batches(self) -> int:
+        """Optimizer steps of the epoch."""
+        return -(-len(self.order) // self.size)
+
+    def batches(self, start: int = 0) -> Iterator[Longs]:
+        """Yield the window numbers of each global batch, from batch `start` on."""
+        for position in range(start, self.num_batches):
+            yield self.order[position * self.size : (position + 1) * self.size]
+
+
+def plan_epoch(lengths: Longs, config: BatchConfig, *, seed: int, epoch: int) -> BatchPlan:
+    """Shuffle windows, group them by similar length and cut them into global batches.
+
+    Windows are drawn at random into pools of `config.length_pool` batches; a pool is sorted by length, and the batches
+    cut from all pools are shuffled again. Windows of equal length within a pool stay in random order.
+
+    Args:
+        lengths: tokens of each window, [num_windows].
+        config: batch size and pool size.
+        seed: the run's seed.
+        epoch: number of the epoch; each has an order of its own.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    shuffled = rng.permutation(len(lengths))
+    pool = np.arange(len(lengths)) // (config.size * config.length_pool)
+    grouped = shuffled[np.lexsort((lengths[shuffled], pool))]
+    num_full = len(lengths) // config.size
+    full = grouped[: num_full * config.size].reshape(num_full, config.size)
+    # The short batch stays last: a step that is smaller than the others belongs where the learning rate is lowest.
+    order = np.concatenate([full[rng.permutation(num_full)].ravel(), grouped[num_full * config.size :]])
+    return BatchPlan(order, config.size)
+
+
+def share_of_rank(items: Longs, lengths: Longs, rank: int, world_size: int) -> Longs:
+    """The items that one rank takes, so that all ranks hold about as many tokens.
+
+    Items are dealt longest first, in turns that run to and fro over the ranks. Shares differ by one item at most.
+
+    Args:
+        items: numbers to share out, windows or examples.
+        lengths: tokens of each item, indexed by its number.
+        rank: the rank whose share is returned.
+        world_size: number of ranks.
+    """
+    longest_first = items[np.argsort(-lengths[items], kind="stable")]
+    turn, seat = np.divmod(np.arange(len(items)), world_size)
+    share: Longs = longest_first[np.where(turn % 2 == 0, seat, world_size - 1 - seat) == rank]
+    return share
+
+
+def padded_length(length: int, pad_to_multiple_of: int, max_length: int) -> int:
+    """The length to which a batch is padded: `length` rounded up, but never past `max_length`.
+
+    Rounding bounds the number of distinct shapes, and with it the kernels and graphs that are kept for each.
+    """
+    return max(length, min(-(-length // pad_to_multiple_of) * pad_to_multiple_of, max_length))
+
+
+def micro_batches(
+    items: Longs, lengths: Longs, *, max_tokens: int | None, multiple: int, max_length: int
+) -> list[Longs]:
+    """Split `items` into groups that each hold at most `max_tokens` tokens after padding; a single item always fits.
+
+    Args:
+        items: window numbers.
+        lengths: tokens of each window, indexed by its number.
+        max_tokens: limit per group; None keeps all items in one.
+        multiple: padded lengths are rounded up to a multiple of this.
+        max_length: padded lengths are never rounded past this.
+    """
+    if max_tokens is None or len(items) == 0:
+        return [items] if len(items) else []
+    longest_first = items[np.argsort(-lengths[items], kind="stable")]
+    groups, begin = [], 0
+    while begin < len(longest_first):
+        width = padded_length(int(lengths[longest_first[begin]]), multiple, max_length)
+        end = begin + max(1, max_tokens // width)
+        groups.append(longest_first[begin:end])
+        begin = end
+    return groups

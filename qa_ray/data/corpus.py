@@ -1,0 +1,149 @@
+"""A tokenised split as numpy views of its Arrow blocks: nothing is copied but small integers per question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Views of one table: `*_bounds[i] : *_bounds[i + 1]` are the places of row i in the values beside it."""
+
+    contexts: pa.Array
+    context_bounds: Ints
+    context_ids: Ints
+    offset_starts: Ints
+    offset_ends: Ints
+    passage_bounds: Ints
+    questions: pa.StructArray
+    question_bounds: Ints
+    question_ids: Ints
+    answer_bounds: Ints
+    answers: pa.StructArray
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _view(table: pa.Table) -> _Block:
+    ids, starts, ends = (_whole(table[name]) for name in ("input_ids", "offset_starts", "offset_ends"))
+    passages = _whole(table["questions"])
+    questions = passages.values
+    question_ids, answers = questions.field("input_ids"), questions.field("answers")
+    return _Block(
+        contexts=_whole(table["context"]),
+        context_bounds=ids.offsets.to_numpy(),
+        context_ids=ids.values.to_numpy(),
+        offset_starts=starts.values.to_numpy(),
+        offset_ends=ends.values.to_numpy(),
+        passage_bounds=passages.offsets.to_numpy(),
+        questions=questions,
+        question_bounds=question_ids.offsets.to_numpy(),
+        question_ids=question_ids.values.to_numpy(),
+        answer_bounds=answers.offsets.to_numpy(),
+        answers=answers.values,
+    )
+
+
+class Corpus:
+    """The questions of one split, numbered from 0, and their passages.
+
+    Attributes:
+        block: block of each question, [num_questions].
+        row: row of each question among the block's questions, [num_questions].
+        passage: row of each question's passage in the block, [num_questions].
+        question_lengths: tokens of each question, [num_questions].
+        context_lengths: tokens of each question's context, [num_questions].
+        answer_first: first context token of each question's first answer, -1 where there is none, [num_questions].
+        answer_last: last context token of the same answer, inclusive, [num_questions].
+    """
+
+    def __init__(self, tables: Sequence[pa.Table], selection: Longs | None = None) -> None:
+        """View `tables` (schema `TOKENIZED`); `selection` keeps only these questions, by their number in the tables."""
+        self._blocks = [_view(table) for table in tables]
+        parts = [_index(number, block) for number, block in enumerate(self._blocks)]
+        index = np.concatenate(parts, axis=1) if parts else np.empty((7, 0), np.int64)
+        if selection is not None:
+            index = index[:, selection]
+        self.block, self.row, self.passage = index[0], index[1], index[2]
+        self.question_lengths, self.context_lengths = index[3], index[4]
+        self.answer_first, self.answer_last = index[5], index[6]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question has no answer."""
+        return bool((self.answer_first < 0).any())
+
+    def question_ids(self, question: int) -> Ints:
+        """Token ids of a question."""
+        block, row = self._blocks[self.block[question]], self.row[question]
+        ids: Ints = block.question_ids[block.question_bounds[row] : block.question_bounds[row + 1]]
+        return ids
+
+    def context_ids(self, question: int) -> Ints:
+        """Token ids of a question's context."""
+        block, begin, end = self._context(question)
+        ids: Ints = block.context_ids[begin:end]
+        return ids
+
+    def offsets(self, question: int) -> tuple[Ints, Ints]:
+        """Character offsets (starts, ends) of the tokens of a question's context."""
+        block, begin, end = self._context(question)
+        return block.offset_starts[begin:end], block.offset_ends[begin:end]
+
+    def context(self, question: int) -> str:
+        """Text of a question's context."""
+        text: str = self._blocks[self.block[question]].contexts[int(self.passage[question])].as_py()
+        return text
+
+    def id(self, question: int) -> str:
+        """Id of a question."""
+        return self._text(question, "id")
+
+    def text(self, question: int) -> str:
+        """Text of a question."""
+        return self._text(question, "text")
+
+    def record(self, question: int) -> str:
+        """Where a question was read."""
+        return self._text(question, "record")
+
+    def references(self, question: int) -> list[str]:
+        """Texts of a question's reference answers; empty where the context holds none."""
+        block, row = self._blocks[self.block[question]], self.row[question]
+        begin, end = block.answer_bounds[row], block.answer_bounds[row + 1]
+        texts: list[str] = block.answers.field("text")[begin:end].to_pylist()
+        return texts
+
+    def _context(self, question: int) -> tuple[_Block, int, int]:
+        block, passage = self._blocks[self.block[question]], self.passage[question]
+        return block, block.context_bounds[passage], block.context_bounds[passage + 1]
+
+    def _text(self, question: int, field: str) -> str:
+        text: str = self._blocks[self.block[question]].questions.field(field)[int(self.row[question])].as_py()
+        return text
+
+
+def _index(number: int, block: _Block) -> Longs:
+    """Rows block, row, passage, question length, context length, first and last answer token; a column a question."""
+    begin, end = int(block.passage_bounds[0]), int(block.passage_bounds[-1])
+    rows = np.arange(begin, end)
+    passage = np.repeat(np.arange(len(block.passage_bounds) - 1), np.diff(block.passage_bounds))
+    question_lengths = np.diff(block.question_bounds)[begin:end]
+    context_lengths = np.diff(block.context_bounds)[passage]
+    first_answer = block.answer_bounds[:-1][begin:end]
+    answered = np.diff(block.answer_bounds)[begin:end] > 0
+    tokens = np.full((2, len(rows)), -1, np.int64)
+    for line, name in enumerate(("first_token", "last_token")):
+        tokens[line, answered] = block.answers.field(name).to_numpy()[first_answer[answered]]
+    return np.stack([np.full(len(rows), number), rows, passage, question_lengths, context_lengths, *tokens])

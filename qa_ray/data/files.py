@@ -1,0 +1,144 @@
+"""Find data files: a file, a folder, a glob, a package's own, or a URI that pyarrow opens."""
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from qa_ray.config import DataConfig
+from qa_ray.errors import DataError
+from qa_ray.locations import PACKAGE_SCHEME, is_local, resolve
+from qa_ray.policies import DataFormat
+
+_ENDINGS = {
+    ".json": DataFormat.SQUAD,
+    ".jsonl": DataFormat.JSONL,
+    ".ndjson": DataFormat.JSONL,
+    ".parquet": DataFormat.PARQUET,
+    ".csv": DataFormat.CSV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A data file, in a form that every node can open by itself."""
+
+    location: str
+    """Absolute path, URI, or package://PACKAGE/PATH, which each node looks up in its own packages."""
+    name: str
+    """Name in messages and in made ids: the path below the folder that was searched."""
+    format: DataFormat
+
+    def open(self) -> tuple[fs.FileSystem, str]:
+        """Return the file system and the path in it; DataError where there is no such file system."""
+        return _filesystem(self.location)
+
+
+def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
+    resolved = resolve(location)
+    if is_local(resolved):
+        return fs.LocalFileSystem(), os.path.abspath(resolved)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(resolved)
+    except (pa.ArrowException, OSError, ImportError) as error:
+        raise DataError(f"{location} cannot be opened: {error}. Download the data and name the local file") from error
+    return filesystem, path
+
+
+def find_files(data: DataConfig, location: str) -> list[SourceFile]:
+    """Return the files that `location` names, sorted: a file, the files of a folder, or the matches of a glob.
+
+    A folder stands for the files in it with a known ending, not for those in its sub-folders; ** in a glob is any
+    number of folders. Files whose name starts with a dot are passed over.
+
+    Raises:
+        DataError: nothing is there, or the layout of a file is not known.
+        ConfigError: the package of a package:// location is not installed.
+    """
+    base, pattern = _split(location)
+    filesystem, path = _filesystem(base)
+    try:
+        kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.File and not pattern:
+            name = PurePosixPath(path).name
+            return [SourceFile(base, name, _format(data, name, location))]
+        inner = _files_below(filesystem, path, pattern) if kind == fs.FileType.Directory else []
+    except OSError as error:
+        raise DataError(f"{location} cannot be read: {error}") from error
+    shown_path = f"{path}/{pattern}" if pattern else path
+    if not inner and not pattern and kind != fs.FileType.Directory:
+        hint = "Name a file, a folder, a glob or a URI; for a data set on the Hub, set data.hub"
+        raise DataError(f"{location}: there is no file or folder {shown_path}. {hint}")
+    if not inner:
+        what = "file matches" if pattern else f"file with a known ending ({', '.join(_ENDINGS)}) lies in"
+        raise DataError(f"{location}: no {what} {shown_path}. For files in sub-folders, name a glob such as folder/**")
+    files = [SourceFile(_join(base, name), name, _format(data, name, location)) for name in inner]
+    _require_one_format(files, location)
+    return files
+
+
+def _split(location: str) -> tuple[str, str]:
+    """Return (the fixed part of `location`, made absolute; its glob pattern or an empty string)."""
+    local = is_local(location)
+    if local:
+        location = os.path.expanduser(location)
+    parts = location.split("/")
+    # In a URI, a question mark starts options of the file system.
+    magic = "*[" if "://" in location and not location.startswith(PACKAGE_SCHEME) else "*?["
+    first = next((index for index, part in enumerate(parts) if set(part) & set(magic)), len(parts))
+    if local and os.path.exists(location):
+        first = len(parts)  # brackets in a folder's name are no glob
+    base, pattern = "/".join(parts[:first]), "/".join(parts[first:])
+    if not local:
+        return base, pattern
+    root = "/" if location.startswith("/") else "."
+    return os.path.abspath(base or root), pattern
+
+
+def _files_below(filesystem: fs.FileSystem, path: str, pattern: str) -> list[str]:
+    """Return the sorted paths below the folder `path` that match `pattern` or, without one, have a known ending."""
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive="/" in pattern or "**" in pattern))
+    inner = sorted(info.path[len(path) :].lstrip("/") for info in infos if info.type == fs.FileType.File)
+    visible = [name for name in inner if not any(part.startswith(".") for part in name.split("/"))]
+    if pattern:
+        return [name for name in visible if _matches(name.split("/"), pattern.split("/"))]
+    return [name for name in visible if PurePosixPath(name).suffix.lower() in _ENDINGS]
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _join(base: str, name: str) -> str:
+    if is_local(base) or base.startswith(PACKAGE_SCHEME):
+        return f"{base.rstrip('/')}/{name}"
+    folder, mark, options = base.partition("?")
+    return f"{folder.rstrip('/')}/{quote(name)}{mark}{options}"
+
+
+def _format(data: DataConfig, name: str, location: str) -> DataFormat:
+    if data.format is not DataFormat.AUTO:
+        return data.format
+    ending = PurePosixPath(name).suffix.lower()
+    if ending not in _ENDINGS:
+        known, layouts = ", ".join(_ENDINGS), ", ".join(layout for layout in DataFormat if layout != DataFormat.AUTO)
+        raise DataError(
+            f"{location}: the ending of {name!r} does not tell its layout (known: {known}). "
+            f"Set data.format to one of {layouts}"
+        )
+    return _ENDINGS[ending]
+
+
+def _require_one_format(files: list[SourceFile], location: str) -> None:
+    firsts = {file.format: file.name for file in reversed(files)}
+    if len(firsts) > 1:
+        examples = ", ".join(sorted(firsts.values()))
+        raise DataError(f"{location}: files of several layouts ({examples}). Name one kind with a glob such as *.jsonl")

@@ -1,0 +1,128 @@
+"""The Ray Data graph of a split: read, validate, tokenise, materialise.
+
+Workers take the resulting Arrow blocks from the object store, where a node holds one copy for all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import DataContext
+
+from qa_ray.config import DataConfig
+from qa_ray.data.corpus import Corpus
+from qa_ray.data.sources import passages
+from qa_ray.data.tokenization import load_tokenizer, tokenize
+from qa_ray.data.validation import check, describe, duplicate_ids, is_fatal
+from qa_ray.errors import DataError
+from qa_ray.policies import BadRows
+from qa_ray.schema import Problem, table_to_passages
+
+# So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
+_PASSAGES_PER_TASK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A tokenised split in the object store."""
+
+    name: str
+    blocks: tuple[Any, ...]
+    """References to tables of schema TOKENIZED."""
+    selection: npt.NDArray[np.int64]
+    """Questions in use, by their number in the blocks."""
+    problems: tuple[Problem, ...]
+    """Rows that were left out, and why."""
+    has_unanswerable: bool
+    """Whether some question in use has no answer."""
+
+    def __len__(self) -> int:
+        return len(self.selection)
+
+    def corpus(self) -> Corpus:
+        """View the split on this node."""
+        return Corpus(ray.get(list(self.blocks)), self.selection)
+
+
+def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None, tokenizer: str) -> Split:
+    """Read, validate and tokenise a split, in parallel over the cluster.
+
+    Args:
+        data: where and how to read, and what to do with bad rows.
+        location: the split's files, or its name in a Hub data set.
+        max_examples: uses only the first so many questions.
+        tokenizer: text of the tokenizer.json.
+
+    Raises:
+        DataError: nothing can be read, a row is bad and `data.on_bad_row` is error, or no question is left.
+    """
+    # Questions are numbered in the order of the blocks, and the batch plan counts on those numbers.
+    DataContext.get_current().execution_options.preserve_order = True
+    dataset = passages(data, location, max_examples).map_batches(
+        _tokenize_batch,
+        batch_format="pyarrow",
+        batch_size=_PASSAGES_PER_TASK,
+        fn_kwargs={"definition": ray.put(tokenizer)},
+    )
+    blocks = tuple(dataset.materialize().to_arrow_refs())
+    summaries = ray.get([_summarise.remote(block) for block in blocks])
+    split = _select(location, blocks, summaries, max_examples)
+    fatal = [problem for problem in split.problems if is_fatal(problem)]
+    if fatal or (split.problems and data.on_bad_row is BadRows.ERROR):
+        raise DataError(describe(fatal or split.problems))
+    if not len(split):
+        reason = f"no question is left of it: {describe(split.problems)}" if split.problems else "it holds no question"
+        raise DataError(f"{location}: {reason}")
+    return split
+
+
+def _tokenize_batch(table: pa.Table, definition: Any) -> pa.Table:
+    # A reference inside keyword arguments reaches the task as a reference: the text travels once a node, not per batch.
+    text = ray.get(definition) if isinstance(definition, ray.ObjectRef) else definition
+    read, problems = table_to_passages(table)
+    sound = []
+    for passage in read:
+        checked, found = check(passage)
+        problems.extend(found)
+        if checked.questions:
+            sound.append(checked)
+    return tokenize(sound, problems, load_tokenizer(text))
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What the driver needs to know of a block, without its tokens."""
+
+    ids: list[str]
+    records: list[str]
+    answered: npt.NDArray[np.bool_]
+    problems: list[Problem]
+
+
+@ray.remote
+def _summarise(table: pa.Table) -> _Summary:
+    questions = pc.list_flatten(table["questions"]).combine_chunks()
+    problems = pc.list_flatten(table["problems"]).to_pylist()
+    answered = np.asarray(pc.list_value_length(pc.struct_field(questions, "answers"))) > 0
+    return _Summary(
+        pc.struct_field(questions, "id").to_pylist(),
+        pc.struct_field(questions, "record").to_pylist(),
+        answered,
+        [Problem(**problem) for problem in problems],
+    )
+
+
+def _select(name: str, blocks: tuple[Any, ...], summaries: Sequence[_Summary], max_examples: int | None) -> Split:
+    """Leave out questions whose id came before, and those beyond `max_examples`."""
+    ids = [key for summary in summaries for key in summary.ids]
+    records = [record for summary in summaries for record in summary.records]
+    answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
+    problems = [problem for summary in summaries for problem in summary.problems] + duplicate_ids(ids, records)
+    first_seen = np.sort(np.unique(np.array(ids, np.str_), return_index=True)[1])
+    selection = first_seen[:max_examples]
+    return Split(name, blocks, selection, tuple(problems), bool((~answered[selection]).any()))

@@ -1,0 +1,97 @@
+"""Windows of a corpus: for a (max_length, stride), which context tokens each model input holds, and its labels.
+
+A window is three integers: its question, and its first and last context token. They are exactly those that the
+tokenizer's own truncation with stride and overflow gives (a property test holds them to it), for milliseconds of numpy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qa_ray.config import WindowConfig
+from qa_ray.data.corpus import Corpus
+from qa_ray.data.template import Template
+from qa_ray.errors import ConfigError
+
+Longs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All windows of a corpus in question order; every array is [num_windows] except `cut_questions`."""
+
+    question: Longs
+    """Number of the question in the corpus."""
+    first: Longs
+    """First context token."""
+    last: Longs
+    """End of the context tokens, exclusive."""
+    question_length: Longs
+    """Question tokens in the window: all of them, but for `cut_questions`."""
+    context_begin: Longs
+    """Place of the first context token in the unpadded window."""
+    length: Longs
+    """Tokens of the unpadded window, special tokens included."""
+    cls_index: Longs
+    """Place of the no-answer label in the unpadded window."""
+    start_position: Longs
+    """Label: place of the answer's first token in the unpadded window, or `cls_index` if it holds no whole answer."""
+    end_position: Longs
+    """Label: place of the answer's last token, inclusive, or `cls_index`."""
+    cut_questions: Longs
+    """Questions too long for a window with this stride, whose end was cut off, [num_cut_questions]."""
+
+    def __len__(self) -> int:
+        return len(self.question)
+
+
+def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Windows:
+    """Cut every context of `corpus` into windows and label them with the first answer.
+
+    A question that leaves the context no more room than the stride is cut so that half of what the stride leaves is
+    context; the tokenizer itself would refuse such an example.
+
+    Raises:
+        ConfigError: the stride leaves no room for any question.
+    """
+    lengths, cut = _question_lengths(corpus, config, template)
+    room = template.room(config.max_length, 0) - lengths
+    step = np.maximum(room - config.stride, 1)
+    overflow = np.maximum(corpus.context_lengths - room, 0)
+    counts = 1 + -(-overflow // step)
+    question = np.repeat(np.arange(len(corpus)), counts)
+    first = (np.arange(len(question)) - np.repeat(np.cumsum(counts) - counts, counts)) * step[question]
+    last = np.minimum(first + room[question], corpus.context_lengths[question])
+    question_length = lengths[question]
+    context_begin = template.context_begin(0) + (0 if template.context_first else question_length)
+    length = template.num_special + question_length + last - first
+    cls_index = np.full_like(length, template.cls_offset) + (length if template.cls_offset < 0 else 0)
+    start, end = corpus.answer_first[question], corpus.answer_last[question]
+    inside = (start >= first) & (end < last)
+    return Windows(
+        question=question,
+        first=first,
+        last=last,
+        question_length=question_length,
+        context_begin=np.broadcast_to(context_begin, question.shape),
+        length=length,
+        cls_index=cls_index,
+        start_position=np.where(inside, context_begin + start - first, cls_index),
+        end_position=np.where(inside, context_begin + end - first, cls_index),
+        cut_questions=np.flatnonzero(cut),
+    )
+
+
+def _question_lengths(corpus: Corpus, config: WindowConfig, template: Template) -> tuple[Longs, npt.NDArray[np.bool_]]:
+    """Question tokens that each question's windows hold, and which questions were cut for it."""
+    free = template.room(config.max_length, 0) - config.stride
+    if free < 2:
+        raise ConfigError(
+            f"window.stride={config.stride} leaves no room for a question in window.max_length={config.max_length} "
+            f"with {template.num_special} special tokens: lower the stride to at most {free + config.stride - 2}"
+        )
+    lengths = corpus.question_lengths
+    overflows = lengths + corpus.context_lengths > template.room(config.max_length, 0)
+    cut = overflows & (lengths >= free)
+    return np.where(cut, free // 2, lengths), cut

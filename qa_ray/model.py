@@ -1,0 +1,190 @@
+"""Load a tokenizer and a model; a batch in, start and end logits out."""
+
+import logging
+from typing import NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from qa_ray.config import ModelConfig
+from qa_ray.data.collate import Batch
+from qa_ray.data.template import Template
+from qa_ray.data.tokenization import load_tokenizer as load_backend
+from qa_ray.errors import ConfigError, ModelError
+from qa_ray.locations import resolve
+
+logger = logging.getLogger(__name__)
+
+# Tokenizers without a limit of their own say so with a huge number.
+_NO_LIMIT = 1_000_000
+
+
+def load_tokenizer(config: ModelConfig) -> FastTokenizer:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        ModelError: it cannot be found, or there is no fast (Rust) form of it.
+    """
+    name = config.tokenizer or config.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            resolve(name),
+            # The revision names a state of the model's repository, not of another one's.
+            revision=config.revision if config.tokenizer is None else None,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(_cannot_load("tokenizer", name, error)) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"model.tokenizer={name}: {type(tokenizer).__name__} has no fast form, and without its character "
+            "offsets answers cannot be placed. Choose a model with a fast tokenizer (a tokenizer.json)."
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(f"model.tokenizer={name} has neither a padding nor an end token: windows cannot be padded")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def learn_template(tokenizer: FastTokenizer) -> Template:
+    """Learn from a tokenizer how its family joins a question and its context."""
+    known = (tokenizer.cls_token_id, tokenizer.bos_token_id)
+    return Template.learn(
+        load_backend(tokenizer.backend_tokenizer.to_str()),
+        pad_left=tokenizer.padding_side == "left",
+        pad_id=tokenizer.pad_token_id,
+        pad_type_id=tokenizer.pad_token_type_id,
+        uses_type_ids="token_type_ids" in tokenizer.model_input_names,
+        no_answer_ids=tuple(token_id for token_id in known if token_id is not None),
+    )
+
+
+def check_window(tokenizer: FastTokenizer, max_length: int) -> None:
+    """Refuse windows that are longer than the model's input.
+
+    Raises:
+        ConfigError: `max_length` is beyond the tokenizer's limit.
+    """
+    limit = tokenizer.model_max_length
+    if limit < _NO_LIMIT and max_length > limit:
+        raise ConfigError(f"window.max_length={max_length} is beyond the {limit} tokens that the model takes: lower it")
+
+
+def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
+    """Find out from the model's configuration alone whether it can be trained; its weights are not loaded.
+
+    Raises:
+        ModelError: the model cannot be found, its family has no span head, or the tokenizer is not its own.
+    """
+    settings = _load_settings(config)
+    if type(settings) not in AutoModelForQuestionAnswering._model_mapping and not config.trust_remote_code:
+        raise ModelError(
+            f"model.name={config.name}: transformers has no question-answering head for {settings.model_type} models: "
+            "choose a model of another family, such as BERT, RoBERTa, DeBERTa, XLNet or ModernBERT"
+        )
+    if len(tokenizer) > settings.vocab_size:
+        raise ModelError(
+            f"the tokenizer {config.tokenizer or config.name} has {len(tokenizer)} tokens, but the model {config.name} "
+            f"has embeddings for {settings.vocab_size}: they do not belong together"
+        )
+
+
+def load_model(config: ModelConfig) -> PreTrainedModel:
+    """Load an encoder or decoder with a span head, in fp32, from safetensors only.
+
+    A model without such a head gets a new one, which is said in the log.
+
+    Raises:
+        ModelError: the model cannot be found, has no span head for its family, or holds other weights than it says.
+    """
+    settings = _load_settings(config)
+    if config.dropout is not None:
+        _override_dropout(settings, config.dropout)
+    try:
+        model, report = AutoModelForQuestionAnswering.from_pretrained(
+            resolve(config.name),
+            config=settings,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ModelError(_cannot_load("model", config.name, error)) from error
+    missing = set(report["missing_keys"])
+    head = {name for name in missing if not name.startswith(f"{model.base_model_prefix}.")}
+    if len(missing) - len(head) > len(model.state_dict()) // 2:
+        raise ModelError(
+            f"model.name={config.name} holds no weights for {type(model).__name__}: "
+            f"{len(missing)} of its {len(model.state_dict())} tensors are missing, such as {min(missing)}"
+        )
+    if head:
+        logger.info("%s has no question-answering head: a new one is trained from scratch", config.name)
+    return model
+
+
+class Logits(NamedTuple):
+    """Scores of each token as the first and the last of the answer, fp32 [windows, length]; -inf at padding."""
+
+    start: torch.Tensor
+    end: torch.Tensor
+
+
+def forward(model: torch.nn.Module, batch: Batch) -> Logits:
+    """Run the model on a batch.
+
+    Padding is masked out, so that neither the loss nor the probabilities depend on how far a batch was padded.
+    """
+    outputs = model(**batch.inputs)
+    padding = batch.inputs["attention_mask"] == 0
+    return Logits(
+        outputs.start_logits.float().masked_fill(padding, -torch.inf),
+        outputs.end_logits.float().masked_fill(padding, -torch.inf),
+    )
+
+
+def span_loss(logits: Logits, batch: Batch) -> torch.Tensor:
+    """Mean of the start and the end cross-entropy, summed over the windows: a scalar in nats."""
+    start = torch.nn.functional.cross_entropy(logits.start, batch.start_positions, reduction="sum")
+    end = torch.nn.functional.cross_entropy(logits.end, batch.end_positions, reduction="sum")
+    return (start + end) / 2
+
+
+def freeze_unused(model: PreTrainedModel, batch: Batch) -> int:
+    """Freeze parameters that no logit depends on, and return their number.
+
+    Ranks would wait for their gradients for ever; XLNet's mask embedding is one.
+    """
+    torch.autograd.backward(span_loss(forward(model, batch), batch))
+    unused = [weight for weight in model.parameters() if weight.requires_grad and weight.grad is None]
+    for weight in unused:
+        weight.requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    return len(unused)
+
+
+def _load_settings(config: ModelConfig) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(
+            resolve(config.name), revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(_cannot_load("model", config.name, error)) from error
+
+
+def _override_dropout(settings: PretrainedConfig, rate: float) -> None:
+    for name, value in settings.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float) and value is not True:
+            setattr(settings, name, rate)
+
+
+def _cannot_load(what: str, name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"cannot load the {what} {name}: {reason} "
+        "(a Hub id needs network access to the Hub or a filled cache; a folder must hold config.json, safetensors "
+        "weights and tokenizer.json)"
+    )

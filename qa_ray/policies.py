@@ -1,0 +1,56 @@
+"""The choices that a configuration offers: enums, so that a choice has a name and a typing error is caught."""
+
+from enum import StrEnum
+
+
+class Precision(StrEnum):
+    """Number format of the forward and backward pass; weights and optimizer stay fp32."""
+
+    AUTO = "auto"
+    """bf16 where the hardware computes in it, GPU or CPU; else fp16 on GPUs and fp32 on CPUs."""
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls after warm-up."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class DataFormat(StrEnum):
+    """How a data file is laid out."""
+
+    AUTO = "auto"
+    """By the file's ending: .json is nested SQuAD, .jsonl or .ndjson, .parquet, .csv."""
+    SQUAD = "squad"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+class BadRows(StrEnum):
+    """What happens to a row that cannot be used."""
+
+    ERROR = "error"
+    SKIP = "skip"
+
+
+class BestBy(StrEnum):
+    """The validation metric that says which epoch's model is kept."""
+
+    F1 = "f1"
+    EXACT_MATCH = "exact_match"
+    LOSS = "loss"
+
+
+class NoAnswer(StrEnum):
+    """Whether a prediction may be that the context holds no answer."""
+
+    AUTO = "auto"
+    """Allowed if the training or the validation data has questions without an answer."""
+    ALLOWED = "allowed"
+    NEVER = "never"

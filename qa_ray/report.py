@@ -1,0 +1,50 @@
+"""What a run has to show, in words."""
+
+from collections.abc import Mapping
+
+from qa_ray.locations import is_local
+from qa_ray.tracking import EVAL_PREFIX
+from qa_ray.training.checkpoint import EVALUATION, MODEL
+from qa_ray.training.driver import Example, TrainResult
+
+_NO_ANSWER = "(no answer)"
+
+
+def summary(result: TrainResult) -> str:
+    """Scores before and after, some answers, and where everything lies."""
+    lines = ["", "Some validation questions:"]
+    for example in result.examples:
+        lines += _example(example)
+    lines += ["", *_scores(result.before, result.best), ""]
+    lines += [
+        f"run     {result.folder}",
+        f"model   {result.folder}/{MODEL}",
+        f"answers {result.folder}/{EVALUATION}/predictions.json",
+        f"MLflow  {result.record}",
+    ]
+    if is_local(result.folder):
+        lines += [
+            "",
+            "Open the model with:",
+            f'  AutoModelForQuestionAnswering.from_pretrained("{result.folder}/{MODEL}")',
+        ]
+    return "\n".join(lines)
+
+
+def _example(example: Example) -> list[str]:
+    expected = " | ".join(dict.fromkeys(example.references)) or _NO_ANSWER
+    return [
+        f"  {example.question}",
+        f"    predicted: {example.predicted or _NO_ANSWER}",
+        f"    expected:  {expected}",
+    ]
+
+
+def _scores(before: Mapping[str, float] | None, best: Mapping[str, float]) -> list[str]:
+    names = [name for name in ("exact_match", "f1", "HasAns_f1", "NoAns_f1") if EVAL_PREFIX + name in best]
+    head = f"{'':<10}" + "".join(f"{name:>14}" for name in names)
+    rows = [("before", before)] if before else []
+    rows += [("after", best)]
+    return [head] + [
+        f"{label:<10}" + "".join(f"{row[EVAL_PREFIX + name]:14.2f}" for name in names) for label, row in rows
+    ]

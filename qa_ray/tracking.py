@@ -1,0 +1,158 @@
+"""What is recorded of a run, and where: the Tracker protocol, its MLflow and its null form, and the metrics' names."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from qa_ray.config import TrackingConfig
+from qa_ray.errors import StorageError
+
+TRAIN_LOSS = "train_loss"
+"""Mean loss of the windows since the last record, in nats."""
+LEARNING_RATE = "learning_rate"
+GRAD_NORM = "grad_norm"
+"""Norm of the gradient before clipping."""
+WINDOWS_PER_SECOND = "windows_per_second"
+TOKENS_PER_SECOND = "tokens_per_second"
+"""Over all ranks, padding left out."""
+PADDING_SHARE = "padding_share"
+"""Padding tokens over all tokens."""
+MODEL_FLOPS_UTILIZATION = "model_flops_utilization"
+"""Share of the GPU's peak that the model's own arithmetic reaches."""
+SKIPPED_STEPS = "skipped_steps"
+"""Steps that fp16's gradient scaler has skipped so far."""
+PEAK_MEMORY_GB = "peak_memory_gb"
+"""Largest resident memory of any worker process so far, in 10^9 bytes."""
+EVAL_PREFIX = "eval_"
+"""Stands before the validation metrics: eval_f1, eval_exact_match, eval_loss and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a phase has come, with metrics if there are new ones."""
+
+    phase: str
+    """`train` or `evaluate`."""
+    done: int
+    total: int
+    """Optimizer steps in training, windows of this rank in evaluation."""
+    step: int
+    """Optimizer steps made so far."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+Record = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """Record nothing."""
+
+
+class Tracker(Protocol):
+    """Keeps parameters and metrics of one run."""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record the flattened configuration."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics at an optimizer step."""
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep the files of a folder as artifacts under `name`."""
+
+    def finish(self, succeeded: bool) -> None:
+        """End the run."""
+
+    def where(self) -> str:
+        """Say in a line how to look at the record."""
+
+
+class NullTracker:
+    """Keeps nothing."""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record nothing."""
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep nothing."""
+
+    def finish(self, succeeded: bool) -> None:
+        """Do nothing."""
+
+    def where(self) -> str:
+        """Say that there is no record."""
+        return "not recorded (tracking.enabled is false)"
+
+
+class MlflowTracker:
+    """Keeps the run in an MLflow tracking server, or in a local SQLite file."""
+
+    def __init__(self, config: TrackingConfig, run_name: str) -> None:
+        """Start an MLflow run.
+
+        Raises:
+            StorageError: the server or the file cannot be reached.
+        """
+        # Imported here: it takes seconds, and workers and machines without MLflow use this module too.
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+        try:
+            self._client = MlflowClient(tracking_uri=self._uri)
+            self._experiment = self._experiment_id(config.experiment)
+            self._run = self._client.create_run(self._experiment, run_name=run_name).info.run_id
+        except MlflowException as error:
+            raise StorageError(
+                f"tracking.uri: the MLflow record cannot be started: {str(error).splitlines()[0]} "
+                "(start the server, name another one, or pass --tracking.no-enabled)"
+            ) from error
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record the flattened configuration."""
+        from mlflow.entities import Param
+
+        entries = [Param(name, str(value)) for name, value in params.items()]
+        self._client.log_batch(self._run, params=entries)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics at an optimizer step."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        self._client.log_batch(self._run, [Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep the files of a folder as artifacts under `name`."""
+        self._client.log_artifacts(self._run, str(folder), name)
+
+    def finish(self, succeeded: bool) -> None:
+        """End the run."""
+        self._client.set_terminated(self._run, "FINISHED" if succeeded else "FAILED")
+
+    def where(self) -> str:
+        """Say in a line how to look at the record."""
+        if self._uri.startswith("sqlite:"):
+            return f"run {self._run}; look at it with: mlflow ui --backend-store-uri {self._uri}"
+        return f"run {self._run} of experiment {self._experiment} on the tracking server"
+
+    def _experiment_id(self, name: str) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
+        # Beside a local database MLflow would put artifacts into the working directory of whoever asks.
+        local = self._uri.startswith("sqlite:///")
+        place = Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts" if local else None
+        return str(self._client.create_experiment(name, artifact_location=place.as_uri() if place else None))
+
+
+def start_tracker(config: TrackingConfig, run_name: str) -> Tracker:
+    """Start the record of a run, or a null one if tracking is off."""
+    return MlflowTracker(config, run_name) if config.enabled else NullTracker()

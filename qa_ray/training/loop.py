@@ -1,0 +1,204 @@
+"""The training loop: forward, backward, clip, step, schedule, zero, count. It knows nothing of Ray."""
+
+import contextlib
+import time
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedModel
+
+from qa_ray import tracking
+from qa_ray.config import Config
+from qa_ray.data.batching import Longs, micro_batches, plan_epoch, share_of_rank
+from qa_ray.data.collate import Collator
+from qa_ray.errors import TrainingError
+from qa_ray.model import forward, freeze_unused, span_loss
+from qa_ray.tracking import Progress, Record
+from qa_ray.training.optim import make_optimizer, make_schedule
+from qa_ray.training.state import TrainState
+from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
+
+# A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
+_MAX_SKIPPED_IN_A_ROW = 40
+_SECONDS_BETWEEN_PROGRESS = 0.5
+
+
+class TrainingLoop:
+    """Trains a model on the batch plan; every rank holds one and makes the same steps.
+
+    Attributes:
+        state: where the run stands.
+        num_steps: optimizer steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        collator: Collator,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        record: Record = tracking.ignore,
+    ) -> None:
+        """Set up optimizer and schedule; `model` is moved to the accelerator's device and wrapped."""
+        self._config = config
+        self._collate = collator
+        self._lengths = collator.windows.length
+        self._accelerator = accelerator
+        self._record = record
+        self.state = TrainState()
+        self.num_steps = num_steps(len(collator.windows), config)
+        freeze_unused(model, collator(np.array([self._lengths.argmin()])))
+        if config.train.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        optimizer = make_optimizer(model, config.optim)
+        self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
+        trained = torch.compile(model, dynamic=True) if config.train.compile else model
+        self._model, self._optimizer = accelerator.prepare(trained, optimizer)
+        self._peak_flops = peak_flops(accelerator.device)
+        self._flops_per_token = flops_per_token(model, float(self._lengths.mean()))
+        self._meter = Meter(torch.zeros((), device=accelerator.device))
+        self._unchecked: tuple[torch.Tensor, Longs] | None = None
+        self._skipped_in_a_row = 0
+        self._shown_at = 0.0
+        torch.manual_seed(config.train.seed + accelerator.process_index)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model for evaluation: without the wrapper that waits for other ranks, with mixed precision."""
+        model: nn.Module = self._accelerator.unwrap_model(self._model, keep_torch_compile=True)
+        return model
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.state.step >= self.num_steps
+
+    def train_epoch(self) -> None:
+        """Train the rest of the epoch under way, and move on to the next.
+
+        Raises:
+            TrainingError: a loss or a gradient is not a finite number.
+        """
+        config = self._config
+        plan = plan_epoch(self._lengths, config.batch, seed=config.train.seed, epoch=self.state.epoch)
+        self._model.train()
+        self._meter.restart()
+        for batch in plan.batches(self.state.position):
+            if self.finished:
+                break
+            self._train_step(batch)
+        self._check_finite()
+        self.state.epoch += 1
+        self.state.position = 0
+
+    def _train_step(self, batch: Longs) -> None:
+        self._forward_backward(batch)
+        grad_norm = self._clip()
+        self._check_finite()
+        self._optimizer.step()
+        if self._accelerator.optimizer_step_was_skipped:
+            self._count_skipped(batch)
+        else:
+            self._skipped_in_a_row = 0
+            self._schedule.step()
+        self._optimizer.zero_grad()
+        self._unchecked = (grad_norm, batch)
+        self.state.step += 1
+        self.state.position += 1
+        self.state.windows += len(batch)
+        self._log(grad_norm)
+
+    def _forward_backward(self, batch: Longs) -> None:
+        """Add this rank's share of the gradient of the batch's mean loss, in micro-batches if it is large."""
+        config, accelerator = self._config, self._accelerator
+        share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
+        groups = micro_batches(
+            share,
+            self._lengths,
+            max_tokens=config.batch.max_tokens_per_device,
+            multiple=config.batch.pad_to_multiple_of,
+            max_length=config.window.max_length,
+        )
+        # Gradients are averaged over the ranks, so the batch's mean needs each rank's sum times the number of ranks.
+        scale = accelerator.num_processes / len(batch)
+        # A rank without a share still joins the all-reduce that the others wait for: with a gradient of zero.
+        for number, group in enumerate(groups or [batch[:1]]):
+            last = number >= len(groups) - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(self._model):
+                tensors = self._collate(group).to(accelerator.device)
+                loss = span_loss(forward(self._model, tensors), tensors)
+                accelerator.backward(loss * (scale if groups else 0.0))
+            if groups:
+                padded = tensors.inputs["input_ids"].numel()
+                self._meter.count(loss, len(group), int(self._lengths[group].sum()), padded)
+
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradients down to the allowed norm, and return the norm that they had."""
+        limit = self._config.optim.max_grad_norm or float("inf")
+        norm: torch.Tensor = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
+        return norm
+
+    def _check_finite(self) -> None:
+        """Refuse a step whose gradient was not finite; under fp16 that is the gradient scaler's work.
+
+        It looks at the step before, whose norm has long been computed, so that a GPU never waits for it.
+        """
+        if self._unchecked is None or self._accelerator.mixed_precision == "fp16":
+            return
+        norm, batch = self._unchecked
+        self._unchecked = None
+        if not torch.isfinite(norm):
+            raise TrainingError(self._describe(batch, f"the gradient's norm is {norm.item()}"))
+
+    def _count_skipped(self, batch: Longs) -> None:
+        self.state.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            reason = f"fp16's gradient scaler skipped {self._skipped_in_a_row} steps in a row"
+            raise TrainingError(self._describe(batch, reason))
+
+    def _describe(self, batch: Longs, reason: str) -> str:
+        corpus, windows = self._collate.corpus, self._collate.windows
+        ids = ", ".join(corpus.id(int(question)) for question in windows.question[batch][:8])
+        return (
+            f"training went astray at step {self.state.step}, epoch {self.state.epoch}: {reason}. "
+            f"Its batch of {len(batch)} windows holds the questions {ids}"
+            f"{', ...' if len(batch) > 8 else ''}. "
+            "Try a lower optim.learning_rate, a longer optim.warmup_ratio, or train.precision=fp32"
+        )
+
+    def _log(self, grad_norm: torch.Tensor) -> None:
+        if self.state.step % self._config.train.log_every == 0 or self.finished:
+            metrics = self._read_meter() | {tracking.GRAD_NORM: grad_norm.item()}
+        elif time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_PROGRESS:
+            metrics = {}
+        else:
+            return
+        self._shown_at = time.monotonic()
+        self._record(Progress("train", self.state.step, self.num_steps, self.state.step, metrics))
+
+    def _read_meter(self) -> dict[str, float]:
+        """Metrics since the last reading, over all ranks; every rank calls it at the same step."""
+        loss, windows, tokens, padded = self._accelerator.reduce(self._meter.totals(), "sum").tolist()
+        seconds = self._meter.restart()
+        metrics = {
+            tracking.TRAIN_LOSS: loss / windows,
+            tracking.LEARNING_RATE: self._schedule.get_last_lr()[0],
+            tracking.WINDOWS_PER_SECOND: windows / seconds,
+            tracking.TOKENS_PER_SECOND: tokens / seconds,
+            tracking.PADDING_SHARE: 1 - tokens / padded,
+        }
+        if self._peak_flops is not None:
+            used = self._flops_per_token * tokens / seconds / self._accelerator.num_processes
+            metrics[tracking.MODEL_FLOPS_UTILIZATION] = used / self._peak_flops
+        if self._accelerator.mixed_precision == "fp16":
+            metrics[tracking.SKIPPED_STEPS] = float(self.state.skipped_steps)
+        return metrics
+
+
+def num_steps(num_windows: int, config: Config) -> int:
+    """Optimizer steps of a whole run."""
+    steps = config.train.epochs * -(-num_windows // config.batch.size)
+    return min(steps, config.train.max_steps or steps)

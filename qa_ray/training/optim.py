@@ -1,0 +1,32 @@
+"""The optimizer and its learning-rate schedule."""
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from qa_ray.config import OptimConfig
+from qa_ray.policies import Schedule
+
+_NAMES = {Schedule.LINEAR: "linear", Schedule.COSINE: "cosine", Schedule.CONSTANT: "constant_with_warmup"}
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
+    """AdamW over the trainable weights; vectors (biases and normalisation weights) are not decayed."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+
+
+def make_schedule(optimizer: AdamW, config: OptimConfig, num_steps: int) -> LRScheduler:
+    """Warm-up from 0 to the peak over `warmup_ratio` of `num_steps`, then the chosen fall to 0 (or none)."""
+    schedule: LRScheduler = get_scheduler(
+        _NAMES[config.schedule],
+        optimizer,
+        num_warmup_steps=round(config.warmup_ratio * num_steps),
+        num_training_steps=num_steps,
+    )
+    return schedule

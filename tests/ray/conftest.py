@@ -1,0 +1,15 @@
+"""One local Ray cluster for all tests of this folder."""
+
+import logging
+
+import pytest
+import ray
+import ray.data
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()

@@ -1,0 +1,64 @@
+"""Hub data goes the way of files; the Hub itself is stood in for, since tests use no network."""
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from qa_ray.config import Columns, DataConfig
+from qa_ray.data.sources import hub_tables
+from qa_ray.errors import DataError
+from qa_ray.schema import PASSAGES, Answer, table_to_passages
+
+DATA = DataConfig(hub="rajpurkar/squad", hub_config="plain", revision="v1")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Return the calls of load_dataset, each answered with three questions about two contexts."""
+    calls = []
+    table = {
+        "id": ["a", "b", "c"],
+        "context": ["Ann met Bob.", "Ann met Bob.", "Eve"],
+        "question": ["Who?", "Whom?", None],
+        "answers": [{"text": ["Ann"], "answer_start": [0]}, {"text": [], "answer_start": []}, None],
+    }
+
+    def load_dataset(*arguments, **options):
+        calls.append((arguments, options))
+        return datasets.Dataset.from_dict(table)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    return calls
+
+
+def test_hub_split_becomes_passages(hub):
+    passages, (problem,) = table_to_passages(pa.concat_tables(hub_tables(DATA, "train", None)))
+    assert hub == [(("rajpurkar/squad", "plain"), {"split": "train", "revision": "v1"})]
+    assert [question.answers for question in passages[0].questions] == [(Answer("Ann", 0),), ()]
+    assert [question.record for question in passages[0].questions] == [
+        "rajpurkar/squad train row 0", "rajpurkar/squad train row 1"
+    ]  # fmt: skip
+    assert (problem.record, problem.field, problem.value) == ("rajpurkar/squad train row 2", "question", "None")
+
+
+def test_max_examples_cuts_a_hub_split(hub):
+    (table,) = hub_tables(DATA, "train", 1)
+    assert table.schema == PASSAGES
+    (passage,), problems = table_to_passages(table)
+    assert (len(passage.questions), problems) == (1, [])
+
+
+def test_missing_hub_column_is_named(hub):
+    data = DataConfig(hub="rajpurkar/squad", columns=Columns(question="query"))
+    with pytest.raises(DataError, match=r"rajpurkar/squad train: there is no column 'query'; .*data.columns.question"):
+        list(hub_tables(data, "train", None))
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ValueError, FileNotFoundError])
+def test_hub_that_fails_says_what_to_do(monkeypatch, error):
+    def fail(*_arguments, **_options):
+        raise error("the cause")
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(DataError, match=r"rajpurkar/squad, split 'train': .*the cause.*data\.train=FILE"):
+        list(hub_tables(DATA, "train", None))
