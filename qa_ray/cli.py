@@ -28,8 +28,10 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
             print(json.dumps(dataclasses.asdict(config), indent=1))
             return 0
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("ray.data", "httpx", "alembic", "mlflow"):
+        for noisy in ("ray.data", "httpx", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        # MLflow sets up its logger when it is imported, from this.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         start_ray(config.cluster)
         print(job(config))
     except UserError as error:
@@ -76,7 +78,8 @@ def start_ray(config: ClusterConfig) -> None:
     joins = config.address is not None or "RAY_ADDRESS" in os.environ
     try:
         ray.init(
-            address=config.address,
+            # Without an address ray.init would join a cluster that happens to run on this machine.
+            address=config.address if joins else "local",
             num_cpus=None if joins else config.local_cpus,
             include_dashboard=None if joins else False,
             # On a local cluster the workers' own messages come through the metric stream, beside the progress bar.

@@ -1,10 +1,19 @@
 """Load a tokenizer and a model; a batch in, start and end logits out."""
 
 import logging
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.config import ModelConfig
@@ -40,6 +49,12 @@ def load_tokenizer(config: ModelConfig) -> FastTokenizer:
         raise ModelError(
             f"model.tokenizer={name}: {type(tokenizer).__name__} has no fast form, and without its character "
             "offsets answers cannot be placed. Choose a model with a fast tokenizer (a tokenizer.json)."
+        )
+    # Of a folder without any tokenizer, transformers makes one that knows special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"model.tokenizer={name}: there is no vocabulary: the folder must hold tokenizer.json. "
+            "Save the tokenizer beside the model, or name another one with model.tokenizer"
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -102,25 +117,22 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
     settings = _load_settings(config)
     if config.dropout is not None:
         _override_dropout(settings, config.dropout)
-    try:
-        model, report = AutoModelForQuestionAnswering.from_pretrained(
-            resolve(config.name),
-            config=settings,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(_cannot_load("model", config.name, error)) from error
-    missing = set(report["missing_keys"])
-    head = {name for name in missing if not name.startswith(f"{model.base_model_prefix}.")}
-    if len(missing) - len(head) > len(model.state_dict()) // 2:
+    model, missing = _load_weights(AutoModelForQuestionAnswering, config, settings)
+    prefix = f"{model.base_model_prefix}."
+    body = {name for name in missing if name.startswith(prefix)}
+    head = missing - body
+    if body and body == {name for name in model.state_dict() if name.startswith(prefix)}:
+        # Decoders such as Llama name their body otherwise with a span head than without.
+        loaded, body = _load_weights(AutoModel, config, settings)
+        setattr(model, model.base_model_prefix, loaded)
+    if len(head | body) > len(model.state_dict()) // 2:
         raise ModelError(
-            f"model.name={config.name} holds no weights for {type(model).__name__}: "
-            f"{len(missing)} of its {len(model.state_dict())} tensors are missing, such as {min(missing)}"
+            f"model.name={config.name} does not hold the weights of {type(model).__name__}: {len(head | body)} of "
+            f"{len(model.state_dict())} tensors are missing, such as {min(head | body)}: choose a folder whose weights "
+            "are those of the model that its config.json describes"
         )
+    if body:
+        logger.warning("%s lacks %d tensors, such as %s: they start at random", config.name, len(body), min(body))
     if head:
         logger.info("%s has no question-answering head: a new one is trained from scratch", config.name)
     return model
@@ -166,6 +178,25 @@ def freeze_unused(model: PreTrainedModel, batch: Batch) -> int:
     return len(unused)
 
 
+def _load_weights(
+    head: type[AutoModel], config: ModelConfig, settings: PretrainedConfig
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load a model with this kind of head, and return it with the names of the tensors that were not there."""
+    try:
+        model, report = head.from_pretrained(
+            resolve(config.name),
+            config=settings,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(_cannot_load("model", config.name, error)) from error
+    return model, set(report["missing_keys"])
+
+
 def _load_settings(config: ModelConfig) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(
@@ -177,12 +208,16 @@ def _load_settings(config: ModelConfig) -> PretrainedConfig:
 
 def _override_dropout(settings: PretrainedConfig, rate: float) -> None:
     for name, value in settings.to_dict().items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float) and value is not True:
+        is_rate = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_rate and ("dropout" in name or name.endswith("pdrop")):
             setattr(settings, name, rate)
 
 
 def _cannot_load(what: str, name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # transformers takes a folder that is not there for a Hub id.
+    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(resolve(name)).exists():
+        reason = "there is no such folder"
     return (
         f"cannot load the {what} {name}: {reason} "
         "(a Hub id needs network access to the Hub or a filled cache; a folder must hold config.json, safetensors "

@@ -1,6 +1,8 @@
 """What is recorded of a run, and where: the Tracker protocol, its MLflow and its null form, and the metrics' names."""
 
+import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any, Protocol
 
 from qa_ray.config import TrackingConfig
 from qa_ray.errors import StorageError
+
+logger = logging.getLogger(__name__)
 
 TRAIN_LOSS = "train_loss"
 """Mean loss of the windows since the last record, in nats."""
@@ -118,30 +122,38 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         entries = [Param(name, str(value)) for name, value in params.items()]
-        self._client.log_batch(self._run, params=entries)
+        self._send(lambda: self._client.log_batch(self._run, params=entries))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at an optimizer step."""
-        import time
-
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        self._client.log_batch(self._run, [Metric(name, value, now, step) for name, value in metrics.items()])
+        entries = [Metric(name, value, now, step) for name, value in metrics.items()]
+        self._send(lambda: self._client.log_batch(self._run, entries))
 
     def log_folder(self, folder: Path, name: str) -> None:
         """Keep the files of a folder as artifacts under `name`."""
-        self._client.log_artifacts(self._run, str(folder), name)
+        self._send(lambda: self._client.log_artifacts(self._run, str(folder), name))
 
     def finish(self, succeeded: bool) -> None:
         """End the run."""
-        self._client.set_terminated(self._run, "FINISHED" if succeeded else "FAILED")
+        self._send(lambda: self._client.set_terminated(self._run, "FINISHED" if succeeded else "FAILED"))
 
     def where(self) -> str:
         """Say in a line how to look at the record."""
         if self._uri.startswith("sqlite:"):
             return f"run {self._run}; look at it with: mlflow ui --backend-store-uri {self._uri}"
         return f"run {self._run} of experiment {self._experiment} on the tracking server"
+
+    def _send(self, call: Callable[[], object]) -> None:
+        """Do without what cannot be recorded: a server that is down never stops training."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            call()
+        except MlflowException as error:
+            logger.warning("not recorded in MLflow: %s", str(error).splitlines()[0])
 
     def _experiment_id(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)

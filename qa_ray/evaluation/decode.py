@@ -132,16 +132,6 @@ def join_windows(
     return Candidates(*(column[order].astype(dtype, copy=False) for column, dtype in zip(joined, types, strict=True)))
 
 
-def null_scores(example: Integers, window_null_score: Floats, num_examples: int) -> Floats:
-    """The score of "no answer" of each example: the smallest over its windows of start + end logit at CLS.
-
-    example and window_null_score are [W]; the result is [num_examples], +inf for an example without a window.
-    """
-    scores = np.full(num_examples, np.inf, dtype=np.float32)
-    np.minimum.at(scores, example, window_null_score)
-    return scores
-
-
 def probabilities(candidates: Candidates, null_score: Floats | None = None) -> tuple[Floats, Floats | None]:
     """Softmax over each example's n best scores and, where given, its null score.
 

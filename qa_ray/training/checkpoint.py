@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
@@ -44,5 +45,9 @@ def save_model(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"the model cannot be saved in {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"the model cannot be saved in {folder}: {reason} "
+            "(it must be a folder with free space that you may write to)"
+        ) from error

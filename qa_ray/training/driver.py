@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray.train import CheckpointConfig, LoggingConfig, Result, ScalingConfig
+from ray.train import CheckpointConfig, LoggingConfig, Result, ScalingConfig, WorkerGroupError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
@@ -17,7 +18,7 @@ from qa_ray.config import Config, flatten
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
 from qa_ray.data.windows import make_windows
-from qa_ray.errors import TrainingError, UserError
+from qa_ray.errors import StorageError, TrainingError, UserError
 from qa_ray.model import check_model, check_window, learn_template, load_tokenizer
 from qa_ray.policies import BestBy, NoAnswer
 from qa_ray.storage import RunFolder
@@ -79,6 +80,8 @@ def train(config: Config) -> TrainResult:
         # Nothing has been trained: the same command must work once the mistake is mended.
         folder.remove()
         raise
+    # Importing torch and transformers on a busy machine takes longer than the minute that Ray allows.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     with _recorded(tracker, prepared):
         result, follower = _fit(prepared, tracker)
         return _conclude(prepared, result, follower, tracker)
@@ -188,11 +191,25 @@ def _fit(prepared: _Prepared, tracker: Tracker) -> tuple[Result, Follower]:
         try:
             with Follower(prepared.job.stream, metrics_file, tracker) as follower:
                 result = trainer.fit()
+        except WorkerGroupError as error:
+            raise _cause(error, prepared.folder) from error
         finally:
             prepared.folder.write("metrics.jsonl", metrics_file.read_bytes())
     if isinstance(result.return_value, UserError):
         raise result.return_value
     return result, follower
+
+
+def _cause(error: WorkerGroupError, folder: RunFolder) -> Exception:
+    """The failure that the user can mend, if a worker met one."""
+    for failure in error.worker_failures.values():
+        cause = failure.__cause__ or failure
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, OSError):
+            return StorageError(f"the run {folder.uri} cannot be written: {cause.strerror or cause}")
+    again: Exception = error
+    return again
 
 
 def _train_worker(config: dict[str, Job]) -> UserError | None:

@@ -13,7 +13,7 @@ from qa_ray import tracking
 from qa_ray.config import Config
 from qa_ray.data.batching import Longs, micro_batches, plan_epoch, share_of_rank
 from qa_ray.data.collate import Collator
-from qa_ray.errors import TrainingError
+from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.model import forward, freeze_unused, span_loss
 from qa_ray.tracking import Progress, Record
 from qa_ray.training.optim import make_optimizer, make_schedule
@@ -41,7 +41,11 @@ class TrainingLoop:
         accelerator: Accelerator,
         record: Record = tracking.ignore,
     ) -> None:
-        """Set up optimizer and schedule; `model` is moved to the accelerator's device and wrapped."""
+        """Set up optimizer and schedule; `model` is moved to the accelerator's device and wrapped.
+
+        Raises:
+            ConfigError: gradient checkpointing is asked of a model that has none.
+        """
         self._config = config
         self._collate = collator
         self._lengths = collator.windows.length
@@ -51,8 +55,12 @@ class TrainingLoop:
         self.num_steps = num_steps(len(collator.windows), config)
         freeze_unused(model, collator(np.array([self._lengths.argmin()])))
         if config.train.gradient_checkpointing:
+            if not model.supports_gradient_checkpointing:
+                raise ConfigError(
+                    f"train.gradient_checkpointing: {type(model).__name__} does not support it: turn it off"
+                )
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        optimizer = make_optimizer(model, config.optim)
+        optimizer = make_optimizer(model, config.optim, fused=accelerator.scaler is None)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
         trained = torch.compile(model, dynamic=True) if config.train.compile else model
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
@@ -84,11 +92,12 @@ class TrainingLoop:
         config = self._config
         plan = plan_epoch(self._lengths, config.batch, seed=config.train.seed, epoch=self.state.epoch)
         self._model.train()
-        self._meter.restart()
+        self._meter.start_clock()
         for batch in plan.batches(self.state.position):
             if self.finished:
                 break
             self._train_step(batch)
+        self._meter.stop_clock()
         self._check_finite()
         self.state.epoch += 1
         self.state.position = 0

@@ -11,14 +11,19 @@ from qa_ray.policies import Schedule
 _NAMES = {Schedule.LINEAR: "linear", Schedule.COSINE: "cosine", Schedule.CONSTANT: "constant_with_warmup"}
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the trainable weights; vectors (biases and normalisation weights) are not decayed."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True) -> AdamW:
+    """AdamW over the trainable weights; biases and normalisation weights are not decayed.
+
+    Under a gradient scaler it must not be `fused`: that kind skips steps by itself, and nobody learns of it.
+    """
+    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    # XLNet's attention biases are matrices.
+    decayed = {name for name, weight in weights if weight.ndim >= 2 and not name.endswith("bias")}
     groups = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+        {"params": [weight for name, weight in weights if name in decayed], "weight_decay": config.weight_decay},
+        {"params": [weight for name, weight in weights if name not in decayed], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
 
 
 def make_schedule(optimizer: AdamW, config: OptimConfig, num_steps: int) -> LRScheduler:

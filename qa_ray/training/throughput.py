@@ -1,5 +1,6 @@
 """How fast training goes: windows and tokens per second, padding, and the share of the GPU's peak."""
 
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 _PEAK = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
@@ -25,8 +27,9 @@ def peak_flops(device: torch.device) -> float | None:
     """Peak FLOP/s of a GPU in half precision; None for CPUs and GPUs that are not in the table."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for known, peak in _PEAK.items() if known in name), None)
+    # By whole words: "A100" is also part of "RTX A1000", and "L4" of "L40".
+    words = set(re.split(r"[\s-]", torch.cuda.get_device_name(device)))
+    return next((peak for known, peak in _PEAK.items() if words.issuperset(known.split())), None)
 
 
 def flops_per_token(model: PreTrainedModel, length: float) -> float:
@@ -52,7 +55,10 @@ class Meter:
     tokens: int = 0
     """Tokens, padding left out."""
     padded_tokens: int = 0
+    seconds: float = 0.0
+    """Time on the clock until it was last stopped."""
     since: float = field(default_factory=time.perf_counter)
+    """When the clock was last started."""
 
     def count(self, loss: torch.Tensor, windows: int, tokens: int, padded_tokens: int) -> None:
         """Add one micro-batch."""
@@ -66,10 +72,19 @@ class Meter:
         counts = torch.tensor([self.windows, self.tokens, self.padded_tokens], dtype=torch.float64)
         return torch.cat([self.loss.double().reshape(1), counts.to(self.loss.device)])
 
+    def start_clock(self) -> None:
+        """Go on counting time."""
+        self.since = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """Leave out the time until the next `start_clock`, such as an evaluation's."""
+        self.seconds += time.perf_counter() - self.since
+
     def restart(self) -> float:
-        """Forget what was counted, and return the seconds that it took."""
-        now = time.perf_counter()
-        seconds, self.since = now - self.since, now
+        """Forget what was counted, and return the seconds that it took; the clock runs on."""
+        self.stop_clock()
+        self.start_clock()
+        seconds, self.seconds = self.seconds, 0.0
         self.loss = torch.zeros_like(self.loss)
         self.windows = self.tokens = self.padded_tokens = 0
         return seconds

@@ -22,7 +22,7 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
-from qa_ray.errors import UserError
+from qa_ray.errors import StorageError, UserError
 from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.results import Evaluation
 from qa_ray.model import load_model, load_tokenizer
@@ -50,9 +50,15 @@ class Job:
 
 
 def train_worker(job: Job) -> UserError | None:
-    """Train on this rank; returns an error that the user can mend, which all ranks meet alike."""
+    """Train on this rank.
+
+    An error that the user can mend is returned, since Ray prints the traceback of what is raised. All ranks meet it
+    alike, but for a storage error: that strikes rank 0 alone, and the others would wait for it.
+    """
     try:
         _train(job)
+    except StorageError:
+        raise
     except UserError as error:
         return error
     return None

@@ -8,7 +8,6 @@ from qa_ray.evaluation.decode import (
     Candidates,
     WindowCandidates,
     join_windows,
-    null_scores,
     probabilities,
     window_candidates,
 )
@@ -238,12 +237,6 @@ def test_no_windows_join_to_no_candidates() -> None:
     joined = join_windows(np.zeros(0, dtype=np.int64), none, none, none, none, n_best=20)
     assert len(joined) == 0
     assert joined.first_token.dtype == np.int32
-
-
-def test_null_score_is_the_smallest_of_the_windows() -> None:
-    scores = null_scores(np.array([0, 2, 0]), np.array([1.5, 4.0, -2.0], dtype=np.float32), 3)
-    assert scores.dtype == np.float32
-    assert scores.tolist() == [-2.0, np.inf, 4.0]
 
 
 def some_candidates() -> Candidates:

@@ -1,0 +1,27 @@
+"""Tiny models of every family, saved once for all tests."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from families import FAMILIES
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Save a family's tiny model and tokenizer, and return the folder; tests must not write into it."""
+
+    @cache
+    def save(family: str) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        FAMILIES[family].save(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def bert(saved: Callable[[str], Path]) -> Path:
+    """Folder of a tiny BERT with a span head."""
+    return saved("bert")

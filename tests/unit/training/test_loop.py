@@ -1,0 +1,322 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from qa_ray.data.batching import padded_length, plan_epoch
+from qa_ray.errors import ConfigError, TrainingError
+from qa_ray.evaluation.evaluator import Evaluator
+from qa_ray.tracking import (
+    GRAD_NORM,
+    LEARNING_RATE,
+    PADDING_SHARE,
+    SKIPPED_STEPS,
+    TOKENS_PER_SECOND,
+    TRAIN_LOSS,
+    WINDOWS_PER_SECOND,
+)
+
+
+def gradients_of(config, passages):
+    """The gradients of each optimizer step, step after step."""
+    steps = []
+
+    def keep(optimizer, args, kwargs):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        steps.append(torch.cat([weight.grad.flatten() for weight in weights]).clone())
+
+    handle = register_optimizer_step_pre_hook(keep)
+    try:
+        run = make_run(config, passages).train()
+    finally:
+        handle.remove()
+    return run, steps
+
+
+def weights_of(run):
+    return torch.cat([weight.detach().flatten() for weight in run.model.parameters()])
+
+
+def poison(model):
+    """Make every logit of the model infinite."""
+    with torch.no_grad():
+        model.qa_outputs.bias.fill_(torch.inf)
+
+
+class FixedScaler:
+    """Stands beside an accelerator on a CPU as fp16's gradient scaler does on a GPU, with a scale of its own."""
+
+    def __new__(cls, accelerator, scale):
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        accelerator.native_amp = True
+        accelerator.state._mixed_precision = "fp16"
+        return accelerator
+
+
+def test_model_learns_a_handful_of_questions_by_heart(bert):
+    config = tiny_config(bert, optim={"learning_rate": 5e-3}, train={"epochs": 60}, window={"max_length": 64})
+    passages = made_passages(8)
+    run = make_run(config, passages).train()
+    evaluate = Evaluator(make_collator(config, passages), config.evaluate, no_answer=False)
+    metrics = evaluate(run.loop.model, cpu_accelerator()).metrics
+    assert metrics["exact_match"] == 100
+    assert run.metric(TRAIN_LOSS)[-1] < 0.1
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit(bert):
+    config = tiny_config(bert, model={"dropout": 0.3})
+    first, second = (make_run(config, made_passages(9)).train() for _ in range(2))
+    assert first.metric(TRAIN_LOSS) == second.metric(TRAIN_LOSS)
+    assert torch.equal(weights_of(first), weights_of(second))
+
+
+def test_the_seed_alone_draws_dropout_and_order(bert):
+    config = tiny_config(bert, model={"dropout": 0.3}, batch={"size": 9}, train={"max_steps": 1})
+    # A batch that holds everything: only dropout differs.
+    losses = [
+        make_run(changed(config, train={"seed": seed}), made_passages(3)).train().metric(TRAIN_LOSS)
+        for seed in (1, 2, 1)
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == losses[2]
+
+
+def test_loss_is_the_mean_over_the_batch(bert):
+    config = tiny_config(bert, train={"max_steps": 1})
+    collator = make_collator(config, made_passages(9))
+    run = make_run(config, [], collator=collator)
+    batch = next(plan_epoch(collator.windows.length, config.batch, seed=config.train.seed, epoch=0).batches())
+    tensors = collator(batch)
+    with torch.no_grad():
+        outputs = run.model(**tensors.inputs)
+        expected = []
+        for row, (start, end) in enumerate(zip(tensors.start_positions, tensors.end_positions, strict=True)):
+            kept = tensors.inputs["attention_mask"][row].bool()
+            for logits, place in ((outputs.start_logits[row], start), (outputs.end_logits[row], end)):
+                expected.append((torch.logsumexp(logits[kept], 0) - logits[place]).item())
+    run.train()
+    assert run.metric(TRAIN_LOSS)[0] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(bert):
+    config = tiny_config(bert, train={"max_steps": 3}, batch={"size": 8}, optim={"max_grad_norm": 0.0, "eps": 1.0})
+    passages = made_passages(12)
+    whole, expected = gradients_of(config, passages)
+    split = changed(config, batch={"max_tokens_per_device": 40})
+    parts, found = gradients_of(split, passages)
+    assert parts.metric(PADDING_SHARE) != whole.metric(PADDING_SHARE), "nothing was split"
+    assert parts.metric(TRAIN_LOSS) == pytest.approx(whole.metric(TRAIN_LOSS), rel=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "modernbert", "gpt2", "llama"])
+def test_gradient_checkpointing_changes_neither_loss_nor_gradient(saved, family):
+    config = tiny_config(saved(family), train={"max_steps": 2})
+    checkpointed = changed(config, train={"gradient_checkpointing": True})
+    kept, computed_twice = (gradients_of(c, made_passages(8)) for c in (config, checkpointed))
+    assert computed_twice[0].model.is_gradient_checkpointing
+    assert computed_twice[0].metric(TRAIN_LOSS) == pytest.approx(kept[0].metric(TRAIN_LOSS), rel=1e-5)
+    for ours, theirs in zip(computed_twice[1], kept[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_model_without_gradient_checkpointing_refuses_it_in_words(saved):
+    config = tiny_config(saved("xlnet"), train={"gradient_checkpointing": True})
+    with pytest.raises(ConfigError, match=r"train\.gradient_checkpointing: XLNetForQuestionAnsweringSimple"):
+        make_run(config, made_passages(4))
+
+
+def test_compile_is_handed_to_torch(bert, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled.append((model, options)) or model)
+    make_run(tiny_config(bert), made_passages(4))
+    assert not compiled
+    run = make_run(tiny_config(bert, train={"compile": True, "max_steps": 1}), made_passages(4)).train()
+    # Batches differ in length: without `dynamic` each length would be compiled anew.
+    assert compiled == [(run.model, {"dynamic": True})]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_loss_that_is_not_finite_stops_the_run_with_step_epoch_and_questions(bert, precision):
+    config = tiny_config(bert, train={"epochs": 4})
+    collator = make_collator(config, made_passages(9))
+    run = make_run(config, [], collator=collator, accelerator=cpu_accelerator(precision))
+    run.loop.train_epoch()
+    good_steps = run.loop.state.step
+    poison(run.model)
+    with pytest.raises(TrainingError) as raised:
+        run.loop.train_epoch()
+    assert run.loop.state.step == good_steps + 1
+    assert f"at step {good_steps + 1}, epoch 1: " in str(raised.value)
+    batch = next(plan_epoch(collator.windows.length, config.batch, seed=config.train.seed, epoch=1).batches())
+    for window in batch:
+        assert collator.corpus.id(collator.windows.question[window]) in str(raised.value)
+    assert "optim.learning_rate" in str(raised.value)
+
+
+def test_last_step_is_checked_too(bert):
+    run = make_run(tiny_config(bert, train={"max_steps": 1}), made_passages(4), before=poison)
+    with pytest.raises(TrainingError, match="at step 1, epoch 0"):
+        run.loop.train_epoch()
+
+
+def test_scaler_that_overflows_skips_the_step_and_halts_the_schedule(bert):
+    config = tiny_config(bert, train={"epochs": 6}, optim={"warmup_ratio": 0.0})
+    run = make_run(config, made_passages(9), accelerator=FixedScaler(cpu_accelerator(), 2.0**130))
+    before = weights_of(run)
+    run.loop._train_step(np.arange(4))
+    assert torch.equal(weights_of(run), before)
+    run.train()
+    skipped = run.metric(SKIPPED_STEPS)
+    assert run.loop.state.skipped_steps == skipped[-1] > 1
+    assert np.all(np.diff([0, *skipped]) >= 0)
+    assert not torch.equal(weights_of(run), before)
+    made = run.loop.state.step - run.loop.state.skipped_steps
+    expected = config.optim.learning_rate * (1 - made / run.loop.num_steps)
+    assert run.metric(LEARNING_RATE)[-1] == pytest.approx(expected)
+    assert all(math.isfinite(loss) for loss in run.metric(TRAIN_LOSS))
+
+
+def test_scaler_that_never_recovers_stops_the_run(bert):
+    config = tiny_config(bert, train={"epochs": 60})
+    accelerator = FixedScaler(cpu_accelerator(), 2.0)
+    run = make_run(config, made_passages(4), accelerator=accelerator, before=poison)
+    with pytest.raises(TrainingError, match=r"gradient scaler skipped 40 steps in a row.*q\d"):
+        run.train()
+
+
+def test_gradients_are_scaled_down_to_the_allowed_norm(bert):
+    limit = 0.05
+    config = tiny_config(bert, optim={"max_grad_norm": limit}, train={"max_steps": 3})
+    run, gradients = gradients_of(config, made_passages(9))
+    assert [gradient.norm().item() for gradient in gradients] == pytest.approx([limit] * 3, rel=1e-4)
+    # The record shows the norm before clipping.
+    assert min(run.metric(GRAD_NORM)) > limit
+
+
+def test_clipping_at_zero_is_off(bert):
+    config = tiny_config(bert, optim={"max_grad_norm": 0.0}, train={"max_steps": 3})
+    run, gradients = gradients_of(config, made_passages(9))
+    assert [gradient.norm().item() for gradient in gradients] == pytest.approx(run.metric(GRAD_NORM), rel=1e-4)
+    assert min(run.metric(GRAD_NORM)) > 0.05
+
+
+def test_records_count_up_to_the_last_step(bert):
+    config = tiny_config(bert, train={"epochs": 2, "log_every": 2})
+    collator = make_collator(config, made_passages(9))
+    run = make_run(config, [], collator=collator).train()
+    done = [record.done for record in run.records]
+    num_batches = -(-len(collator.windows) // 4)
+    assert run.loop.num_steps == 2 * num_batches
+    assert done == sorted(done)
+    assert done[-1] == run.records[-1].total == run.loop.num_steps
+    assert all(record.phase == "train" and record.step == record.done for record in run.records)
+    with_metrics = [record for record in run.records if record.metrics]
+    assert [record.done for record in with_metrics] == [
+        step for step in range(1, run.loop.num_steps + 1) if step % 2 == 0 or step == run.loop.num_steps
+    ]
+    keys = {TRAIN_LOSS, LEARNING_RATE, GRAD_NORM, WINDOWS_PER_SECOND, TOKENS_PER_SECOND, PADDING_SHARE}
+    assert all(set(record.metrics) == keys for record in with_metrics)
+    assert run.loop.state.windows == 2 * len(collator.windows)
+
+
+def test_loss_record_covers_all_windows_since_the_last_record_across_epochs(bert):
+    passages = made_passages(9)
+    every = make_run(tiny_config(bert), passages).train()
+    config = tiny_config(bert, train={"log_every": every.loop.num_steps})
+    once = make_run(config, passages).train()
+    windows = len(make_collator(config, passages).windows)
+    sizes = np.array([4] * (windows // 4) + ([windows % 4] if windows % 4 else []))
+    weights = np.tile(sizes, 2)
+    assert len(once.records) - len([record for record in once.records if not record.metrics]) == 1
+    expected = np.average(every.metric(TRAIN_LOSS), weights=weights)
+    assert once.records[-1].metrics[TRAIN_LOSS] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [None, 48])
+def test_padding_share_is_that_of_the_plan(bert, max_tokens):
+    config = tiny_config(bert, batch={"max_tokens_per_device": max_tokens}, train={"epochs": 1})
+    collator = make_collator(config, made_passages(9))
+    run = make_run(config, [], collator=collator).train()
+    lengths = collator.windows.length
+    expected = []
+    for batch in plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=0).batches():
+        longest_first, padded = np.sort(lengths[batch])[::-1], 0
+        while len(longest_first):
+            width = padded_length(int(longest_first[0]), 8, 32)
+            taken = len(longest_first) if max_tokens is None else max(1, max_tokens // width)
+            padded += width * len(longest_first[:taken])
+            longest_first = longest_first[taken:]
+        expected.append(1 - lengths[batch].sum() / padded)
+    assert run.metric(PADDING_SHARE) == pytest.approx(expected)
+
+
+def test_max_steps_ends_the_run_in_mid_epoch(bert):
+    run = make_run(tiny_config(bert, train={"epochs": 5, "max_steps": 4}), made_passages(9)).train()
+    assert run.loop.state.step == run.loop.num_steps == 4
+
+
+@pytest.fixture(scope="module")
+def ranks(bert, saved, tmp_path_factory):
+    """What one, two and three processes made of the same run."""
+    import subprocess
+    import sys
+
+    out = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("ranks.py")
+    command = [sys.executable, str(script), str(bert), str(saved("xlnet")), str(out)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    return {
+        size: [torch.load(out / f"{size}-{rank}.pt", weights_only=False) for rank in range(size)] for size in (1, 2, 3)
+    }
+
+
+SCENARIOS = ["bert", "bert-micro-batches", "xlnet"]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ranks_train_what_one_process_trains(ranks, scenario, size):
+    alone, together = ranks[1][0][scenario], [rank[scenario] for rank in ranks[size]]
+    assert together[0]["losses"] == pytest.approx(alone["losses"], rel=1e-5, abs=1e-5)
+    assert len(alone["losses"]) == 2 * math.ceil(9 / 4)
+    for rank in together:
+        torch.testing.assert_close(rank["weights"], alone["weights"], rtol=0, atol=1e-5)
+        assert torch.equal(rank["weights"], together[0]["weights"])
+    moved = (alone["weights"] - alone["weights_before"]).abs().max()
+    assert moved > 1e-3, "the weights must have moved by more than the tolerance"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ranks_share_out_every_window_once_an_epoch(ranks, scenario, size):
+    together = [rank[scenario]["windows"] for rank in ranks[size]]
+    trained = sorted(window for rank in together for window in rank)
+    assert trained == sorted([*range(9), *range(9)])
+    # The last batch has one window: the other ranks have no share in it, and make the step all the same.
+    assert len({len(rank) for rank in together}) > 1
+
+
+def test_ranks_evaluate_what_one_process_evaluates(ranks):
+    alone = ranks[1][0]["evaluation"]
+    assert 0 < len(alone.predictions) < 3, "with three ranks, one must have nothing to evaluate"
+    for size in (2, 3):
+        assert [rank["evaluation"] for rank in ranks[size][1:]] == [None] * (size - 1)
+        together = ranks[size][0]["evaluation"]
+        assert together.predictions == alone.predictions
+        assert list(together.n_best) == list(alone.n_best)
+        assert together.metrics == pytest.approx(alone.metrics, rel=1e-5)
+        assert together.null_odds == pytest.approx(alone.null_odds, rel=1e-4, abs=1e-5)
+        for key, candidates in alone.n_best.items():
+            assert [span.text for span in together.n_best[key]] == [span.text for span in candidates]
+            assert [span.probability for span in together.n_best[key]] == pytest.approx(
+                [span.probability for span in candidates], rel=1e-4
+            )
+
+
