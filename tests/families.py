@@ -67,14 +67,16 @@ class Family:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        return PreTrainedTokenizerFast(
+        tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=self.backend(),
             padding_side="left" if self.pad_left else "right",
-            pad_token_type_id=self.pad_type_id,
             model_max_length=512,
             model_input_names=["input_ids", *["token_type_ids"] * self.uses_type_ids, "attention_mask"],
             **self.special_tokens,
         )
+        # There is no argument for it, and it is not saved: a tokenizer that is loaded again pads with 0.
+        tokenizer._pad_token_type_id = self.pad_type_id
+        return tokenizer
 
     def config(self) -> PretrainedConfig:
         """Two layers, 32 wide."""

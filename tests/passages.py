@@ -48,6 +48,11 @@ def passages(draw: st.DrawFn, max_pieces: int = 60) -> Passage:
     return Passage(context, tuple(questions))
 
 
+def holds_mark(text: str) -> bool:
+    """Whether a text holds a special token of some family."""
+    return any(mark in text for mark in _MARKS)
+
+
 def read_squad(name: str, num_passages: int, every: int = 1) -> list[Passage]:
     """Each `every`-th passage of a SQuAD file, up to `num_passages`; skips the test where the file is absent."""
     if not (SQUAD / name).exists():

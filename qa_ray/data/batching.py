@@ -39,19 +39,21 @@ class BatchPlan:
 def plan_epoch(lengths: Longs, config: BatchConfig, *, seed: int, epoch: int) -> BatchPlan:
     """Shuffle windows, group them by similar length and cut them into global batches.
 
-    Windows are drawn at random into pools of `config.length_pool` batches; a pool is sorted by length, and the batches
-    cut from all pools are shuffled again. Windows of equal length within a pool stay in random order.
+    Windows are drawn at random into pools of `config.length_pool` batches; a pool is sorted by padded length, and the
+    batches cut from all pools are shuffled again. Windows of equal padded length within a pool stay in random order.
 
     Args:
         lengths: tokens of each window, [num_windows].
-        config: batch size and pool size.
+        config: batch size, pool size and the multiple to which lengths are padded.
         seed: the run's seed.
         epoch: number of the epoch; each has an order of its own.
     """
     rng = np.random.default_rng((seed, epoch))
     shuffled = rng.permutation(len(lengths))
     pool = np.arange(len(lengths)) // (config.size * config.length_pool)
-    grouped = shuffled[np.lexsort((lengths[shuffled], pool))]
+    # Finer than this the order would save no padding, and a small corpus would form the same batches in every epoch.
+    padded = -(-lengths[shuffled] // config.pad_to_multiple_of)
+    grouped = shuffled[np.lexsort((padded, pool))]
     num_full = len(lengths) // config.size
     full = grouped[: num_full * config.size].reshape(num_full, config.size)
     # The short batch stays last: a step that is smaller than the others belongs where the learning rate is lowest.

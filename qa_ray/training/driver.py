@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from ray.train import CheckpointConfig, LoggingConfig, Result, ScalingConfig, WorkerGroupError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
@@ -17,16 +18,17 @@ from ray.train.torch import TorchTrainer
 from qa_ray.config import Config, flatten
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
-from qa_ray.data.windows import make_windows
 from qa_ray.errors import StorageError, TrainingError, UserError
+from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.model import check_model, check_window, learn_template, load_tokenizer
 from qa_ray.policies import BestBy, NoAnswer
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
+from qa_ray.training.precision import choose_precision
 from qa_ray.training.progress import Follower, start_stream
 from qa_ray.training.resources import Resources, plan_resources
-from qa_ray.training.worker import Job, train_worker
+from qa_ray.training.worker import Job, make_collator, train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ def train(config: Config) -> TrainResult:
 
 def _prepare(config: Config, folder: RunFolder, resources: Resources) -> _Prepared:
     """Find every mistake that can be found before training starts."""
+    if not resources.use_gpu:
+        choose_precision(config.train.precision, torch.device("cpu"))
     tokenizer = load_tokenizer(config.model)
     check_window(tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)
@@ -119,10 +123,12 @@ def _prepare(config: Config, folder: RunFolder, resources: Resources) -> _Prepar
 
 
 def _describe_data(job: Job, folder: RunFolder) -> None:
-    """Say how much data there is, and write down what was left out or cut."""
+    """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated."""
     for name, split in (("train", job.train), ("validation", job.validation)):
-        corpus = split.corpus()
-        windows = make_windows(corpus, job.config.window, job.template)
+        collator = make_collator(job.config, split.corpus(), job.template)
+        corpus, windows = collator.corpus, collator.windows
+        if name == "validation":
+            Evaluator(collator, job.config.evaluate, no_answer=job.no_answer)
         logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
         if split.problems:
             _write_lines(folder, f"bad_rows_{name}.jsonl", split)

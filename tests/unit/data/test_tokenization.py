@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from families import FAMILIES
-from hypothesis import given, settings
-from passages import passages
+from hypothesis import assume, given, settings
+from passages import holds_mark, passages
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from qa_ray.data.tokenization import answer_tokens, load_tokenizer, tokenize
@@ -47,6 +47,7 @@ def spans(answers, offsets):
 @settings(max_examples=25)
 @given(passage=passages(max_pieces=30))
 def test_ids_offsets_and_answers_are_those_of_the_tokenizer(family, passage):
+    assume(not (family.space_before_first and holds_mark(passage.context)))
     table = tokenize([passage], [], load_tokenizer(family.tokenizer().backend_tokenizer.to_str()))
     assert table.schema == TOKENIZED
     row, rest = table.to_pylist()
@@ -95,7 +96,7 @@ def test_answers_are_the_tokens_that_they_touch():
     assert spans([("iv", 5)], words) == [(1, 1)]
     assert spans([("r. an", 8)], words) == [(1, 3)]
     assert spans([(" river", 3)], words) == [(1, 1)]
-    assert spans([("river ", 4)], words) == [(1, 1)]
+    assert spans([("the ", 0)], words) == [(0, 0)]
     assert spans([("the river. and", 0), (".", 9)], words) == [(0, 3), (2, 2)]
     assert spans([], words) == []
 
@@ -118,6 +119,11 @@ def test_answer_covers_all_byte_tokens_of_its_symbols():
     assert max(end for _, end in touched) == 7
     others = [*range(first), *range(last + 1, len(row["input_ids"]))]
     assert not any(row["offset_starts"][place] < 7 and row["offset_ends"][place] > 6 for place in others)
+
+
+def test_answer_is_found_among_offsets_that_are_out_of_order():
+    # What RoBERTa's trimming makes of "<s>é" where it adds spaces.
+    assert spans([("<s>é", 0)], [(0, 3), (4, 4), (3, 4), (4, 6)]) == [(0, 2)]
 
 
 def test_answer_without_tokens_becomes_a_problem_and_its_neighbours_stay():

@@ -63,7 +63,10 @@ def train(folder: str, accelerator: Accelerator, max_tokens: int | None) -> dict
     """Two epochs of nine windows in batches of four: the last batch has fewer windows than there are ranks."""
     # Adam turns a gradient of nothing but rounding into a whole step, unless eps is far above the rounding.
     config = tiny_config(
-        Path(folder), batch={"max_tokens_per_device": max_tokens}, optim={"eps": 1e-2, "learning_rate": 1e-2}
+        Path(folder),
+        window={"max_length": 128},
+        batch={"max_tokens_per_device": max_tokens},
+        optim={"eps": 1e-2, "learning_rate": 1e-2},
     )
     collator = make_collator(config, made_passages(NUM_WINDOWS, num_words=(5, 12)))
     assert len(collator.windows) == NUM_WINDOWS

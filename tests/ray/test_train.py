@@ -1,0 +1,240 @@
+"""The whole training job on a local cluster of two workers, with a tiny model: what it leaves, and what it refuses."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from families import FAMILIES
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from qa_ray.config import (
+    BatchConfig,
+    ClusterConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrackingConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError, TrainingError, UserError
+from qa_ray.policies import BadRows, Precision
+from qa_ray.report import summary
+from qa_ray.training.driver import TrainResult, train
+
+NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
+TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def questions(names: list[str]) -> list[dict[str, object]]:
+    rows = []
+    for number, name in enumerate(names):
+        town = TOWNS[number % len(TOWNS)]
+        context = f"Once upon a time {name} went to {town} by train, and came home late at night."
+        for question, text in ((f"Where did {name} go?", town), (f"Who went to {town}?", name)):
+            rows.append({"context": context, "question": question, "text": text})
+        rows.append({"context": context, "question": f"What did {name} eat?", "text": None})
+    return rows
+
+
+def write_squad(path: Path, names: list[str]) -> Path:
+    paragraphs = []
+    for number, row in enumerate(questions(names)):
+        answers = []
+        if row["text"]:
+            answers = [{"text": row["text"], "answer_start": str(row["context"]).index(str(row["text"]))}]
+        qa = {"id": f"{path.stem}-{number}", "question": row["question"], "answers": answers}
+        paragraphs.append({"context": row["context"], "qas": [qa | {"is_impossible": not answers}]})
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "trips", "paragraphs": paragraphs}]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("train")
+    FAMILIES["bert"].save(place / "tiny")
+    write_squad(place / "train.json", NAMES[:7])
+    write_squad(place / "validation.json", NAMES[7:])
+    return place
+
+
+@pytest.fixture(scope="module")
+def make_config(place: Path) -> Callable[..., Config]:
+    def make(name: str, **sections: dict[str, object]) -> Config:
+        config = Config(
+            model=ModelConfig(name=str(place / "tiny")),
+            data=DataConfig(train=str(place / "train.json"), validation=str(place / "validation.json")),
+            window=WindowConfig(max_length=96, stride=8),
+            # 21 windows in batches of 4: the last batch holds one window, fewer than there are workers.
+            batch=BatchConfig(size=4),
+            optim=OptimConfig(learning_rate=1e-3),
+            train=TrainConfig(epochs=2, log_every=1, precision=Precision.FP32),
+            evaluate=EvalConfig(before_training=True),
+            cluster=ClusterConfig(num_workers=2, cpus_per_worker=1),
+            run=RunConfig(name=name, storage_path=str(place / "runs")),
+            tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"),
+        )
+        changes = {key: dataclasses.replace(getattr(config, key), **value) for key, value in sections.items()}
+        return dataclasses.replace(config, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, make_config: Callable[..., Config]) -> TrainResult:
+    return train(make_config("first"))
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_leaves_model_predictions_metrics_and_configuration(trained: TrainResult, place: Path) -> None:
+    run = place / "runs" / "first"
+    assert trained.folder == str(run)
+    model = AutoModelForQuestionAnswering.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    assert model.config.vocab_size >= len(tokenizer)
+    assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    predictions = json.loads((run / "evaluation" / "predictions.json").read_text())
+    n_best = json.loads((run / "evaluation" / "nbest_predictions.json").read_text())
+    odds = json.loads((run / "evaluation" / "null_odds.json").read_text())
+    assert set(predictions) == set(n_best) == set(odds) == {f"validation-{number}" for number in range(9)}
+    saved = json.loads((run / "model" / "qa_ray.json").read_text())
+    assert saved["no_answer_threshold"] == json.loads((run / "evaluation" / "metrics.json").read_text())["threshold"]
+    assert json.loads((run / "config.json").read_text())["window"] == {"max_length": 96, "stride": 8}
+
+
+def test_every_step_and_evaluation_is_in_the_metrics_file(trained: TrainResult, place: Path) -> None:
+    lines = metrics_of(place / "runs" / "first")
+    trained_lines = [line for line in lines if line["phase"] == "train"]
+    steps = [line["step"] for line in trained_lines]
+    evaluated = [line["step"] for line in lines if line["phase"] == "evaluate"]
+    assert steps == list(range(1, 13))
+    assert evaluated == [0, 6, 12]
+    named = {"train_loss", "learning_rate", "grad_norm", "padding_share"}
+    assert all(named <= set(line) for line in trained_lines)
+    assert trained.before is not None
+    assert trained.before["eval_f1"] == next(line["eval_f1"] for line in lines if line["step"] == 0)
+    scores = [line["eval_f1"] for line in lines if line["phase"] == "evaluate" and line["step"] > 0]
+    assert trained.best["eval_f1"] == max(scores)
+
+
+def test_mlflow_holds_parameters_curves_and_answers(trained: TrainResult, place: Path) -> None:
+    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiment = store.get_experiment_by_name("qa_ray")
+    (run,) = store.search_runs([experiment.experiment_id], "attributes.run_name = 'first'")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.learning_rate"] == "0.001"
+    losses = {point.step: point.value for point in store.get_metric_history(run.info.run_id, "train_loss")}
+    lines = metrics_of(place / "runs" / "first")
+    assert losses == {line["step"]: line["train_loss"] for line in lines if "train_loss" in line}
+    assert "evaluation/predictions.json" in [item.path for item in store.list_artifacts(run.info.run_id, "evaluation")]
+    assert run.info.run_id in trained.record
+
+
+def test_summary_shows_scores_answers_and_places(trained: TrainResult) -> None:
+    text = summary(trained)
+    assert f"{trained.folder}/model" in text
+    assert "before" in text
+    assert f"{trained.best['eval_f1']:.2f}" in text
+    assert "(no answer)" in text
+    assert all(example.question in text for example in trained.examples)
+
+
+def test_same_seed_and_workers_give_the_same_bits(
+    trained: TrainResult, make_config: Callable[..., Config], place: Path
+) -> None:
+    train(make_config("again", tracking={"enabled": False}))
+    first, again = (load_file(place / "runs" / name / "model" / "model.safetensors") for name in ("first", "again"))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_loss_that_is_no_number_stops_the_run_and_names_the_batch(
+    make_config: Callable[..., Config], place: Path
+) -> None:
+    config = make_config("astray", optim={"learning_rate": 1e38, "warmup_ratio": 0.0, "max_grad_norm": 0.0})
+    with pytest.raises(TrainingError, match=r"at step \d+, epoch 0: .*questions train-\d+"):
+        train(config)
+    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiment = store.get_experiment_by_name("qa_ray")
+    (run,) = store.search_runs([experiment.experiment_id], "attributes.run_name = 'astray'")
+    assert run.info.status == "FAILED"
+
+
+def test_bad_rows_are_left_out_and_written_down_if_asked(
+    make_config: Callable[..., Config], place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = json.loads((place / "train.json").read_text())
+    first, second = (rows["data"][0]["paragraphs"][number]["qas"][0] for number in (0, 1))
+    first["answers"][0]["answer_start"] = 3
+    second["id"] = "train-5"
+    (tmp_path / "bad.json").write_text(json.dumps(rows))
+    bad = {"train": str(tmp_path / "bad.json")}
+    with pytest.raises(DataError, match=r"answer_start=3.*there stands"):
+        train(make_config("strict", data=bad))
+    with caplog.at_level(logging.WARNING, "qa_ray"):
+        train(make_config("lenient", data={**bad, "on_bad_row": BadRows.SKIP}, train={"max_steps": 1}))
+    written = (place / "runs" / "lenient" / "bad_rows_train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["field"] for line in written] == ["answers[0].answer_start", "id"]
+    assert "2 rows cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"cluster": {"num_workers": 3}}, ClusterError, "cluster.num_workers=3 .* room for 2 such workers"),
+        ({"cluster": {"cpus_per_worker": 2}}, ClusterError, "room for 1 such workers"),
+        ({"cluster": {"use_gpu": True}}, ClusterError, "needs as many GPUs, but the cluster has 0"),
+        ({"run": {"name": "taken"}}, StorageError, "run.name=taken: a run of this name exists"),
+        ({"data": {"train": "nowhere.json"}}, DataError, "nowhere.json"),
+        ({"model": {"name": "/no/such/model"}}, ModelError, "/no/such/model"),
+        ({"window": {"max_length": 4096}}, ConfigError, "window.max_length=4096 is beyond the 512 tokens"),
+        ({"window": {"stride": 95}}, ConfigError, "window.stride=95 leaves no room"),
+        ({"train": {"precision": Precision.FP16}}, ConfigError, "train.precision=fp16 needs a GPU"),
+    ],
+    ids=[
+        "more workers than CPUs",
+        "workers too large",
+        "no GPU",
+        "name taken",
+        "no file",
+        "no model",
+        "long window",
+        "wide stride",
+        "fp16 on a CPU",
+    ],
+)
+def test_mistake_is_refused_before_training_and_leaves_the_name_free(
+    make_config: Callable[..., Config],
+    place: Path,
+    changes: dict[str, dict[str, object]],
+    kind: type[UserError],
+    words: str,
+) -> None:
+    (place / "runs" / "taken").mkdir(parents=True, exist_ok=True)
+    config = make_config("mistaken", **changes)
+    with pytest.raises(kind, match=words):
+        train(config)
+    assert not (place / "runs" / "mistaken").exists()
+
+
+def test_validation_without_answers_is_refused(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "context": "Nothing is here.", "question": "What?", "answers": {"text": [], "answer_start": []}}
+    ]
+    (tmp_path / "empty.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(DataError, match="no question with an answer"):
+        train(make_config("mistaken", data={"validation": str(tmp_path / "empty.jsonl")}))

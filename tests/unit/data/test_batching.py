@@ -1,0 +1,161 @@
+"""An epoch's plan holds every window once, and its batches are shared out evenly, whatever the number of ranks."""
+
+import inspect
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from families import FAMILIES
+from hypothesis import given
+from hypothesis import strategies as st
+from passages import corpus_of, read_squad
+
+from qa_ray.config import BatchConfig, WindowConfig
+from qa_ray.data.batching import micro_batches, padded_length, plan_epoch, share_of_rank
+from qa_ray.data.windows import make_windows
+from qa_ray.model import learn_template
+
+LENGTHS = st.lists(st.integers(1, 384), max_size=200).map(lambda values: np.array(values, np.int64))
+CONFIGS = st.builds(BatchConfig, size=st.integers(1, 20), length_pool=st.integers(1, 6))
+SEEDS = st.integers(0, 2**32)
+RANDOM_LENGTHS = np.random.default_rng(0).integers(20, 384, 1000)
+
+
+def ascending(values):
+    return sorted(np.asarray(values).tolist())
+
+
+@given(LENGTHS, CONFIGS, SEEDS, st.integers(0, 5))
+def test_every_window_is_in_one_full_batch_but_for_the_last(lengths, config, seed, epoch):
+    plan = plan_epoch(lengths, config, seed=seed, epoch=epoch)
+    batches = list(plan.batches())
+    assert len(batches) == plan.num_batches == -(-len(lengths) // config.size)
+    assert ascending(np.concatenate([plan.order[:0], *batches])) == list(range(len(lengths)))
+    assert all(len(batch) == config.size for batch in batches[:-1])
+    assert all(0 < len(batch) <= config.size for batch in batches[-1:])
+
+
+@given(LENGTHS, CONFIGS, SEEDS, st.integers(0, 210))
+def test_plan_goes_on_from_any_place(lengths, config, seed, start):
+    plan = plan_epoch(lengths, config, seed=seed, epoch=1)
+    rest = [batch.tolist() for batch in plan.batches(start)]
+    assert rest == [batch.tolist() for batch in plan.batches()][start:]
+
+
+@given(LENGTHS, CONFIGS, SEEDS, st.integers(0, 5))
+def test_same_seed_and_epoch_repeat_the_plan(lengths, config, seed, epoch):
+    once, again = (plan_epoch(lengths, config, seed=seed, epoch=epoch) for _ in range(2))
+    assert once.order.tolist() == again.order.tolist()
+
+
+@pytest.mark.parametrize("length_pool", [1, 4, 128])
+@pytest.mark.parametrize("lengths", [RANDOM_LENGTHS, np.full(1000, 384)], ids=["mixed", "equal"])
+def test_epochs_and_seeds_have_an_order_of_their_own(lengths, length_pool):
+    config = BatchConfig(length_pool=length_pool)
+    orders = [
+        tuple(plan_epoch(lengths, config, seed=seed, epoch=epoch).order.tolist())
+        for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1)]
+    ]
+    assert len(set(orders)) == 4
+    companions = [{frozenset(order[place : place + 16]) for place in range(0, 1000, 16)} for order in orders]
+    assert not companions[0] & companions[1]
+
+
+def test_plan_knows_nothing_of_ranks():
+    assert list(inspect.signature(plan_epoch).parameters) == ["lengths", "config", "seed", "epoch"]
+
+
+def test_batches_of_a_pool_do_not_overlap_in_length_and_are_not_in_its_order():
+    config = BatchConfig(size=10, length_pool=100)
+    batches = [RANDOM_LENGTHS[batch] for batch in plan_epoch(RANDOM_LENGTHS, config, seed=0, epoch=0).batches()]
+    by_length = sorted(batches, key=np.mean)
+    assert all(-(-short.max() // 8) <= -(-long.min() // 8) for short, long in pairwise(by_length))
+    assert [id(batch) for batch in by_length] != [id(batch) for batch in batches]
+
+
+def test_grouping_saves_as_much_padding_as_sorting_everything_by_length():
+    config = BatchConfig(size=10, length_pool=100)
+
+    def padding(batches):
+        return sum(len(batch) * padded_length(int(batch.max()), 8, 384) for batch in batches) - RANDOM_LENGTHS.sum()
+
+    planned = [RANDOM_LENGTHS[batch] for batch in plan_epoch(RANDOM_LENGTHS, config, seed=0, epoch=0).batches()]
+    assert padding(planned) == padding(np.sort(RANDOM_LENGTHS).reshape(-1, 10))
+
+
+def test_pools_hold_windows_of_every_length():
+    config = BatchConfig(size=10, length_pool=10)
+    lengths = np.arange(1000)
+    batches = list(plan_epoch(lengths, config, seed=0, epoch=0).batches())
+    assert all(np.ptp(batch) < 400 for batch in batches)
+    assert np.mean([np.ptp(batch) for batch in batches]) > 50
+
+
+def test_short_batch_comes_last():
+    sizes = [len(batch) for batch in plan_epoch(RANDOM_LENGTHS, BatchConfig(size=300), seed=3, epoch=0).batches()]
+    assert sizes == [300, 300, 300, 100]
+
+
+@given(LENGTHS.filter(len), st.integers(1, 9), st.data())
+def test_shares_of_all_ranks_are_the_batch_and_about_equal(lengths, world_size, data):
+    items = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), unique=True)), np.int64)
+    shares = [share_of_rank(items, lengths, rank, world_size) for rank in range(world_size)]
+    assert ascending(np.concatenate(shares)) == ascending(items)
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    # Dealt to and fro, two ranks never differ by more than the longest item.
+    tokens = [int(lengths[share].sum()) for share in shares]
+    assert max(tokens) - min(tokens) <= lengths[items].max(initial=0)
+
+
+def test_ranks_hold_about_as_many_tokens():
+    batch = np.arange(64)
+    tokens = [RANDOM_LENGTHS[share_of_rank(batch, RANDOM_LENGTHS, rank, 4)].sum() for rank in range(4)]
+    assert max(tokens) - min(tokens) < 0.02 * sum(tokens) / 4
+
+
+@given(LENGTHS.filter(len), st.data(), st.one_of(st.none(), st.integers(1, 4000)), st.sampled_from([1, 8, 16]))
+def test_micro_batches_are_the_items_and_keep_the_limit(lengths, data, limit, multiple):
+    items = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), unique=True)), np.int64)
+    groups = micro_batches(items, lengths, max_tokens=limit, multiple=multiple, max_length=384)
+    assert ascending(np.concatenate([items[:0], *groups])) == ascending(items)
+    assert all(len(group) for group in groups)
+    sizes = [len(group) * padded_length(int(lengths[group].max()), multiple, 384) for group in groups]
+    if limit is None:
+        assert len(groups) == bool(len(items))
+    else:
+        assert all(size <= limit or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+
+
+def test_micro_batches_hold_as_many_windows_as_fit():
+    lengths = np.array([10, 20, 30, 40, 50, 60])
+    groups = micro_batches(np.arange(6), lengths, max_tokens=128, multiple=8, max_length=384)
+    assert [group.tolist() for group in groups] == [[5, 4], [3, 2, 1], [0]]
+    (whole,) = micro_batches(np.arange(6), lengths, max_tokens=64 * 6, multiple=8, max_length=384)
+    assert ascending(whole) == list(range(6))
+
+
+@given(st.integers(0, 600), st.integers(1, 64), st.integers(1, 512))
+def test_padded_length_is_a_multiple_that_never_passes_the_limit(length, multiple, max_length):
+    padded = padded_length(length, multiple, max_length)
+    assert padded >= length
+    assert padded - length < multiple
+    if length <= max_length:
+        assert padded <= max_length
+        assert padded % multiple == 0 or padded == max_length
+    else:
+        assert padded == length
+
+
+def test_padded_length_bounds_the_number_of_shapes():
+    assert {padded_length(length, 8, 381) for length in range(1, 382)} == {*range(8, 381, 8), 381}
+
+
+@pytest.mark.parametrize("name", ["train-v1.1.json", "train-v2.0.json"])
+def test_padding_of_squad_is_at_most_three_percent(name):
+    tokenizer = FAMILIES["bert"].tokenizer()
+    corpus = corpus_of(read_squad(name, num_passages=400, every=2), tokenizer)
+    lengths = make_windows(corpus, WindowConfig(), learn_template(tokenizer)).length
+    plan = plan_epoch(lengths, BatchConfig(), seed=42, epoch=0)
+    padded = sum(len(batch) * padded_length(int(lengths[batch].max()), 8, 384) for batch in plan.batches())
+    assert 1 - lengths.sum() / padded <= 0.03

@@ -1,0 +1,293 @@
+import logging
+import shutil
+
+import pytest
+import torch
+from families import FAMILIES
+from runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+)
+
+from qa_ray.config import ModelConfig
+from qa_ray.errors import ConfigError, ModelError, UserError
+from qa_ray.evaluation.evaluator import Evaluator
+from qa_ray.model import (
+    check_model,
+    check_window,
+    forward,
+    freeze_unused,
+    learn_template,
+    load_model,
+    load_tokenizer,
+    span_loss,
+)
+from qa_ray.training.checkpoint import save_model
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def config_of(folder, **fields):
+    return ModelConfig(name=str(folder), **fields)
+
+
+def copy_of(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+def logits_of(model, batch):
+    model.eval()
+    with torch.no_grad():
+        return forward(model, batch)
+
+
+@every_family
+def test_family_is_trained_evaluated_saved_and_opened_by_transformers(saved, family, tmp_path):
+    config = tiny_config(saved(family), window={"max_length": 96, "stride": 16}, train={"max_steps": 3})
+    tokenizer = load_tokenizer(config.model)
+    check_window(tokenizer, config.window.max_length)
+    check_model(config.model, tokenizer)
+    passages = made_passages(8, unanswerable=2)
+    run = make_run(config, passages)
+    before = [weight.detach().clone() for weight in run.model.parameters()]
+    run.train()
+    assert any(not torch.equal(*pair) for pair in zip(before, run.model.parameters(), strict=True))
+    collator = make_collator(config, passages)
+    result = Evaluator(collator, config.evaluate, no_answer=True)(run.loop.model, cpu_accelerator())
+    save_model(tmp_path, run.model, tokenizer, config, result.metrics["threshold"])
+
+    assert {"model.safetensors", "config.json", "tokenizer.json", "qa_ray.json"} <= {f.name for f in tmp_path.iterdir()}
+    assert not [file for file in tmp_path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle")]
+    opened, report = AutoModelForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    batch = collator(collator.windows.question[:1])
+    for ours, theirs in zip(logits_of(run.model, batch), logits_of(opened, batch), strict=True):
+        assert torch.equal(ours, theirs)
+    pair = ("Which river ?", "The river Vltava flows through Prague")
+    assert AutoTokenizer.from_pretrained(tmp_path)(*pair).input_ids == tokenizer(*pair).input_ids
+
+
+@every_family
+def test_padding_further_changes_neither_logits_nor_loss(saved, family):
+    config = tiny_config(saved(family), window={"max_length": 256})
+    model = load_model(config.model).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith(("qa_outputs", "classifier")):
+                weight.mul_(30)
+    passages = made_passages(5)
+    found = []
+    for multiple in (1, 128):
+        collator = make_collator(changed(config, batch={"pad_to_multiple_of": multiple}), passages)
+        batch = collator(collator.windows.question)
+        with torch.no_grad():
+            logits = forward(model, batch)
+        kept = batch.inputs["attention_mask"].bool()
+        for scores in logits:
+            assert torch.isneginf(scores[~kept]).all()
+        found.append((kept.shape[1], [scores[kept] for scores in logits], span_loss(logits, batch)))
+    (short, tight, loss), (long, padded, padded_loss) = found
+    assert long > short
+    assert loss > 1
+    torch.testing.assert_close(padded, tight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(padded_loss, loss, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "frozen"), [("bert", []), ("xlnet", ["transformer.mask_emb"]), ("gpt2", [])])
+def test_only_weights_that_no_logit_depends_on_are_frozen(saved, family, frozen):
+    config = tiny_config(saved(family))
+    model, collator = load_model(config.model), make_collator(config, made_passages(2))
+    assert freeze_unused(model, collator(collator.windows.question[:1])) == len(frozen)
+    assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == frozen
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "xlnet", "modernbert", "gpt2", "distilbert"])
+def test_dropout_override_reaches_every_dropout_layer(saved, family):
+    model = load_model(config_of(saved(family), dropout=0.37))
+    rates = [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    assert rates
+    assert set(rates) == {0.37}
+
+
+def test_dropout_of_the_model_stays_without_an_override(bert):
+    rates = [layer.p for layer in load_model(config_of(bert)).modules() if isinstance(layer, torch.nn.Dropout)]
+    assert set(rates) == {FAMILIES["bert"].config().hidden_dropout_prob}
+
+
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForMaskedLM])
+def test_new_head_is_said_in_the_log(kind, tmp_path, caplog):
+    pretrained = kind.from_config(FAMILIES["bert"].config())
+    pretrained.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, "qa_ray"):
+        model = load_model(config_of(tmp_path))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path} has no question-answering head: a new one is trained from scratch"
+    ]
+    ours, theirs = model.bert.encoder.state_dict(), pretrained.base_model.encoder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_fine_tuned_model_gives_no_message_about_its_head(bert, caplog):
+    with caplog.at_level(logging.INFO, "qa_ray"):
+        load_model(config_of(bert))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM])
+def test_decoder_keeps_its_pretrained_weights(family, kind, tmp_path, caplog):
+    pretrained = kind.from_config(FAMILIES[family].config())
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    with caplog.at_level(logging.INFO, "qa_ray"):
+        model = load_model(config_of(tmp_path / "pretrained"))
+    assert ["head" in record.getMessage() for record in caplog.records] == [True]
+    ours, theirs = model.base_model.state_dict(), pretrained.base_model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    model.save_pretrained(tmp_path / "saved")
+    again = load_model(config_of(tmp_path / "saved"))
+    assert all(torch.equal(again.state_dict()[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_weights_are_loaded_as_fp32(bert, tmp_path):
+    AutoModelForQuestionAnswering.from_pretrained(bert, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert {weight.dtype for weight in load_model(config_of(tmp_path)).parameters()} == {torch.float32}
+
+
+def test_some_missing_weights_are_said_in_the_log(bert, tmp_path, caplog):
+    folder = copy_of(bert, tmp_path)
+    model = AutoModelForQuestionAnswering.from_pretrained(folder)
+    kept = {name: weight for name, weight in model.state_dict().items() if "layer.1.output" not in name}
+    model.save_pretrained(folder, state_dict=kept)
+    load_model(config_of(folder))
+    assert "lacks 4 tensors, such as bert.encoder.layer.1.output" in caplog.text
+
+
+def assert_says(error, *parts):
+    assert isinstance(error.value, UserError)
+    for part in parts:
+        assert str(part) in str(error.value)
+
+
+def test_model_type_without_a_span_head_is_refused(bert, tmp_path):
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as error:
+        check_model(config_of(tmp_path), load_tokenizer(config_of(bert)))
+    assert_says(error, f"model.name={tmp_path}", "vit models", "choose a model of another family")
+
+
+def test_folder_without_weights_is_refused(tmp_path):
+    FAMILIES["bert"].config().save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as error:
+        load_model(config_of(tmp_path))
+    assert_says(error, tmp_path, "model.safetensors", "a folder must hold config.json, safetensors weights")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model = AutoModelForQuestionAnswering.from_config(FAMILIES["bert"].config())
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError) as error:
+        load_model(config_of(tmp_path))
+    assert_says(error, tmp_path, "model.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b""])
+def test_broken_weights_are_refused(bert, tmp_path, content):
+    folder = copy_of(bert, tmp_path)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError) as error:
+        load_model(config_of(folder))
+    assert_says(error, folder, "cannot load the model")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "deberta"])
+def test_weights_of_another_family_are_refused(bert, saved, tmp_path, family):
+    folder = copy_of(bert, tmp_path)
+    shutil.copy(saved(family) / "config.json", folder)
+    with pytest.raises(ModelError) as error:
+        load_model(config_of(folder))
+    assert_says(error, f"model.name={folder}", "does not hold the weights of")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "no/such/folder", "./folder", "nobody/no-such-model"])
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_model_that_is_nowhere_is_named(name, load, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as error:
+        load(ModelConfig(name=name))
+    is_hub_id = name == "nobody/no-such-model"
+    assert_says(error, name, "needs network access" if is_hub_id else "there is no such folder")
+
+
+def test_folder_without_a_tokenizer_is_refused(tmp_path):
+    FAMILIES["bert"].config().save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as error:
+        load_tokenizer(config_of(tmp_path))
+    assert_says(error, f"model.tokenizer={tmp_path}", "tokenizer.json")
+
+
+def test_broken_tokenizer_is_refused(bert, tmp_path):
+    folder = copy_of(bert, tmp_path)
+    (folder / "tokenizer.json").write_text('{"model": ')
+    with pytest.raises(ModelError) as error:
+        load_tokenizer(config_of(folder))
+    assert_says(error, folder, "cannot load the tokenizer")
+
+
+def test_tokenizer_without_a_fast_form_is_refused(bert, monkeypatch):
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", property(lambda tokenizer: False))
+    with pytest.raises(ModelError) as error:
+        load_tokenizer(config_of(bert))
+    assert_says(error, f"model.tokenizer={bert}", "no fast form", "Choose a model with a fast tokenizer")
+
+
+def test_tokenizer_larger_than_the_embeddings_is_refused(bert, saved):
+    config = config_of(bert, tokenizer=str(saved("llama")))
+    tokenizer = load_tokenizer(config)
+    size = FAMILIES["bert"].config().vocab_size
+    assert len(tokenizer) > size
+    with pytest.raises(ModelError) as error:
+        check_model(config, tokenizer)
+    assert_says(error, saved("llama"), len(tokenizer), bert, size, "do not belong together")
+
+
+def test_tokenizer_without_padding_pads_with_its_end_token(saved, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(saved("llama"))
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
+    loaded = load_tokenizer(config_of(tmp_path))
+    assert loaded.pad_token == loaded.eos_token == "</s>"
+    assert learn_template(loaded).pad_id == loaded.eos_token_id
+
+
+def test_tokenizer_without_padding_and_end_is_refused(saved, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(saved("llama"))
+    tokenizer.pad_token = tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as error:
+        load_tokenizer(config_of(tmp_path))
+    assert_says(error, f"model.tokenizer={tmp_path}", "neither a padding nor an end token")
+
+
+def test_window_longer_than_the_model_takes_is_refused(bert):
+    tokenizer = load_tokenizer(config_of(bert))
+    check_window(tokenizer, 512)
+    with pytest.raises(ConfigError) as error:
+        check_window(tokenizer, 513)
+    assert_says(error, "window.max_length=513", "512", "lower it")
+
+
+def test_tokenizer_without_a_limit_takes_any_window(bert):
+    tokenizer = load_tokenizer(config_of(bert))
+    tokenizer.model_max_length = int(1e30)
+    check_window(tokenizer, 100_000)
