@@ -176,8 +176,10 @@ def _spans(
 ) -> list[dict[str, Any]]:
     """The legal spans between the n best starts and the n best ends of one window."""
     spans = []
-    for start in np.argsort(start_logits)[-1 : -n_best - 1 : -1].tolist():
-        for end in np.argsort(end_logits)[-1 : -n_best - 1 : -1].tolist():
+    starts = np.argsort(start_logits)[-1 : -n_best - 1 : -1].tolist()
+    ends = np.argsort(end_logits)[-1 : -n_best - 1 : -1].tolist()
+    for start in starts:
+        for end in ends:
             if start >= len(offsets) or end >= len(offsets) or offsets[start] is None or offsets[end] is None:
                 continue
             if end < start or end - start + 1 > max_answer_length:

@@ -117,6 +117,10 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
     settings = _load_settings(config)
     if config.dropout is not None:
         _override_dropout(settings, config.dropout)
+    for name in ("use_cache", "use_mems_eval"):
+        # States kept for text to come, of which a span head has no use: gigabytes for a large decoder.
+        if hasattr(settings, name):
+            setattr(settings, name, False)
     model, missing = _load_weights(AutoModelForQuestionAnswering, config, settings)
     prefix = f"{model.base_model_prefix}."
     body = {name for name in missing if name.startswith(prefix)}

@@ -20,8 +20,37 @@ from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tracking import Progress
 from qa_ray.training.loop import TrainingLoop
 
-_WORDS = "river bridge town people city year university author stone king army country house temperature".split()
-_RARE = "flows founded built live march cathedral price author ice north days capital museum".split()
+_WORDS = [
+    "river",
+    "bridge",
+    "town",
+    "people",
+    "city",
+    "year",
+    "university",
+    "author",
+    "stone",
+    "king",
+    "army",
+    "country",
+    "house",
+    "temperature",
+]
+_RARE = [
+    "flows",
+    "founded",
+    "built",
+    "live",
+    "march",
+    "cathedral",
+    "price",
+    "author",
+    "ice",
+    "north",
+    "days",
+    "capital",
+    "museum",
+]
 
 
 def made_passages(

@@ -50,14 +50,14 @@ def plan_epoch(lengths: Longs, config: BatchConfig, *, seed: int, epoch: int) ->
     """
     rng = np.random.default_rng((seed, epoch))
     shuffled = rng.permutation(len(lengths))
-    pool = np.arange(len(lengths)) // (config.size * config.length_pool)
-    # Finer than this the order would save no padding, and a small corpus would form the same batches in every epoch.
-    padded = -(-lengths[shuffled] // config.pad_to_multiple_of)
-    grouped = shuffled[np.lexsort((padded, pool))]
     num_full = len(lengths) // config.size
-    full = grouped[: num_full * config.size].reshape(num_full, config.size)
+    pooled, rest = np.split(shuffled, [num_full * config.size])
+    pool = np.arange(len(pooled)) // (config.size * config.length_pool)
+    # Finer than this the order would save no padding, and a small corpus would form the same batches in every epoch.
+    padded = -(-lengths[pooled] // config.pad_to_multiple_of)
+    full = pooled[np.lexsort((padded, pool))].reshape(num_full, config.size)
     # The short batch stays last: a step that is smaller than the others belongs where the learning rate is lowest.
-    order = np.concatenate([full[rng.permutation(num_full)].ravel(), grouped[num_full * config.size :]])
+    order = np.concatenate([full[rng.permutation(num_full)].ravel(), rest])
     return BatchPlan(order, config.size)
 
 

@@ -65,12 +65,13 @@ def test_plan_knows_nothing_of_ranks():
     assert list(inspect.signature(plan_epoch).parameters) == ["lengths", "config", "seed", "epoch"]
 
 
-def test_batches_of_a_pool_do_not_overlap_in_length_and_are_not_in_its_order():
+def test_batches_of_a_pool_do_not_overlap_in_padded_length_and_are_not_in_its_order():
     config = BatchConfig(size=10, length_pool=100)
-    batches = [RANDOM_LENGTHS[batch] for batch in plan_epoch(RANDOM_LENGTHS, config, seed=0, epoch=0).batches()]
-    by_length = sorted(batches, key=np.mean)
-    assert all(-(-short.max() // 8) <= -(-long.min() // 8) for short, long in pairwise(by_length))
-    assert [id(batch) for batch in by_length] != [id(batch) for batch in batches]
+    batches = list(plan_epoch(RANDOM_LENGTHS, config, seed=0, epoch=0).batches())
+    extents = [(-(-RANDOM_LENGTHS[batch] // 8)).tolist() for batch in batches]
+    by_length = sorted(extents, key=lambda extent: (max(extent), min(extent)))
+    assert all(max(short) <= min(long) for short, long in pairwise(by_length))
+    assert by_length != extents
 
 
 def test_grouping_saves_as_much_padding_as_sorting_everything_by_length():

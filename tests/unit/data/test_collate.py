@@ -64,9 +64,7 @@ def test_model_gets_type_ids_only_where_its_tokenizer_gives_them(name):
     names = {"input_ids", "attention_mask", *["token_type_ids"] * FAMILIES[name].uses_type_ids}
     inputs = collate(everything(collate)).inputs
     assert set(inputs) == names
-    assert {(tensor.dtype, tensor.shape) for tensor in inputs.values()} == {
-        (torch.int64, inputs["input_ids"].shape)
-    }
+    assert {(tensor.dtype, tensor.shape) for tensor in inputs.values()} == {(torch.int64, inputs["input_ids"].shape)}
 
 
 @FAMILY
@@ -91,9 +89,7 @@ def test_labels_point_at_the_answers_ids_or_at_cls(name):
     seen = set()
     for row, question in enumerate(collate.windows.question):
         ids = batch.inputs["input_ids"][row].tolist()
-        start, end, cls = (
-            int(places[row]) for places in (batch.start_positions, batch.end_positions, batch.cls_index)
-        )
+        start, end, cls = (int(places[row]) for places in (batch.start_positions, batch.end_positions, batch.cls_index))
         if start == end == cls:
             special = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
             assert ids[cls] == special or name == "gpt2"

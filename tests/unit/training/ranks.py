@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,19 @@ def main(bert: str, xlnet: str, out: str) -> None:
         ranks = [context.Process(target=work, args=(rank, size, port, bert, xlnet, out)) for rank in range(size)]
         for process in ranks:
             process.start()
-        for process in ranks:
-            process.join()
+        wait_for(ranks)
+
+
+def wait_for(ranks: list[Any]) -> None:
+    """Wait until all ranks are done; if one fails, the others would wait for it for ever."""
+    running = list(ranks)
+    while running:
+        wait([process.sentinel for process in running])
         if any(process.exitcode for process in ranks):
-            sys.exit(f"with {size} processes: exit codes {[process.exitcode for process in ranks]}")
+            for process in running:
+                process.kill()
+            sys.exit(f"one of {len(ranks)} processes failed")
+        running = [process for process in running if process.exitcode is None]
 
 
 def work(rank: int, size: int, port: int, bert: str, xlnet: str, out: str) -> None:

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +49,13 @@ def poison(model):
         model.qa_outputs.bias.fill_(torch.inf)
 
 
-class FixedScaler:
-    """Stands beside an accelerator on a CPU as fp16's gradient scaler does on a GPU, with a scale of its own."""
-
-    def __new__(cls, accelerator, scale):
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-10)
-        accelerator.native_amp = True
-        accelerator.state._mixed_precision = "fp16"
-        return accelerator
+def scaling_accelerator(scale):
+    """An accelerator that scales gradients on a CPU as it does for fp16 on a GPU."""
+    accelerator = cpu_accelerator()
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-10)
+    accelerator.native_amp = True
+    accelerator.state._mixed_precision = "fp16"
+    return accelerator
 
 
 def test_model_learns_a_handful_of_questions_by_heart(bert):
@@ -167,7 +168,7 @@ def test_last_step_is_checked_too(bert):
 
 def test_scaler_that_overflows_skips_the_step_and_halts_the_schedule(bert):
     config = tiny_config(bert, train={"epochs": 6}, optim={"warmup_ratio": 0.0})
-    run = make_run(config, made_passages(9), accelerator=FixedScaler(cpu_accelerator(), 2.0**127))
+    run = make_run(config, made_passages(9), accelerator=scaling_accelerator(2.0**127))
     before = weights_of(run)
     run.loop._train_step(np.arange(4))
     assert torch.equal(weights_of(run), before)
@@ -184,7 +185,7 @@ def test_scaler_that_overflows_skips_the_step_and_halts_the_schedule(bert):
 
 def test_scaler_that_never_recovers_stops_the_run(bert):
     config = tiny_config(bert, train={"epochs": 60})
-    accelerator = FixedScaler(cpu_accelerator(), 2.0)
+    accelerator = scaling_accelerator(2.0)
     run = make_run(config, made_passages(4), accelerator=accelerator, before=poison)
     with pytest.raises(TrainingError, match=r"gradient scaler skipped 40 steps in a row.*q\d"):
         run.train()
@@ -233,7 +234,7 @@ def test_loss_record_covers_all_windows_since_the_last_record_across_epochs(bert
     windows = len(make_collator(config, passages).windows)
     sizes = np.array([4] * (windows // 4) + ([windows % 4] if windows % 4 else []))
     weights = np.tile(sizes, 2)
-    assert len(once.records) - len([record for record in once.records if not record.metrics]) == 1
+    assert len([record for record in once.records if record.metrics]) == 1
     expected = np.average(every.metric(TRAIN_LOSS), weights=weights)
     assert once.records[-1].metrics[TRAIN_LOSS] == pytest.approx(expected, rel=1e-5)
 
@@ -264,9 +265,6 @@ def test_max_steps_ends_the_run_in_mid_epoch(bert):
 @pytest.fixture(scope="module")
 def ranks(bert, saved, tmp_path_factory):
     """What one, two and three processes made of the same run."""
-    import subprocess
-    import sys
-
     out = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("ranks.py")
     command = [sys.executable, str(script), str(bert), str(saved("xlnet")), str(out)]
@@ -318,5 +316,3 @@ def test_ranks_evaluate_what_one_process_evaluates(ranks):
             assert [span.probability for span in together.n_best[key]] == pytest.approx(
                 [span.probability for span in candidates], rel=1e-4
             )
-
-
