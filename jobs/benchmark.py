@@ -5,63 +5,41 @@ python jobs/benchmark.py --cases featurise decode --data train-v1.1.json
 """
 
 import json
-import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
-import ray
 import torch
 import transformers
 import tyro
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from comparison import Material, Row, Run, interleave, machine, now, peak_memory_gb, restart_peak_memory, rows_of, speed
-from comparison import table as as_table
-from standard import StandardLoop, evaluation_features, postprocess, training_features
-from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
+from comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
+from decoding_case import decode
+from driver_case import driver
+from standard import training_features
+from training_case import padding_shares, train
 
-from qa_ray.cli import start_ray
-from qa_ray.config import ClusterConfig, Config, DataConfig, RunConfig, TrackingConfig
-from qa_ray.data.batching import Longs, padded_length, plan_epoch
-from qa_ray.data.collate import Collator
-from qa_ray.data.squad import to_squad
-from qa_ray.errors import ConfigError, DataError, StorageError, UserError
-from qa_ray.evaluation.decode import join_windows, window_candidates
-from qa_ray.evaluation.results import NullSpans, assemble
-from qa_ray.model import load_model
-from qa_ray.policies import Precision
+from qa_ray.errors import ConfigError, StorageError, UserError
 from qa_ray.recipes import minilm
-from qa_ray.schema import Passage, Prediction
-from qa_ray.tracking import TRAIN_LOSS, WINDOWS_PER_SECOND, Progress
-from qa_ray.training.driver import train as train_on_ray
-from qa_ray.training.loop import TrainingLoop
-from qa_ray.training.throughput import flops_per_token, peak_flops
-from qa_ray.training.worker import make_accelerator
-
-# First steps pay for memory and kernels that later ones reuse.
-_WARM_UP_STEPS = 4
-_TIMED_EPOCHS_ON_RAY = 3
-_MAX_DECODED_EXAMPLES = 1000
-_MAX_LENGTH_PAD, _BATCH_PAD = "pad to max_length", "pad to the batch"
 
 
 class Case(StrEnum):
     """What is measured."""
 
     FEATURISE = "featurise"
+    """Examples to labelled windows."""
     TRAIN = "train"
+    """Training steps in one process, without Ray."""
     DECODE = "decode"
+    """Logits to answer texts."""
     DRIVER = "driver"
+    """Training steps through Ray, against the same steps without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +51,7 @@ class Options:
     data: str = "package://qa_ray/data/sample/train.json"
     """Nested SQuAD JSON."""
     threads: int = 2
-    """CPU threads that each way computes with."""
+    """CPU threads that each way computes with; decoding takes one."""
     steps: int = 60
     """Training steps that are timed of each way, over all repeats together."""
     repeats: int = 3
@@ -92,17 +70,78 @@ class Options:
         return max(1, self.steps // self.repeats)
 
 
-def featurise(material: Material, options: Options) -> list[Row]:
-    """Examples to labelled windows."""
-    window = material.config.window
+def main() -> int:
+    """Measure, print a table and write the results; returns the exit code."""
+    try:
+        options = tyro.cli(Options, description=__doc__, config=(tyro.conf.EnumChoicesFromValues,))
+        _prepare(options)
+        report, rows = measure(options)
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(table(rows))
+    for name, share in report.get("padding_share", {}).items():
+        print(f"padding in an epoch, {name}: {share:.1%}")
+    print(f"written to {options.out}")
+    return 0
+
+
+def _prepare(options: Options) -> None:
+    """Find out early whether the results can be written, and set threads and silence."""
+    try:
+        options.out.touch()
+    except OSError as error:
+        raise StorageError(f"--out={options.out} cannot be written: {error.strerror}") from error
+    # Read by the Rust tokenizer's thread pool when it starts.
+    os.environ["RAYON_NUM_THREADS"] = str(options.threads)
+    torch.set_num_threads(options.threads)
+    pa.set_cpu_count(options.threads)
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def measure(options: Options) -> tuple[dict[str, Any], list[Row]]:
+    """Run the cases; returns the report, ready for JSON, and its rows.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    material = Material.read(minilm(), options.data)
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "options": asdict(options) | {"out": str(options.out)},
+        "recipe": asdict(material.config),
+        "num_examples": len(material.rows),
+        "num_windows": len(material.collator.windows),
+    }
+    rows, seconds, memory = [], {}, {}
+    for case in options.cases:
+        restart_peak_memory()
+        begin = time.perf_counter()
+        rows += _CASES[case](material, options)
+        seconds[case] = time.perf_counter() - begin
+        memory[case] = peak_memory_gb()
+    if Case.TRAIN in options.cases:
+        report["padding_share"] = padding_shares(material)
+    rows_json = [row.as_dict() for row in rows]
+    return report | {"case_seconds": seconds, "case_peak_memory_gb": memory, "rows": rows_json}, rows
+
+
+def featurise(material: Material, repeats: int) -> list[Row]:
+    """Examples to labelled windows; reading the JSON is not counted."""
+    window, num_windows = material.config.window, len(material.collator.windows)
 
     def standard() -> Run:
         begin = time.perf_counter()
-        features = training_features(
-            material.rows, material.tokenizer, window.max_length, window.stride, pad=True
-        )
+        features = training_features(material.rows, material.tokenizer, window.max_length, window.stride, pad=True)
         seconds = time.perf_counter() - begin
-        assert len(features) == len(material.collator.windows), "both ways must make the same windows"
+        if len(features) != num_windows:
+            raise AssertionError(f"featurise: {len(features)} windows in the standard way, {num_windows} in ours")
         return Run(len(material.rows), seconds)
 
     def ours() -> Run:
@@ -110,21 +149,29 @@ def featurise(material: Material, options: Options) -> list[Row]:
         corpus = material.featurise(material.passages).corpus
         return Run(len(corpus), time.perf_counter() - begin)
 
-    runs = interleave("featurise", {"standard": standard, "ours": ours}, options.repeats)
-    label = "Dataset.map, " + _MAX_LENGTH_PAD
-    details = {"num_windows": len(material.collator.windows)}
-    return [_row("featurise", (label, runs["standard"]), ("windows as views", runs["ours"]), "examples", 6, details)]
+    runs = interleave("featurise", {"standard": standard, "ours": ours}, repeats)
+    return [
+        Row(
+            case="featurise",
+            standard="Dataset.map",
+            ours="windows as views",
+            unit="examples",
+            standard_runs=runs["standard"],
+            ours_runs=runs["ours"],
+            goal=6.0,
+        )
+    ]
 
 
-def _row(
-    case: str,
-    standard: tuple[str, list[Run]],
-    ours: tuple[str, list[Run]],
-    unit: str,
-    goal: float | None = None,
-    details: dict[str, float] | None = None,
-) -> Row:
-    return Row(
-        case=case, standard=standard[0], ours=ours[0], unit=unit, standard_runs=standard[1], ours_runs=ours[1],
-        goal=goal, details=details or {},
-    )  # fmt: skip
+_CASES: dict[Case, Callable[[Material, Options], list[Row]]] = {
+    Case.FEATURISE: lambda material, options: featurise(material, options.repeats),
+    Case.TRAIN: lambda material, options: train(material, steps=options.steps_per_repeat, repeats=options.repeats),
+    Case.DECODE: lambda material, options: decode(material, options.repeats),
+    Case.DRIVER: lambda material, options: driver(
+        material, steps=options.steps_per_repeat, repeats=options.repeats, threads=options.threads
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -164,7 +164,7 @@ def now(device: torch.device) -> float:
 
 def table(rows: list[Row]) -> str:
     """The rows as text."""
-    lines = [("case", "standard", "ours", "unit", "standard/s", "ours/s", "ratio", "goal")]
+    lines: list[tuple[str, ...]] = [("case", "standard", "ours", "unit", "standard/s", "ours/s", "ratio", "goal")]
     for row in rows:
         speeds = (f"{speed(runs):,.1f}" for runs in (row.standard_runs, row.ours_runs))
         goal = "" if row.goal is None else f">= {row.goal:g}"

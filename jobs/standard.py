@@ -18,6 +18,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, default_data_
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 Rows = dict[str, list[Any]]
+Answers = dict[str, list[dict[str, Any]]]
 
 _MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions")
 
@@ -97,22 +98,28 @@ class StandardLoop:
     """The training loop around a DataLoader in random order."""
 
     def __init__(
-        self, features: Dataset, tokenizer: FastTokenizer, model: PreTrainedModel, accelerator: Accelerator, **options: Any
+        self,
+        features: Dataset,
+        tokenizer: FastTokenizer,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        *,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        padded: bool,
     ) -> None:
-        """Set up; `options` are batch_size, learning_rate, weight_decay and num_steps, `features` of equal length or not."""
+        """Set up; where `features` are not `padded` yet, each batch is padded to its longest window."""
         self._accelerator = accelerator
         columns = [name for name in _MODEL_COLUMNS if name in features.column_names]
-        equal = len({len(ids) for ids in features["input_ids"]}) == 1
         loader = DataLoader(
             features.select_columns(columns),
-            batch_size=options["batch_size"],
+            batch_size=batch_size,
             shuffle=True,
-            collate_fn=default_data_collator if equal else DataCollatorWithPadding(tokenizer),
+            collate_fn=default_data_collator if padded else DataCollatorWithPadding(tokenizer),
         )
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"]
-        )
-        schedule = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=options["num_steps"])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        schedule = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=2 * len(loader))
         self._model, self._optimizer, self._loader, self._schedule = accelerator.prepare(
             model, optimizer, loader, schedule
         )
@@ -141,7 +148,7 @@ def postprocess(
     end_logits: npt.NDArray[np.float32],
     n_best: int,
     max_answer_length: int,
-) -> dict[str, list[dict[str, Any]]]:
+) -> Answers:
     """Search answers among the n best starts and ends of each window; logits are [windows, max_length].
 
     Returns each example's n best answers, best first, by id: dicts of text, score, start_logit, end_logit, probability.
@@ -149,7 +156,7 @@ def postprocess(
     features_of_example = defaultdict(list)
     for index, example_id in enumerate(features["example_id"]):
         features_of_example[example_id].append(index)
-    found = {}
+    found: Answers = {}
     for example in examples:
         spans: list[dict[str, Any]] = []
         for index in features_of_example[example["id"]]:

@@ -69,9 +69,7 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
         batch_size=_PASSAGES_PER_TASK,
         fn_kwargs={"definition": ray.put(tokenizer)},
     )
-    blocks = tuple(dataset.materialize().to_arrow_refs())
-    summaries = ray.get([_summarise.remote(block) for block in blocks])
-    split = _select(location, blocks, summaries, max_examples)
+    split = _select(location, dataset.materialize().to_arrow_refs(), max_examples)
     fatal = [problem for problem in split.problems if is_fatal(problem)]
     if fatal or (split.problems and data.on_bad_row is BadRows.ERROR):
         raise DataError(describe(fatal or split.problems))
@@ -105,7 +103,9 @@ class _Summary:
 
 
 @ray.remote
-def _summarise(table: pa.Table) -> _Summary:
+def _summarise(table: pa.Table) -> _Summary | None:
+    if not table.num_rows:
+        return None  # nothing was tokenised, and the block has no columns
     questions = pc.list_flatten(table["questions"]).combine_chunks()
     problems = pc.list_flatten(table["problems"]).to_pylist()
     answered = np.asarray(pc.list_value_length(pc.struct_field(questions, "answers"))) > 0
@@ -117,12 +117,17 @@ def _summarise(table: pa.Table) -> _Summary:
     )
 
 
-def _select(name: str, blocks: tuple[Any, ...], summaries: Sequence[_Summary], max_examples: int | None) -> Split:
-    """Leave out questions whose id came before, and those beyond `max_examples`."""
+def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split:
+    """Leave out empty blocks, questions whose id came before, and those beyond `max_examples`."""
+    found = zip(blocks, ray.get([_summarise.remote(block) for block in blocks]), strict=True)
+    kept = [(block, summary) for block, summary in found if summary is not None]
+    summaries = [summary for _, summary in kept]
     ids = [key for summary in summaries for key in summary.ids]
     records = [record for summary in summaries for record in summary.records]
     answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
     problems = [problem for summary in summaries for problem in summary.problems] + duplicate_ids(ids, records)
     first_seen = np.sort(np.unique(np.array(ids, np.str_), return_index=True)[1])
     selection = first_seen[:max_examples]
-    return Split(name, blocks, selection, tuple(problems), bool((~answered[selection]).any()))
+    return Split(
+        name, tuple(block for block, _ in kept), selection, tuple(problems), bool((~answered[selection]).any())
+    )

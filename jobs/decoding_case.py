@@ -1,0 +1,151 @@
+"""The benchmark's case of decoding: start and end logits to n-best answer texts, on one thread."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from comparison import Material, Row, Run, interleave, rows_of
+from datasets import Dataset
+from standard import Answers, evaluation_features, postprocess
+
+from qa_ray.config import EvalConfig
+from qa_ray.data.batching import Longs, micro_batches, padded_length
+from qa_ray.data.collate import Collator
+from qa_ray.evaluation.decode import join_windows, window_candidates
+from qa_ray.evaluation.results import NullSpans, assemble
+from qa_ray.schema import Passage, Prediction
+
+_MAX_QUESTIONS = 1000
+
+Floats = npt.NDArray[np.float32]
+NBest = Mapping[str, list[Prediction]]
+
+
+def decode(material: Material, repeats: int) -> list[Row]:
+    """Logits that have sharp peaks, as a trained model's do, and random ones."""
+    passages = _some_passages(material.passages)
+    collator, window, settings = material.featurise(passages), material.config.window, material.config.evaluate
+    examples = rows_of(passages)
+    features = evaluation_features(examples, material.tokenizer, window.max_length, window.stride)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = []
+    for name, logits in _logits(collator).items():
+        usual: Answers = {}
+        ours: dict[str, list[Prediction]] = {}
+        ways = {
+            "standard": partial(_time_standard, examples, features, logits, settings, usual),
+            "ours": partial(_time_ours, collator, logits, settings, ours),
+        }
+        runs = interleave(f"decode {name}", ways, repeats)
+        _check_scores(usual, ours)
+        rows.append(
+            Row(
+                case=f"decode {name}",
+                standard=f"{settings.n_best} x {settings.n_best} loop",
+                ours="exact n-best",
+                unit="windows",
+                standard_runs=runs["standard"],
+                ours_runs=runs["ours"],
+                goal=10.0,
+                details={"num_examples": len(ours)},
+            )
+        )
+    torch.set_num_threads(threads)
+    return rows
+
+
+def _some_passages(passages: list[Passage]) -> list[Passage]:
+    """Passages drawn at random, until they have enough questions."""
+    drawn = [passages[number] for number in np.random.default_rng(0).permutation(len(passages)).tolist()]
+    before = accumulate((len(passage.questions) for passage in drawn), initial=0)
+    return [passage for passage, questions in zip(drawn, before, strict=False) if questions < _MAX_QUESTIONS]
+
+
+def _logits(collator: Collator) -> dict[str, Floats]:
+    """Start and end logits of every window, [2, num_windows, max_length], by how they look."""
+    windows = collator.windows
+    rng = np.random.default_rng(0)
+    random = rng.normal(size=(2, len(windows), collator.max_length)).astype(np.float32)
+    trained = 1.5 * random - 6
+    every = np.arange(len(windows))
+    for side, label in enumerate((windows.start_position, windows.end_position)):
+        trained[side, every, label] += 12
+        # A few other tokens look likely too.
+        for rise in (3, 5, 8):
+            trained[side, every, rng.integers(0, windows.length)] += np.float32(rise)
+    return {"trained": trained, "random": random}
+
+
+def _time_standard(examples: Dataset, features: Dataset, logits: Floats, settings: EvalConfig, found: Answers) -> Run:
+    begin = time.perf_counter()
+    start, end = logits
+    found.update(postprocess(examples, features, start, end, settings.n_best, settings.max_answer_length))
+    return Run(len(features), time.perf_counter() - begin)
+
+
+def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: dict[str, list[Prediction]]) -> Run:
+    """As the evaluator does it, but for the model: batch by batch, then all windows together."""
+    windows = collator.windows
+    batches = [(items, *_batch_logits(collator, logits, items)) for items in _groups(collator, settings)]
+    begin = time.perf_counter()
+    parts = []
+    for items, start, end in batches:
+        first_place = torch.from_numpy(windows.context_begin[items])
+        length = torch.from_numpy(windows.last[items] - windows.first[items])
+        best = window_candidates(
+            start,
+            end,
+            first_place,
+            first_place + length,
+            n_best=settings.n_best,
+            max_answer_length=settings.max_answer_length,
+        )
+        shift = (windows.first[items] - windows.context_begin[items])[:, None]
+        cls = torch.from_numpy(windows.cls_index[items])[:, None]
+        spans = (
+            best.first.numpy() + shift,
+            best.last.numpy() + shift,
+            best.start_logit.numpy(),
+            best.end_logit.numpy(),
+        )
+        parts.append((windows.question[items], *spans, *(side.gather(1, cls)[:, 0].numpy() for side in (start, end))))
+    question, first, last, start_logit, end_logit, *null = (np.concatenate(part) for part in zip(*parts, strict=True))
+    candidates = join_windows(question, first, last, start_logit, end_logit, n_best=settings.n_best)
+    result = assemble(collator.corpus, candidates, NullSpans.of(question, *null), 0.0, no_answer=False)
+    seconds = time.perf_counter() - begin
+    found.update(result.n_best)
+    return Run(len(windows), seconds)
+
+
+def _groups(collator: Collator, settings: EvalConfig) -> list[Longs]:
+    return micro_batches(
+        np.arange(len(collator.windows)),
+        collator.windows.length,
+        max_tokens=settings.max_tokens_per_device,
+        multiple=collator.pad_to_multiple_of,
+        max_length=collator.max_length,
+    )
+
+
+def _batch_logits(collator: Collator, logits: Floats, items: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model gives for a batch: logits to its padded length, -inf at padding."""
+    length = collator.windows.length[items]
+    width = padded_length(int(length.max()), collator.pad_to_multiple_of, collator.max_length)
+    inside = np.arange(width) < length[:, None]
+    start, end = (torch.from_numpy(np.where(inside, side[items, :width], -np.inf)) for side in logits)
+    return start, end
+
+
+def _check_scores(usual: Answers, ours: NBest) -> None:
+    """The same questions, and for each a best span that is at least as good as that of the usual search."""
+    if usual.keys() != ours.keys():
+        raise AssertionError("decode: the ways did not answer the same questions")
+    for key, spans in usual.items():
+        best = ours[key][0]
+        if spans and np.float32(best.start_logit) + np.float32(best.end_logit) < spans[0]["score"]:
+            raise AssertionError(f"decode: the usual search finds a better span than ours for {key}")
