@@ -126,8 +126,14 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
     records = [record for summary in summaries for record in summary.records]
     answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
     problems = [problem for summary in summaries for problem in summary.problems] + duplicate_ids(ids, records)
-    first_seen = np.sort(np.unique(np.array(ids, np.str_), return_index=True)[1])
-    selection = first_seen[:max_examples]
+    first_seen: dict[str, int] = {}
+    for place, key in enumerate(ids):
+        first_seen.setdefault(key, place)
+    selection = np.fromiter(first_seen.values(), np.int64)[:max_examples]
     return Split(
-        name, tuple(block for block, _ in kept), selection, tuple(problems), bool((~answered[selection]).any())
+        name=name,
+        blocks=tuple(block for block, _ in kept),
+        selection=selection,
+        problems=tuple(problems),
+        has_unanswerable=not answered[selection].all(),
     )
