@@ -14,7 +14,7 @@ from datasets import Dataset
 from standard import StandardLoop, training_features
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
 
-from qa_ray.config import Config
+from qa_ray.config import Config, ModelConfig
 from qa_ray.data.batching import Longs, padded_length, plan_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError
@@ -86,9 +86,13 @@ def _train_model(
     low, high = (Precision.FP32, Precision.BF16) if device.type == "cpu" else (Precision.FP16, Precision.BF16)
     standard = [_Way(precision, padding) for precision in (low, high) for padding in features]
     ours = [_Way(precision, "grouped") for precision in (low, high)]
-    ways: dict[str, Callable[[], Run]] = {
-        str(way): partial(_time_standard, material, features[way.padding], way, make, device) for way in standard
-    } | {str(way): partial(_time_ours, material.config, collator, way.precision, make, device) for way in ours}
+    ways: dict[str, Callable[[], Run]] = {}
+    for way in standard:
+        # On a CPU the recipe may choose an attention kernel; the standard way takes transformers' choice.
+        usual = partial(load_model, ModelConfig(name=material.config.model.name)) if device.type == "cpu" else make
+        ways[str(way)] = partial(_time_standard, material, features[way.padding], way, usual, device)
+    for way in ours:
+        ways[str(way)] = partial(_time_ours, material.config, collator, way.precision, make, device)
     runs = interleave(f"train {name}", ways, repeats)
     pairs = [(s, o) for s in standard for o in ours if s.precision == o.precision or s.padding == "max_length"]
     return [

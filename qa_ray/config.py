@@ -29,6 +29,8 @@ class ModelConfig:
     """Hub id or folder of the tokenizer, if not the model's own."""
     dropout: float | None = None
     """Overrides every dropout rate of the model; 0 turns dropout off."""
+    attention: str | None = None
+    """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
     trust_remote_code: bool = False
     """Runs Python code that comes with the model. Only for models whose code you have read."""
 

@@ -25,9 +25,6 @@ from qa_ray.locations import resolve
 
 logger = logging.getLogger(__name__)
 
-# Tokenizers without a limit of their own say so with a huge number.
-_NO_LIMIT = 1_000_000
-
 
 def load_tokenizer(config: ModelConfig) -> FastTokenizer:
     """Load the tokenizer that belongs to a model.
@@ -82,8 +79,9 @@ def check_window(tokenizer: FastTokenizer, max_length: int) -> None:
     Raises:
         ConfigError: `max_length` is beyond the tokenizer's limit.
     """
+    # A huge number, where the tokenizer has no limit of its own.
     limit = tokenizer.model_max_length
-    if limit < _NO_LIMIT and max_length > limit:
+    if max_length > limit:
         raise ConfigError(f"window.max_length={max_length} is beyond the {limit} tokens that the model takes: lower it")
 
 
@@ -192,6 +190,7 @@ def _load_weights(
             config=settings,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
+            attn_implementation=config.attention,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,

@@ -98,8 +98,8 @@ def answer_tokens(question: Question, starts: Ints, ends: Ints) -> tuple[Ints, I
         return np.empty(0, np.int32), np.empty(0, np.int32)
     begin = np.array([answer.answer_start for answer in question.answers])
     end = begin + np.array([len(answer.text) for answer in question.answers])
-    # Offsets are all but always in order; trimming puts some astray behind a special token that stands in the text.
-    first = np.searchsorted(np.maximum.accumulate(ends), begin, side="right")
+    first = np.searchsorted(ends, begin, side="right")
+    # Trimming moves a start past the next one's behind a special token that stands in the text.
     last = np.searchsorted(np.minimum.accumulate(starts[::-1])[::-1], end, side="left") - 1
     return first.astype(np.int32), last.astype(np.int32)
 

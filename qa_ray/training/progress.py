@@ -21,6 +21,7 @@ from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS, Progress, Tracker
 _SECONDS_BETWEEN_FETCHES = 0.3
 # A log file shows every state of a bar as a line of its own: there, few are enough.
 _SECONDS_BETWEEN_LOG_LINES = 15.0
+_LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class MetricStream:
@@ -63,6 +64,18 @@ class Sender(logging.Handler):
     def flush(self) -> None:
         """Wait until everything sent has arrived: an actor takes the calls of one caller in their order."""
         ray.get(self._stream.take.remote(0))
+
+
+class _Lines:
+    """Standard error for a bar that is no terminal's: each of its states becomes a line."""
+
+    def write(self, text: str) -> None:
+        shown = text.strip("\r\n ")
+        if shown:
+            sys.stderr.write(shown + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class Follower:
@@ -133,6 +146,8 @@ class Follower:
         # In a log every refresh is a line: the evaluation's short bar would only fill it.
         interactive = sys.stderr.isatty()
         bar = tqdm(
+            file=sys.stderr if interactive else _Lines(),
+            bar_format=None if interactive else _LINE,
             total=progress.total,
             desc=progress.phase,
             unit=" steps" if progress.phase == "train" else " windows",

@@ -92,9 +92,12 @@ def test_pools_hold_windows_of_every_length():
     assert np.mean([np.ptp(batch) for batch in batches]) > 50
 
 
-def test_short_batch_comes_last():
-    sizes = [len(batch) for batch in plan_epoch(RANDOM_LENGTHS, BatchConfig(size=300), seed=3, epoch=0).batches()]
-    assert sizes == [300, 300, 300, 100]
+def test_short_batch_comes_last_and_is_not_of_the_longest():
+    config = BatchConfig(size=30, length_pool=100)
+    *full, rest = (RANDOM_LENGTHS[batch] for batch in plan_epoch(RANDOM_LENGTHS, config, seed=3, epoch=0).batches())
+    assert (len(full), len(rest)) == (33, 10)
+    assert all(np.ptp(batch) < 40 for batch in full)
+    assert np.ptp(rest) > 100
 
 
 @given(LENGTHS.filter(len), st.integers(1, 9), st.data())
@@ -126,6 +129,11 @@ def test_micro_batches_are_the_items_and_keep_the_limit(lengths, data, limit, mu
         assert len(groups) == bool(len(items))
     else:
         assert all(size <= limit or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+
+
+def test_micro_batches_count_padded_tokens():
+    groups = micro_batches(np.arange(4), np.array([9, 9, 9, 9]), max_tokens=36, multiple=8, max_length=384)
+    assert [len(group) for group in groups] == [2, 2]
 
 
 def test_micro_batches_hold_as_many_windows_as_fit():

@@ -1,5 +1,7 @@
 """A corpus shows what its tables hold, by question, without copying tokens."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -108,7 +110,7 @@ def test_tables_cut_anywhere_hold_the_same_corpus(given_passages, data):
     whole = table(given_passages, [Problem("f", "line", "'x'", "is not JSON")])
     cuts = sorted(data.draw(st.lists(st.integers(0, whole.num_rows), max_size=3)))
     bounds = [0, *cuts, whole.num_rows]
-    blocks = [whole.slice(begin, end - begin) for begin, end in zip(bounds, bounds[1:], strict=False)]
+    blocks = [whole.slice(begin, end - begin) for begin, end in pairwise(bounds)]
     assert contents(Corpus(blocks)) == contents(Corpus([whole])) == expected(whole.to_pylist())
 
 

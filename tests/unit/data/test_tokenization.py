@@ -123,7 +123,7 @@ def test_answer_covers_all_byte_tokens_of_its_symbols():
 
 def test_answer_is_found_among_offsets_that_are_out_of_order():
     # What RoBERTa's trimming makes of "<s>é" where it adds spaces.
-    assert spans([("<s>é", 0)], [(0, 3), (4, 4), (3, 4), (4, 6)]) == [(0, 2)]
+    assert spans([("<s>é", 0)], [(0, 3), (4, 4), (3, 4)]) == [(0, 2)]
 
 
 def test_answer_without_tokens_becomes_a_problem_and_its_neighbours_stay():

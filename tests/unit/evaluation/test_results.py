@@ -14,12 +14,12 @@ def floats(*values):
     return np.array(values, np.float32)
 
 
-def corpus_with(*answers):
+def corpus_with(*answers, family="bert"):
     """A question for each answer, or None, about the context "river  bridge town"."""
     context = "river  bridge town"
     found = [() if text is None else (Answer(text, context.index(text)),) for text in answers]
     questions = tuple(Question(f"q{n}", "which ?", answer, f"row {n}") for n, answer in enumerate(found))
-    return corpus_of([Passage(context, questions)], FAMILIES["bert"].tokenizer())
+    return corpus_of([Passage(context, questions)], FAMILIES[family].tokenizer())
 
 
 def candidates_of(corpus, *spans):
@@ -48,6 +48,15 @@ def test_texts_are_cut_from_the_context_as_it_is_written():
     result = assemble(corpus, candidates_of(corpus, (0, "river  bridge", 4)), null_of(0), 0.5, no_answer=False)
     assert result.predictions == {"q0": "river  bridge"}
     assert result.metrics["loss"] == 0.5
+
+
+def test_blank_text_is_never_the_answer():
+    corpus = corpus_with("town", family="gpt2")
+    spans = candidates_of(corpus, (0, " ", 9), (0, "river", 4))
+    result = assemble(corpus, spans, null_of(5), 1.0, no_answer=True)
+    assert [span.text for span in result.n_best["q0"]] == [" ", "", "river"]
+    assert result.null_odds == {"q0": 1.0}
+    assert assemble(corpus, spans, null_of(5), 1.0, no_answer=False).predictions == {"q0": "river"}
 
 
 def test_threshold_decides_between_the_best_text_and_no_answer():

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
 
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
+from accelerate.utils import InitProcessGroupKwargs  # noqa: E402
 from runs import made_passages, make_collator, make_run, tiny_config  # noqa: E402
 
 from qa_ray.data.collate import Collator  # noqa: E402
@@ -57,7 +59,8 @@ def work(rank: int, size: int, port: int, bert: str, xlnet: str, out: str) -> No
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-    accelerator = Accelerator(cpu=True)
+    # Ranks that make different steps would otherwise wait for each other for half an hour.
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=1))])
     assert (accelerator.process_index, accelerator.num_processes) == (rank, size)
     seen = {
         "bert": train(bert, accelerator, None),
@@ -114,7 +117,9 @@ def record_windows(loop: Any, accelerator: Accelerator) -> list[int]:
 def evaluate(folder: str, accelerator: Accelerator) -> Any:
     """Two questions of several windows each, one of them without an answer."""
     config = tiny_config(Path(folder))
-    collator = make_collator(config, made_passages(2, unanswerable=1, num_words=(60, 90)))
+    # The longer one is last, and goes to the first rank: what is gathered is not in order.
+    passages = sorted(made_passages(2, unanswerable=1, num_words=(60, 90)), key=lambda passage: len(passage.context))
+    collator = make_collator(config, passages)
     run = make_run(config, [], accelerator=accelerator, collator=collator)
     with torch.no_grad():
         run.model.qa_outputs.weight *= 50

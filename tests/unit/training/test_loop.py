@@ -83,21 +83,23 @@ def test_the_seed_alone_draws_dropout_and_order(bert):
     assert losses[0] == losses[2]
 
 
-def test_loss_is_the_mean_over_the_batch(bert):
+def test_loss_and_gradient_are_those_of_the_mean_over_the_batch(bert):
     config = tiny_config(bert, train={"max_steps": 1})
     collator = make_collator(config, made_passages(9))
     run = make_run(config, [], collator=collator)
     batch = next(plan_epoch(collator.windows.length, config.batch, seed=config.train.seed, epoch=0).batches())
     tensors = collator(batch)
-    with torch.no_grad():
-        outputs = run.model(**tensors.inputs)
-        expected = []
-        for row, (start, end) in enumerate(zip(tensors.start_positions, tensors.end_positions, strict=True)):
-            kept = tensors.inputs["attention_mask"][row].bool()
-            for logits, place in ((outputs.start_logits[row], start), (outputs.end_logits[row], end)):
-                expected.append((torch.logsumexp(logits[kept], 0) - logits[place]).item())
+    outputs = run.model(**tensors.inputs)
+    expected = []
+    for row, (start, end) in enumerate(zip(tensors.start_positions, tensors.end_positions, strict=True)):
+        kept = tensors.inputs["attention_mask"][row].bool()
+        for logits, place in ((outputs.start_logits[row], start), (outputs.end_logits[row], end)):
+            expected.append(torch.logsumexp(logits[kept], 0) - logits[place])
+    loss = torch.stack(expected).mean()
+    gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(run.model.parameters()))])
     run.train()
-    assert run.metric(TRAIN_LOSS)[0] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert run.metric(TRAIN_LOSS) == pytest.approx([loss.item()], rel=1e-5)
+    assert run.metric(GRAD_NORM) == pytest.approx([gradient.norm().item()], rel=1e-4)
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(bert):
@@ -205,18 +207,19 @@ def test_clipping_at_zero_is_off(bert):
 
 
 def test_records_count_up_to_the_last_step(bert):
-    config = tiny_config(bert, train={"epochs": 2, "log_every": 2})
+    config = tiny_config(bert, train={"epochs": 2, "log_every": 4})
     collator = make_collator(config, made_passages(9))
     run = make_run(config, [], collator=collator).train()
     done = [record.done for record in run.records]
     num_batches = -(-len(collator.windows) // 4)
     assert run.loop.num_steps == 2 * num_batches
+    assert run.loop.num_steps % 4, "the last record must come out of turn"
     assert done == sorted(done)
     assert done[-1] == run.records[-1].total == run.loop.num_steps
     assert all(record.phase == "train" and record.step == record.done for record in run.records)
     with_metrics = [record for record in run.records if record.metrics]
     assert [record.done for record in with_metrics] == [
-        step for step in range(1, run.loop.num_steps + 1) if step % 2 == 0 or step == run.loop.num_steps
+        step for step in range(1, run.loop.num_steps + 1) if step % 4 == 0 or step == run.loop.num_steps
     ]
     keys = {TRAIN_LOSS, LEARNING_RATE, GRAD_NORM, WINDOWS_PER_SECOND, TOKENS_PER_SECOND, PADDING_SHARE}
     assert all(set(record.metrics) == keys for record in with_metrics)

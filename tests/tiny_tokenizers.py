@@ -1,0 +1,137 @@
+"""The tokenizers of the model families, with a few hundred tokens, trained on the sentences below."""
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+TEXT = (
+    "Which river flows through the old town, and who built the bridge over it in 1357?",
+    "The river Vltava flows through Prague; Charles IV. laid the first stone of the bridge at 5:31 on 9 July 1357.",
+    "It is 515.8 metres (1,692 ft) long and nearly 10 m wide, and rests on 16 arches shielded by ice guards.",
+    "How many people live there?  About 1.3 million people live in the city, and 2.7 million in its surroundings.",
+    "A café in Málaga, a naïve façade in Besançon, Dvořák's house in Nelahozeves, Łódź, Ørsted and Ångström.",
+    "What did the author say? “It's well-known,” she wrote \u2013 “that don't, can't and won't are contractions…”",
+    "The temperature fell to \u221240 °C, that is \u221240 °F; the price rose by 12½ % to £3,000 or €3.450,00.",
+    "東京は日本の首都です。北京是中国的首都。서울은 대한민국의 수도이다.",
+    "Москва — столица России, Αθήνα είναι πρωτεύουσα της Ελλάδας, القاهرة عاصمة مصر.",
+    "The model 😀 answers questions 👍🏽 about people 👩‍👩‍👧 and flags 🇨🇿.",
+    "In what year was the university founded? The university was founded in 1348, and the cathedral in 1344.",
+    "When the normans came, the king's army marched from the north to the south of the country in nineteen days.",
+)
+
+
+def word_piece(*, lowercase: bool) -> Tokenizer:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(
+        TEXT, trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = _template(tokenizer, "[CLS] $A:0 [SEP] $B:1 [SEP]:1")
+    return tokenizer
+
+
+def byte_level(special: Sequence[str | AddedToken], *, add_prefix_space: bool = False) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer
+
+
+def roberta(*, add_prefix_space: bool, trim_offsets: bool) -> Tokenizer:
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    tokenizer = byte_level(["<s>", "<pad>", "</s>", "<unk>", mask], add_prefix_space=add_prefix_space)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=("</s>", tokenizer.token_to_id("</s>")),
+        cls_token=("<s>", tokenizer.token_to_id("<s>")),
+        add_prefix_space=add_prefix_space,
+        trim_offsets=trim_offsets,
+    )
+    return tokenizer
+
+
+def modernbert() -> Tokenizer:
+    tokenizer = byte_level(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = _template(tokenizer, "[CLS] $A:0 [SEP] $B:1 [SEP]:1")
+    return tokenizer
+
+
+def _unigram(special: list[str], unknown: str, normalizer: normalizers.Normalizer, layout: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.train_from_iterator(
+        TEXT, trainers.UnigramTrainer(vocab_size=500, special_tokens=special, unk_token=unknown, show_progress=False)
+    )
+    tokenizer.post_processor = _template(tokenizer, layout)
+    return tokenizer
+
+
+def deberta() -> Tokenizer:
+    normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC(), normalizers.Strip(left=False)]
+    )
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    return _unigram(special, "[UNK]", normalizer, "[CLS] $A:0 [SEP] $B:1 [SEP]:1")
+
+
+def xlnet() -> Tokenizer:
+    replacements = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    normalizer = normalizers.Sequence(
+        [
+            *replacements,
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"]
+    return _unigram(special, "<unk>", normalizer, "$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2")
+
+
+def llama() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    special = ["<unk>", "<s>", "</s>"]
+    # Symbols outside this alphabet fall back to bytes, which the trainer does not know.
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, limit_alphabet=80, show_progress=False)
+    tokenizer.train_from_iterator(TEXT, trainer)
+    definition = json.loads(tokenizer.to_str())
+    vocabulary = definition["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    definition["model"] |= {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"}
+    definition["pre_tokenizer"]["split"] = False
+    tokenizer = Tokenizer.from_str(json.dumps(definition))
+    tokenizer.post_processor = _template(tokenizer, "<s> $A:0 <s>:1 $B:1")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def _template(tokenizer: Tokenizer, pair: str) -> processors.TemplateProcessing:
+    special = {piece.split(":")[0] for piece in pair.split() if not piece.startswith("$")}
+    single = pair.replace(" $B:1 [SEP]:1", "").replace(" $B:1 <sep>:1", "").replace(" <s>:1 $B:1", "")
+    return processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
+    )

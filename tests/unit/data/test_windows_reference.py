@@ -1,0 +1,184 @@
+"""Windows and their labels are exactly those that the tokenizer's own truncation with stride and overflow gives."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from families import FAMILIES
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from passages import corpus_of, holds_mark, passages, read_squad
+
+from qa_ray.config import WindowConfig
+from qa_ray.data.collate import Collator
+from qa_ray.data.windows import make_windows
+from qa_ray.model import learn_template
+
+SETTINGS = [(16, 0), (16, 7), (24, 1), (32, 16), (48, 0), (64, 40), (512, 128)]
+SQUAD_SETTINGS = [(384, 128), (256, 0), (160, 100)]
+
+
+def encode(family, questions, contexts, **options):
+    """What the tokenizer makes of the pairs, in the family's order."""
+    pair = (contexts, questions) if family.context_first else (questions, contexts)
+    return family.tokenizer()(*pair, return_offsets_mapping=True, return_token_type_ids=True, **options)
+
+
+def context_places(family, encoding, row):
+    owner = 0 if family.context_first else 1
+    return np.flatnonzero([sequence == owner for sequence in encoding.sequence_ids(row)])
+
+
+def reference_cls(family, encoding, row):
+    """The first special token that is CLS, else BOS; else the first token."""
+    tokenizer = family.tokenizer()
+    ids, owners, mask = encoding["input_ids"][row], encoding.sequence_ids(row), encoding["attention_mask"][row]
+    for wanted in (tokenizer.cls_token_id, tokenizer.bos_token_id):
+        for place, (token, owner) in enumerate(zip(ids, owners, strict=True)):
+            if token == wanted and owner is None and mask[place]:
+                return place
+    return mask.index(1)
+
+
+def touching(offsets, begin, end):
+    """Tokens that share a character with [begin, end)."""
+    return [place for place, (start, stop) in enumerate(offsets) if start < end and stop > begin]
+
+
+def usual_label(offsets, begin, end):
+    """The label loop of the usual scripts, in tokens of the window's context; None stands for CLS."""
+    if not (offsets[0][0] <= begin and offsets[-1][1] >= end):
+        return None
+    first, last = 0, len(offsets) - 1
+    while first < len(offsets) and offsets[first][0] <= begin:
+        first += 1
+    while last >= 0 and offsets[last][1] >= end:
+        last -= 1
+    return first - 1, last + 1
+
+
+def is_plain(offsets, begin, end):
+    """Whether tokens near the answer share no character, and its first and last character are part of tokens."""
+    near = touching(offsets, begin - 8, end + 8)
+    apart = all(offsets[left][1] <= offsets[right][0] for left, right in pairwise(near))
+    solid = all(offsets[place][0] < offsets[place][1] for place in near)
+    return apart and solid and touching(offsets, begin, begin + 1) and touching(offsets, end - 1, end)
+
+
+def check_label(windows, window, offsets, whole_offsets, answer):
+    """Compare a window's label with the answer's characters.
+
+    Where a symbol is split into several byte tokens, these share its offset: the label then covers all of them, while
+    the usual loop would put the start behind the end.
+    """
+    label = windows.start_position[window], windows.end_position[window]
+    context_begin, cls_index = windows.context_begin[window], windows.cls_index[window]
+    if answer is None:
+        assert label == (cls_index, cls_index)
+        return
+    begin, end = answer.answer_start, answer.answer_start + len(answer.text)
+    inside = touching(offsets, begin, end)
+    if len(inside) == len(touching(whole_offsets, begin, end)):
+        assert label == (context_begin + inside[0], context_begin + inside[-1])
+    else:
+        assert label == (cls_index, cls_index)
+    if is_plain(whole_offsets, begin, end):
+        usual = usual_label(offsets, begin, end)
+        assert label == (tuple(context_begin + place for place in usual) if usual else (cls_index, cls_index))
+
+
+def check_offsets(family, context, ours, reference):
+    """Compare the context offsets of a window; return those that labels are to be compared with.
+
+    RobertaProcessing that trims offsets takes the first token of every window, not only of the text, for one with an
+    added space, and leaves a real space in its offset. Here it is trimmed as in any other window. (A token of nothing
+    but spaces has no width in either, and stands one character further left.)
+    """
+    if family.space_before_first and ours and ours[0][0] > 0 and ours[0] != reference[0]:
+        start, end = ours[0]
+        assert reference[0] == (start - 1, end - (start == end))
+        assert context[reference[0][0]].isspace()
+        reference = [ours[0], *reference[1:]]
+    assert ours == reference
+    return reference
+
+
+def check_against_tokenizer(family, given_passages, max_length, stride):
+    """Hold every window of every question that the tokenizer can cut to the tokenizer's own."""
+    corpus, template = corpus_of(given_passages, family.tokenizer()), learn_template(family.tokenizer())
+    windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=stride), template)
+    if not len(corpus):
+        assert len(windows) == 0
+        return 0
+    batch = Collator(corpus, windows, template, max_length, max_length)(np.arange(len(windows)))
+    asked = {
+        (question.record, question.id): (question, passage.context)
+        for passage in given_passages
+        for question in passage.questions
+    }
+    pairs = [asked[corpus.record(number), corpus.id(number)] for number in range(len(corpus))]
+    whole = encode(family, [question.text for question, _ in pairs], [context for _, context in pairs])
+    places = [context_places(family, whole, number) for number in range(len(pairs))]
+    lengths = [len(ids) for ids in whole["input_ids"]]
+    # The tokenizer panics where the question leaves the context no more room than the stride.
+    legal = [
+        number
+        for number in range(len(pairs))
+        if lengths[number] <= max_length or max_length - (lengths[number] - len(places[number])) > stride
+    ]
+    assert set(windows.cut_questions) == set(range(len(pairs))) - set(legal)
+    if not legal:
+        return 0
+    reference = encode(
+        family,
+        [pairs[number][0].text for number in legal],
+        [pairs[number][1] for number in legal],
+        truncation="only_first" if family.context_first else "only_second",
+        max_length=max_length,
+        stride=stride,
+        padding="max_length",
+        return_overflowing_tokens=True,
+    )
+    ours = np.flatnonzero(np.isin(windows.question, legal))
+    assert windows.question[ours].tolist() == [legal[row] for row in reference["overflow_to_sample_mapping"]]
+    assert batch.inputs["input_ids"][ours].tolist() == reference["input_ids"]
+    assert batch.inputs["attention_mask"][ours].tolist() == reference["attention_mask"]
+    assert ("token_type_ids" in batch.inputs) == family.uses_type_ids
+    typed = Collator(corpus, windows, replace(template, uses_type_ids=True), max_length, max_length)(ours)
+    assert typed.inputs["token_type_ids"].tolist() == reference["token_type_ids"]
+    assert batch.cls_index[ours].tolist() == [reference_cls(family, reference, row) for row in range(len(ours))]
+    for row, window in enumerate(ours):
+        number = windows.question[window]
+        question, context = pairs[number]
+        within = context_places(family, reference, row)
+        assert within.tolist() == list(range(batch.context_begin[window], batch.context_end[window]))
+        starts, ends = (side[windows.first[window] : windows.last[window]] for side in corpus.offsets(number))
+        offsets = check_offsets(
+            family,
+            context,
+            list(zip(starts.tolist(), ends.tolist(), strict=True)),
+            [reference["offset_mapping"][row][place] for place in within],
+        )
+        whole_offsets = [whole["offset_mapping"][number][place] for place in places[number]]
+        check_label(windows, window, offsets, whole_offsets, question.answers[0] if question.answers else None)
+    return len(ours)
+
+
+FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+@FAMILY
+@settings(max_examples=40)
+@given(passage=passages(), setting=st.sampled_from(SETTINGS))
+def test_random_texts_are_cut_and_labelled_as_the_tokenizer_does(family, passage, setting):
+    # Behind a special token in the text, trimming takes an added space for a real one: offsets come out of order.
+    assume(not (family.space_before_first and holds_mark(passage.context)))
+    check_against_tokenizer(family, [passage], *setting)
+
+
+@FAMILY
+@pytest.mark.parametrize(("max_length", "stride"), SQUAD_SETTINGS)
+def test_squad_is_cut_and_labelled_as_the_tokenizer_does(family, max_length, stride):
+    real = read_squad("validation-v2.0.json", num_passages=8, every=30)
+    assert check_against_tokenizer(family, real, max_length, stride) > len(real)
