@@ -4,9 +4,10 @@ Questions and contexts are encoded apart and without special tokens, straight th
 cutting windows and padding are integer arithmetic that comes later (`windows`, `collate`).
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence, Sized
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
-from qa_ray.schema import TOKENIZED, Passage, Problem, Question
+from qa_ray.schema import TOKENIZED, Answer, Passage, Problem, Question
 
-Ints = npt.NDArray[np.int32]
+Ints = Sequence[int]
+_TokenQuestion = tuple[Question, Ints, list[tuple[int, int]]]
+"""A question, its token ids, and the first and last context token of each of its answers."""
+_TEXTS = ("id", "text", "record")
 
 
 @lru_cache(maxsize=4)
@@ -56,91 +60,86 @@ class _Columns:
         self.input_ids: list[Ints] = []
         self.starts: list[Ints] = []
         self.ends: list[Ints] = []
-        self.questions: list[list[tuple[Question, Ints, Ints, Ints]]] = []
+        self.questions: list[list[_TokenQuestion]] = []
 
     def add(self, passage: Passage, context: Encoding, encodings: dict[str, Encoding]) -> None:
-        offsets = np.fromiter(chain.from_iterable(context.offsets), np.int32, 2 * len(context)).reshape(-1, 2)
-        starts, ends = np.ascontiguousarray(offsets[:, 0]), np.ascontiguousarray(offsets[:, 1])
-        kept = []
+        starts, ends = zip(*context.offsets, strict=True) if len(context) else ((), ())
+        # Trimming moves a start past the next one's behind a special token that stands in the text.
+        ordered = list(accumulate(reversed(starts), min))[::-1]
+        kept: list[_TokenQuestion] = []
         for question in passage.questions:
-            first, last = answer_tokens(question, starts, ends)
-            problem = _without_tokens(question, passage.context, first, last, len(starts))
+            answers = [answer_tokens(answer, ordered, ends) for answer in question.answers]
+            problem = _without_tokens(question, passage.context, answers, len(starts))
             if problem:
                 self.problems.append(problem)
             else:
-                kept.append((question, np.array(encodings[question.text].ids, np.int32), first, last))
+                kept.append((question, encodings[question.text].ids, answers))
         self.contexts.append(passage.context)
-        self.input_ids.append(np.array(context.ids, np.int32))
+        self.input_ids.append(context.ids)
         self.starts.append(starts)
         self.ends.append(ends)
         self.questions.append(kept)
 
     def table(self) -> pa.Table:
-        empty = np.empty(0, np.int32)
         columns = [
             pa.array([*self.contexts, ""]),
-            _lists([*self.input_ids, empty]),
-            _lists([*self.starts, empty]),
-            _lists([*self.ends, empty]),
+            _lists([*self.input_ids, ()]),
+            _lists([*self.starts, ()]),
+            _lists([*self.ends, ()]),
             _question_array([*self.questions, []]),
             pa.array([*([[]] * len(self.contexts)), [_as_dict(problem) for problem in self.problems]]),
         ]
         return pa.table([column.cast(field.type) for column, field in zip(columns, TOKENIZED, strict=True)], TOKENIZED)
 
 
-def answer_tokens(question: Question, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
-    """First and last context token that each answer touches, [num_answers] each; first > last where there is none.
+def answer_tokens(answer: Answer, starts: Ints, ends: Ints) -> tuple[int, int]:
+    """First and last context token that an answer touches; first > last where there is none.
 
-    `starts` and `ends` are the context's character offsets. Tokens that share a character (bytes of one symbol) all
-    count as touched.
+    `starts` and `ends` are the context's character offsets, each in ascending order. Tokens that share a character
+    (bytes of one symbol) all count as touched.
     """
-    if not question.answers:
-        return np.empty(0, np.int32), np.empty(0, np.int32)
-    begin = np.array([answer.answer_start for answer in question.answers])
-    end = begin + np.array([len(answer.text) for answer in question.answers])
-    first = np.searchsorted(ends, begin, side="right")
-    # Trimming moves a start past the next one's behind a special token that stands in the text.
-    last = np.searchsorted(np.minimum.accumulate(starts[::-1])[::-1], end, side="left") - 1
-    return first.astype(np.int32), last.astype(np.int32)
+    first = bisect_right(ends, answer.answer_start)
+    return first, bisect_left(starts, answer.answer_start + len(answer.text)) - 1
 
 
-def _without_tokens(question: Question, context: str, first: Ints, last: Ints, num_tokens: int) -> Problem | None:
+def _without_tokens(
+    question: Question, context: str, answers: Sequence[tuple[int, int]], num_tokens: int
+) -> Problem | None:
     if num_tokens == 0:
         return Problem(question.record, "context", repr(context[:80]), "the tokenizer makes no token of it")
-    if (first > last).any():
-        answer = question.answers[int(np.argmax(first > last))]
-        return Problem(question.record, "answers.text", repr(answer.text), "the tokenizer makes no token of it")
+    for answer, (first, last) in zip(question.answers, answers, strict=True):
+        if first > last:
+            return Problem(question.record, "answers.text", repr(answer.text), "the tokenizer makes no token of it")
     return None
 
 
+def _bounds(values: Sequence[Sized]) -> npt.NDArray[np.int32]:
+    return np.fromiter(accumulate(map(len, values), initial=0), np.int32, len(values) + 1)
+
+
 def _lists(values: Sequence[Ints]) -> pa.ListArray:
-    bounds = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(value) for value in values], out=bounds[1:])
-    return pa.ListArray.from_arrays(bounds, np.concatenate(values) if values else np.empty(0, np.int32))
+    bounds = _bounds(values)
+    return pa.ListArray.from_arrays(bounds, np.fromiter(chain.from_iterable(values), np.int32, bounds[-1]))
 
 
-def _question_array(groups: Sequence[Sequence[tuple[Question, Ints, Ints, Ints]]]) -> pa.ListArray:
+def _question_array(groups: Sequence[Sequence[_TokenQuestion]]) -> pa.ListArray:
     rows = list(chain.from_iterable(groups))
-    answers = _lists([first for _, _, first, _ in rows])
+    answers = list(chain.from_iterable(answers for _, _, answers in rows))
     answer_struct = pa.StructArray.from_arrays(
         [
-            pa.array([answer.text for question, *_ in rows for answer in question.answers], pa.string()),
-            answers.values,
-            _lists([last for _, _, _, last in rows]).values,
+            pa.array([answer.text for question, _, _ in rows for answer in question.answers], pa.string()),
+            pa.array([first for first, _ in answers], pa.int32()),
+            pa.array([last for _, last in answers], pa.int32()),
         ],
         ["text", "first_token", "last_token"],
     )
     columns: list[pa.Array] = [
-        pa.array([question.id for question, *_ in rows], pa.string()),
-        pa.array([question.text for question, *_ in rows], pa.string()),
-        pa.array([question.record for question, *_ in rows], pa.string()),
-        _lists([ids for _, ids, _, _ in rows]),
-        pa.ListArray.from_arrays(answers.offsets, answer_struct),
+        *(pa.array([getattr(question, name) for question, _, _ in rows], pa.string()) for name in _TEXTS),
+        _lists([ids for _, ids, _ in rows]),
+        pa.ListArray.from_arrays(_bounds([answers for _, _, answers in rows]), answer_struct),
     ]
-    bounds = np.zeros(len(groups) + 1, np.int32)
-    np.cumsum([len(group) for group in groups], out=bounds[1:])
-    struct = pa.StructArray.from_arrays(columns, ["id", "text", "record", "input_ids", "answers"])
-    return pa.ListArray.from_arrays(bounds, struct)
+    struct = pa.StructArray.from_arrays(columns, [*_TEXTS, "input_ids", "answers"])
+    return pa.ListArray.from_arrays(_bounds(groups), struct)
 
 
 def _as_dict(problem: Problem) -> dict[str, Any]:

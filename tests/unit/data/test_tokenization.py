@@ -1,6 +1,5 @@
 """Texts become token ids and offsets, each distinct text once, and answers the tokens that they touch."""
 
-import numpy as np
 import pytest
 from families import FAMILIES
 from hypothesis import assume, given, settings
@@ -38,9 +37,8 @@ def answers_of(row):
 
 
 def spans(answers, offsets):
-    starts, ends = np.array(offsets, np.int32).reshape(-1, 2).T
-    first, last = answer_tokens(question("1", "q", *answers), starts, ends)
-    return list(zip(first.tolist(), last.tolist(), strict=True))
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    return [answer_tokens(Answer(*answer), starts, ends) for answer in answers]
 
 
 @FAMILY
@@ -122,8 +120,11 @@ def test_answer_covers_all_byte_tokens_of_its_symbols():
 
 
 def test_answer_is_found_among_offsets_that_are_out_of_order():
-    # What RoBERTa's trimming makes of "<s>é" where it adds spaces.
-    assert spans([("<s>é", 0)], [(0, 3), (4, 4), (3, 4)]) == [(0, 2)]
+    # Where RoBERTa adds spaces, its trimming moves a start past the next one's behind a special token in the text.
+    table = tokenize([Passage("<s>é", (question("1", "what?", ("<s>é", 0)),))], [], backend("roberta-prefix"))
+    row = table.to_pylist()[0]
+    assert row["offset_starts"] != sorted(row["offset_starts"])
+    assert answers_of(row["questions"][0]) == [(0, len(row["input_ids"]) - 1)]
 
 
 def test_answer_without_tokens_becomes_a_problem_and_its_neighbours_stay():
