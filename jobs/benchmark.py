@@ -20,11 +20,11 @@ import pyarrow as pa
 import torch
 import transformers
 import tyro
-from comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
-from decoding_case import decode
-from driver_case import driver
-from standard import training_features
-from training_case import padding_shares, train
+from benchmarking.comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
+from benchmarking.decoding import decode
+from benchmarking.driver import driver
+from benchmarking.standard import training_features
+from benchmarking.training import padding_shares, train
 
 from qa_ray.errors import ConfigError, StorageError, UserError
 from qa_ray.recipes import minilm

@@ -101,6 +101,28 @@ class Corpus:
         block, begin, end = self._context(question)
         return block.offset_starts[begin:end], block.offset_ends[begin:end]
 
+    def characters(self, question: Longs, first: Ints, last: Ints) -> tuple[Ints, Ints]:
+        """Character spans [begin, end) of context tokens first..last (inclusive); all arrays [num_spans]."""
+        begins, ends = np.empty_like(first), np.empty_like(last)
+        for number, block in enumerate(self._blocks):
+            mine = self.block[question] == number
+            base = block.context_bounds[self.passage[question[mine]]]
+            begins[mine] = block.offset_starts[base + first[mine]]
+            ends[mine] = block.offset_ends[base + last[mine]]
+        return begins, ends
+
+    def contexts(self) -> list[str]:
+        """Text of every question's context, [num_questions]; questions about one passage share it."""
+        texts = [block.contexts.to_pylist() for block in self._blocks]
+        return [
+            texts[block][passage] for block, passage in zip(self.block.tolist(), self.passage.tolist(), strict=True)
+        ]
+
+    def ids(self) -> list[str]:
+        """Id of every question, [num_questions]."""
+        ids = [block.questions.field("id").to_pylist() for block in self._blocks]
+        return [ids[block][row] for block, row in zip(self.block.tolist(), self.row.tolist(), strict=True)]
+
     def context(self, question: int) -> str:
         """Text of a question's context."""
         text: str = self._blocks[self.block[question]].contexts[int(self.passage[question])].as_py()

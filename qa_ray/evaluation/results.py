@@ -1,8 +1,9 @@
 """From n-best spans to answers, metrics and the files of the official SQuAD scripts."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,44 @@ class NullSpans:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """The n-best spans of a split, as arrays; texts are cut out of their contexts when they are asked for."""
+
+    corpus: Corpus
+    candidates: Candidates
+    chances: Floats
+    """Probability of each candidate."""
+    null: NullSpans
+    """In the order of the questions."""
+    null_chances: Floats | None
+    """Probability of "no answer" of each question, where it is allowed."""
+
+    def best(self) -> list[Prediction | None]:
+        """The best candidate of each question whose text is not blank."""
+        return [next((span for span in spans if span.text.strip()), None) for spans in self._questions()]
+
+    def n_best(self) -> dict[str, list[Prediction]]:
+        """All candidates of each question id, best first, with "no answer" among them where it is allowed."""
+        found = [list(spans) for spans in self._questions()]
+        if self.null_chances is not None:
+            columns = (self.null_chances, self.null.start_logit, self.null.end_logit)
+            for spans, *null in zip(found, *(column.tolist() for column in columns), strict=True):
+                spans.append(Prediction("", *null))
+                spans.sort(key=lambda span: -span.probability)
+        return dict(zip(self.corpus.ids(), found, strict=True))
+
+    def _questions(self) -> Iterator[Iterator[Prediction]]:
+        """The candidates of each question, best first; only those that are taken are made."""
+        candidates = self.candidates
+        begins, ends = self.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
+        columns = (begins, ends, self.chances, candidates.start_logit, candidates.end_logit)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
+        for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
+            yield (Prediction(context[begin:end], *scores) for begin, end, *scores in rows[first:last])
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """A model's answers to a split, and how good they are."""
 
@@ -41,19 +80,32 @@ class Evaluation:
     """exact_match and f1 in percent and loss in nats; where no answer is allowed, the full SQuAD v2.0 set."""
     predictions: Mapping[str, str]
     """The answer to each question id; empty where there is none."""
-    n_best: Mapping[str, list[Prediction]]
-    """The best candidates of each question id, best first."""
     null_odds: Mapping[str, float]
     """Score of no answer minus score of the best answer, by question id."""
+    spans: Spans
+    """The n-best candidates of all questions."""
+
+    @property
+    def n_best(self) -> dict[str, list[Prediction]]:
+        """The best candidates of each question id, best first; their texts are made at each call."""
+        return self.spans.n_best()
 
     def save(self, folder: Path) -> None:
         """Write predictions.json, nbest_predictions.json, null_odds.json and metrics.json into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        n_best = {key: [asdict(candidate) for candidate in candidates] for key, candidates in self.n_best.items()}
+        n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
         _write(folder / "predictions.json", self.predictions)
         _write(folder / "nbest_predictions.json", n_best)
         _write(folder / "null_odds.json", self.null_odds)
         _write(folder / "metrics.json", self.metrics)
+
+
+def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_answer: bool) -> Spans:
+    """Join candidates and null spans, given in any order of the questions, and compute their probabilities."""
+    order = np.argsort(null.example)
+    null = NullSpans(null.example[order], null.start_logit[order], null.end_logit[order])
+    chances, null_chances = probabilities(candidates, null.start_logit + null.end_logit if no_answer else None)
+    return Spans(corpus, candidates, chances, null, null_chances)
 
 
 def assemble(corpus: Corpus, candidates: Candidates, null: NullSpans, loss: float, *, no_answer: bool) -> Evaluation:
@@ -62,45 +114,25 @@ def assemble(corpus: Corpus, candidates: Candidates, null: NullSpans, loss: floa
     Args:
         corpus: the split; `candidates` and `null` count its questions.
         candidates: n-best spans in context tokens.
-        null: the "no answer" of every question, in their order.
+        null: the "no answer" of every question.
         loss: mean loss of the windows.
         no_answer: whether an answer may be that there is none; the threshold is then searched on this split.
     """
-    order = np.argsort(null.example)
-    null_start, null_end = null.start_logit[order], null.end_logit[order]
-    null_score = null_start + null_end
-    chances, null_chances = probabilities(candidates, null_score if no_answer else None)
-    bounds = np.searchsorted(candidates.example, np.arange(len(corpus) + 1))
-    answers, n_best, null_odds = {}, {}, {}
-    for question in range(len(corpus)):
-        key = corpus.id(question)
-        spans = _spans(corpus, question, candidates, chances, slice(bounds[question], bounds[question + 1]))
-        best = next((span for span in spans if span.text.strip()), None)
-        answers[key] = best.text if best else ""
-        null_odds[key] = float(null_score[question]) - (best.start_logit + best.end_logit if best else 0.0)
-        if null_chances is not None:
-            logits = (float(null_start[question]), float(null_end[question]))
-            spans.append(Prediction("", float(null_chances[question]), *logits))
-            spans.sort(key=lambda span: -span.probability)
-        n_best[key] = spans
-    references = {corpus.id(question): corpus.references(question) for question in range(len(corpus))}
+    spans = find_spans(corpus, candidates, null, no_answer=no_answer)
+    ids, best = corpus.ids(), spans.best()
+    answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
+    null_scores = (spans.null.start_logit + spans.null.end_logit).tolist()
+    null_odds = {
+        key: score - (span.start_logit + span.end_logit if span else 0.0)
+        for key, score, span in zip(ids, null_scores, best, strict=True)
+    }
+    references = {key: corpus.references(question) for question, key in enumerate(ids)}
     if not no_answer:
         answered = {key: texts for key, texts in references.items() if texts}
-        return Evaluation({**squad_scores(answers, answered), "loss": loss}, answers, n_best, null_odds)
+        return Evaluation({**squad_scores(answers, answered), "loss": loss}, answers, null_odds, spans)
     metrics = squad_v2_scores(answers, references, null_odds)
     final = {key: "" if null_odds[key] > metrics["threshold"] else text for key, text in answers.items()}
-    return Evaluation({**metrics, "loss": loss}, final, n_best, null_odds)
-
-
-def _spans(corpus: Corpus, question: int, candidates: Candidates, chances: Floats, rows: slice) -> list[Prediction]:
-    context = corpus.context(question)
-    starts, ends = corpus.offsets(question)
-    begin, end = starts[candidates.first_token[rows]], ends[candidates.last_token[rows]]
-    columns = (begin, end, chances[rows], candidates.start_logit[rows], candidates.end_logit[rows])
-    return [
-        Prediction(context[first:last], chance, start_logit, end_logit)
-        for first, last, chance, start_logit, end_logit in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    return Evaluation({**metrics, "loss": loss}, final, null_odds, spans)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -69,7 +69,7 @@ def test_driver_trained_what_the_bare_loop_trained(report):
 
 @pytest.mark.usefixtures("jobs")
 def test_windows_and_labels_of_the_standard_way_are_ours(data):
-    from comparison import Material
+    from benchmarking.comparison import Material
     from standard import training_features
 
     material = Material.read(minilm(), str(data))
@@ -87,7 +87,7 @@ def test_windows_and_labels_of_the_standard_way_are_ours(data):
 
 @pytest.mark.usefixtures("jobs")
 def test_sampled_batches_are_full_and_hold_no_window_twice():
-    from training_case import spread_batches
+    from benchmarking.training import spread_batches
 
     lengths = np.random.default_rng(0).integers(20, 384, 1000)
     items = spread_batches(lengths, minilm(), 5)

@@ -75,7 +75,7 @@ def make_config(place: Path) -> Callable[..., Config]:
         config = Config(
             model=ModelConfig(name=str(place / "tiny")),
             data=DataConfig(train=str(place / "train.json"), validation=str(place / "validation.json")),
-            window=WindowConfig(max_length=96, stride=8),
+            window=WindowConfig(max_length=128, stride=8),
             # 21 windows in batches of 4: the last batch holds one window, fewer than there are workers.
             batch=BatchConfig(size=4),
             optim=OptimConfig(learning_rate=1e-3),
@@ -113,7 +113,7 @@ def test_run_leaves_model_predictions_metrics_and_configuration(trained: TrainRe
     assert set(predictions) == set(n_best) == set(odds) == {f"validation-{number}" for number in range(9)}
     saved = json.loads((run / "model" / "qa_ray.json").read_text())
     assert saved["no_answer_threshold"] == json.loads((run / "evaluation" / "metrics.json").read_text())["threshold"]
-    assert json.loads((run / "config.json").read_text())["window"] == {"max_length": 96, "stride": 8}
+    assert json.loads((run / "config.json").read_text())["window"] == {"max_length": 128, "stride": 8}
 
 
 def test_every_step_and_evaluation_is_in_the_metrics_file(trained: TrainResult, place: Path) -> None:
@@ -202,7 +202,7 @@ def test_bad_rows_are_left_out_and_written_down_if_asked(
         ({"data": {"train": "nowhere.json"}}, DataError, "nowhere.json"),
         ({"model": {"name": "/no/such/model"}}, ModelError, "/no/such/model"),
         ({"window": {"max_length": 4096}}, ConfigError, "window.max_length=4096 is beyond the 512 tokens"),
-        ({"window": {"stride": 95}}, ConfigError, "window.stride=95 leaves no room"),
+        ({"window": {"stride": 127}}, ConfigError, "window.stride=127 leaves no room"),
         ({"train": {"precision": Precision.FP16}}, ConfigError, "train.precision=fp16 needs a GPU"),
     ],
     ids=[

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from runs import cpu_accelerator, made_passages, make_collator, tiny_config
+from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.config import EvalConfig
 from qa_ray.errors import DataError
@@ -17,10 +17,13 @@ MAX_ANSWER_LENGTH = 6
 N_BEST = 5
 
 
-def config_of(folder, family):
-    length = {"bert": 24, "xlnet": 64}.get(family, 40)
+def config_of(folder, passages):
+    """Windows that hold the longest question and 14 tokens of context, 8 of which they share."""
     settings = {"n_best": N_BEST, "max_answer_length": MAX_ANSWER_LENGTH, "max_tokens_per_device": 400}
-    return tiny_config(folder, window={"max_length": length, "stride": 8}, evaluate=settings)
+    config = tiny_config(folder, evaluate=settings)
+    collator = make_collator(changed(config, window={"max_length": 512}), passages)
+    length = int(collator.corpus.question_lengths.max()) + collator.template.num_special + 14
+    return changed(config, window={"max_length": length, "stride": 8})
 
 
 def decisive_model(config):
@@ -74,8 +77,8 @@ def plain_answers(model, tokenizer, question, context, config, context_first):
 @pytest.fixture(scope="module", params=FAMILIES)
 def evaluated(request, saved):
     """A model's evaluation on questions of several windows, with unanswerable ones, and what brute force gives."""
-    config = config_of(saved(request.param), request.param)
     passages = made_passages(6, unanswerable=2, num_words=(12, 40))
+    config = config_of(saved(request.param), passages)
     collator, model, tokenizer = make_collator(config, passages), decisive_model(config), load_tokenizer(config.model)
     assert np.bincount(collator.windows.question).max() > 2
     evaluator = Evaluator(collator, config.evaluate, no_answer=True)

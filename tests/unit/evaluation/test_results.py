@@ -6,8 +6,8 @@ from families import FAMILIES
 from passages import corpus_of
 
 from qa_ray.evaluation.decode import Candidates
-from qa_ray.evaluation.results import Evaluation, NullSpans, assemble
-from qa_ray.schema import Answer, Passage, Prediction, Question
+from qa_ray.evaluation.results import NullSpans, assemble
+from qa_ray.schema import Answer, Passage, Question
 
 
 def floats(*values):
@@ -105,9 +105,10 @@ def test_question_without_candidates_gets_the_empty_answer():
 
 
 def test_files_keep_every_script_readable(tmp_path):
-    result = Evaluation({"f1": 1.0}, {"q": "東京"}, {"q": [Prediction("東京", 1.0, 2.0, 3.0)]}, {"q": -5.0})
-    result.save(tmp_path)
+    question = Question("q", "which ?", (Answer("東京", 3),), "row")
+    corpus = corpus_of([Passage("It 東京", (question,))], FAMILIES["roberta"].tokenizer())
+    assemble(corpus, candidates_of(corpus, (0, "東京", 4)), null_of(1), 1.0, no_answer=False).save(tmp_path)
     assert "東京" in (tmp_path / "predictions.json").read_text("utf-8")
     assert json.loads((tmp_path / "nbest_predictions.json").read_text("utf-8")) == {
-        "q": [{"text": "東京", "probability": 1.0, "start_logit": 2.0, "end_logit": 3.0}]
+        "q": [{"text": "東京", "probability": 1.0, "start_logit": 2.0, "end_logit": 2.0}]
     }

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
-from comparison import Material, Row, Run, interleave, speed
-from training_case import seeded
 
+from benchmarking.comparison import Material, Row, Run, interleave, speed
+from benchmarking.training import seeded
 from qa_ray.cli import start_ray
 from qa_ray.config import ClusterConfig, Config, DataConfig, RunConfig, TrackingConfig
 from qa_ray.data.collate import Collator

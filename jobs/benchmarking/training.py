@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from comparison import Material, Row, Run, interleave, now, speed
 from datasets import Dataset
-from standard import StandardLoop, training_features
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
 
+from benchmarking.comparison import Material, Row, Run, interleave, now, speed
+from benchmarking.standard import StandardLoop, training_features
 from qa_ray.config import Config, ModelConfig
 from qa_ray.data.batching import Longs, padded_length, plan_epoch
 from qa_ray.data.collate import Collator

@@ -151,7 +151,8 @@ def postprocess(
 ) -> Answers:
     """Search answers among the n best starts and ends of each window; logits are [windows, max_length].
 
-    Returns each example's n best answers, best first, by id: dicts of text, score, start_logit, end_logit, probability.
+    Returns each example's n best answers, best first, by id: dicts of offsets, score, start_logit, end_logit and
+    probability, and text for the best.
     """
     features_of_example = defaultdict(list)
     for index, example_id in enumerate(features["example_id"]):
@@ -163,8 +164,8 @@ def postprocess(
             offsets = features[index]["offset_mapping"]
             spans += _spans(offsets, start_logits[index], end_logits[index], n_best, max_answer_length)
         best = sorted(spans, key=lambda span: span["score"], reverse=True)[:n_best]
-        for span in best:
-            begin, end = span.pop("offsets")
+        for span in best[:1]:
+            begin, end = span["offsets"]
             span["text"] = example["context"][begin:end]
         scores = np.array([span["score"] for span in best])
         weights = np.exp(scores - scores.max()) if best else scores

@@ -1,34 +1,33 @@
 """The benchmark's case of decoding: start and end logits to n-best answer texts, on one thread."""
 
 import time
-from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from comparison import Material, Row, Run, interleave, rows_of
 from datasets import Dataset
-from standard import Answers, evaluation_features, postprocess
 
+from benchmarking.comparison import Material, Row, Run, interleave, rows_of
+from benchmarking.standard import Answers, evaluation_features, postprocess
 from qa_ray.config import EvalConfig
 from qa_ray.data.batching import Longs, micro_batches, padded_length
 from qa_ray.data.collate import Collator
-from qa_ray.evaluation.decode import join_windows, probabilities, window_candidates
-from qa_ray.evaluation.results import _spans
+from qa_ray.evaluation.decode import join_windows, window_candidates
+from qa_ray.evaluation.results import NullSpans, find_spans
 from qa_ray.schema import Passage, Prediction
 
 _MAX_QUESTIONS = 1000
 
 Floats = npt.NDArray[np.float32]
-NBest = Mapping[str, list[Prediction]]
+Best = dict[str, Prediction | None]
 
 
 def decode(material: Material, repeats: int) -> list[Row]:
     """Logits that have sharp peaks, as a trained model's do, and random ones."""
     passages = _some_passages(material.passages)
-    collator, window, settings = material.featurise(passages), material.config.window, material.config.evaluate
+    collator, window, settings = material.featurise(passages), material.config.window, EvalConfig()
     examples = rows_of(passages)
     features = evaluation_features(examples, material.tokenizer, window.max_length, window.stride)
     threads = torch.get_num_threads()
@@ -36,7 +35,7 @@ def decode(material: Material, repeats: int) -> list[Row]:
     rows = []
     for name, logits in _logits(collator).items():
         usual: Answers = {}
-        ours: dict[str, list[Prediction]] = {}
+        ours: Best = {}
         ways = {
             "standard": partial(_time_standard, examples, features, logits, settings, usual),
             "ours": partial(_time_ours, collator, logits, settings, ours),
@@ -88,7 +87,7 @@ def _time_standard(examples: Dataset, features: Dataset, logits: Floats, setting
     return Run(len(features), time.perf_counter() - begin)
 
 
-def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: dict[str, list[Prediction]]) -> Run:
+def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: Best) -> Run:
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
     batches = [(items, *_batch_logits(collator, logits, items)) for items in _groups(collator, settings)]
@@ -110,12 +109,9 @@ def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: 
         parts.append((windows.question[items], *spans, best.start_logit.numpy(), best.end_logit.numpy()))
     question, first, last, start_logit, end_logit = (np.concatenate(part) for part in zip(*parts, strict=True))
     candidates = join_windows(question, first, last, start_logit, end_logit, n_best=settings.n_best)
-    chances, _ = probabilities(candidates)
-    corpus = collator.corpus
-    bounds = np.searchsorted(candidates.example, np.arange(len(corpus) + 1))
-    for number in range(len(corpus)):
-        rows = slice(bounds[number], bounds[number + 1])
-        found[corpus.id(number)] = _spans(corpus, number, candidates, chances, rows)
+    null = NullSpans.of(question, start_logit[:, 0], end_logit[:, 0])
+    found_spans = find_spans(collator.corpus, candidates, null, no_answer=False)
+    found.update(zip(collator.corpus.ids(), found_spans.best(), strict=True))
     return Run(len(windows), time.perf_counter() - begin)
 
 
@@ -138,11 +134,11 @@ def _batch_logits(collator: Collator, logits: Floats, items: Longs) -> tuple[tor
     return start, end
 
 
-def _check_scores(usual: Answers, ours: NBest) -> None:
+def _check_scores(usual: Answers, ours: Best) -> None:
     """The same questions, and for each a best span that is at least as good as that of the usual search."""
     if usual.keys() != ours.keys():
         raise AssertionError("decode: the ways did not answer the same questions")
     for key, spans in usual.items():
-        best = ours[key][0]
-        if spans and np.float32(best.start_logit) + np.float32(best.end_logit) < spans[0]["score"]:
+        best = ours[key]
+        if best and spans and np.float32(best.start_logit) + np.float32(best.end_logit) < spans[0]["score"]:
             raise AssertionError(f"decode: the usual search finds a better span than ours for {key}")
