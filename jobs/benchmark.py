@@ -26,7 +26,8 @@ from benchmarking.driver import driver
 from benchmarking.standard import training_features
 from benchmarking.training import padding_shares, train
 
-from qa_ray.errors import ConfigError, StorageError, UserError
+from qa_ray.cli import exit_code
+from qa_ray.errors import ConfigError, StorageError
 from qa_ray.recipes import minilm
 
 
@@ -71,24 +72,16 @@ class Options:
         return max(1, self.steps // self.repeats)
 
 
-def main() -> int:
-    """Measure, print a table and write the results; returns the exit code."""
-    try:
-        options = tyro.cli(Options, description=__doc__, config=(tyro.conf.EnumChoicesFromValues,))
-        _prepare(options)
-        report, rows = measure(options)
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+def main() -> None:
+    """Measure, print a table and write the results."""
+    options = tyro.cli(Options, description=__doc__, config=(tyro.conf.EnumChoicesFromValues,))
+    _prepare(options)
+    report, rows = measure(options)
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
     for name, share in report.get("padding_share", {}).items():
         print(f"padding in an epoch, {name}: {share:.1%}")
     print(f"written to {options.out}")
-    return 0
 
 
 def _prepare(options: Options) -> None:
@@ -179,4 +172,4 @@ _CASES: dict[Case, Callable[[Material, Options], list[Row]]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -18,15 +18,13 @@ from qa_ray.recipes import RECIPES
 
 
 def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int:
-    """Run `job` with the configuration that the command line describes, print what it returns.
+    """Run `job` with the configuration that the command line describes, print what it returns; see `exit_code`."""
 
-    Returns the exit code: 0, 1 after an error that the user can mend, 130 after Ctrl-C. Wrong arguments exit with 2.
-    """
-    try:
+    def run() -> None:
         config, dry_run = parse(sys.argv[1:] if argv is None else argv)
         if dry_run:
             print(json.dumps(dataclasses.asdict(config), indent=1))
-            return 0
+            return
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for noisy in ("ray.data", "httpx", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -34,6 +32,17 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         start_ray(config.cluster)
         print(job(config))
+
+    return exit_code(run)
+
+
+def exit_code(action: Callable[[], None]) -> int:
+    """Call `action`, and tell of an error that the user can mend in words instead of a traceback.
+
+    Returns 0, 1 after such an error, or 130 after Ctrl-C. Wrong arguments exit with 2.
+    """
+    try:
+        action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

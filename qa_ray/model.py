@@ -25,6 +25,9 @@ from qa_ray.locations import resolve
 
 logger = logging.getLogger(__name__)
 
+# Tokenizers without a limit of their own give a number of thirty digits.
+_NO_LIMIT = 10**12
+
 
 def load_tokenizer(config: ModelConfig) -> FastTokenizer:
     """Load the tokenizer that belongs to a model.
@@ -73,15 +76,17 @@ def learn_template(tokenizer: FastTokenizer) -> Template:
     )
 
 
-def check_window(tokenizer: FastTokenizer, max_length: int) -> None:
+def check_window(config: ModelConfig, tokenizer: FastTokenizer, max_length: int) -> None:
     """Refuse windows that are longer than the model's input.
 
     Raises:
-        ConfigError: `max_length` is beyond the tokenizer's limit.
+        ConfigError: `max_length` is beyond the tokenizer's limit or, if it has none, the model's positions.
     """
-    # A huge number, where the tokenizer has no limit of its own.
     limit = tokenizer.model_max_length
-    if max_length > limit:
+    if limit > _NO_LIMIT:
+        limit = getattr(_load_settings(config), "max_position_embeddings", None) or 0
+    # Models with relative positions have no limit, which XLNet gives as -1.
+    if 0 < limit < max_length:
         raise ConfigError(f"window.max_length={max_length} is beyond the {limit} tokens that the model takes: lower it")
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from benchmarking.comparison import Material, Row, Run, interleave, rows_of
 from benchmarking.standard import Answers, evaluation_features, postprocess
 from qa_ray.config import EvalConfig
-from qa_ray.data.batching import Longs, micro_batches, padded_length
+from qa_ray.data.batching import Longs, padded_length
 from qa_ray.data.collate import Collator
 from qa_ray.evaluation.decode import join_windows, window_candidates
 from qa_ray.evaluation.results import NullSpans, find_spans
@@ -90,7 +90,8 @@ def _time_standard(examples: Dataset, features: Dataset, logits: Floats, setting
 def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: Best) -> Run:
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
-    batches = [(items, *_batch_logits(collator, logits, items)) for items in _groups(collator, settings)]
+    groups = collator.groups(np.arange(len(windows)), settings.max_tokens_per_device)
+    batches = [(items, *_batch_logits(collator, logits, items)) for items in groups]
     begin = time.perf_counter()
     parts = []
     for items, start, end in batches:
@@ -113,16 +114,6 @@ def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: 
     found_spans = find_spans(collator.corpus, candidates, null, no_answer=False)
     found.update(zip(collator.corpus.ids(), found_spans.best(), strict=True))
     return Run(len(windows), time.perf_counter() - begin)
-
-
-def _groups(collator: Collator, settings: EvalConfig) -> list[Longs]:
-    return micro_batches(
-        np.arange(len(collator.windows)),
-        collator.windows.length,
-        max_tokens=settings.max_tokens_per_device,
-        multiple=collator.pad_to_multiple_of,
-        max_length=collator.max_length,
-    )
 
 
 def _batch_logits(collator: Collator, logits: Floats, items: Longs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qa_ray.data.batching import padded_length
+from qa_ray.data.batching import micro_batches, padded_length
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.data.windows import Windows
@@ -52,6 +52,13 @@ class Collator:
     template: Template
     pad_to_multiple_of: int
     max_length: int
+
+    def groups(self, items: Longs, max_tokens: int | None) -> list[Longs]:
+        """Split windows into groups of at most `max_tokens` padded tokens; None keeps all in one."""
+        lengths = self.windows.length
+        return micro_batches(
+            items, lengths, max_tokens=max_tokens, multiple=self.pad_to_multiple_of, max_length=self.max_length
+        )
 
     def __call__(self, items: Longs) -> Batch:
         """Join, pad and label the windows `items`, [windows]; padded to the longest of them, rounded up."""

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from qa_ray.config import EvalConfig
-from qa_ray.data.batching import micro_batches, share_of_rank
+from qa_ray.data.batching import share_of_rank
 from qa_ray.data.collate import Batch, Collator
 from qa_ray.errors import DataError
 from qa_ray.evaluation.decode import Candidates, join_windows, window_candidates
@@ -65,15 +65,8 @@ class Evaluator:
         tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
         mine = np.flatnonzero(np.isin(windows.question, examples))
-        groups = micro_batches(
-            mine,
-            windows.length,
-            max_tokens=self._config.max_tokens_per_device,
-            multiple=self._collate.pad_to_multiple_of,
-            max_length=self._collate.max_length,
-        )
         found, done = [], 0
-        for group in groups:
+        for group in self._collate.groups(mine, self._config.max_tokens_per_device):
             found.append(self._decode(model, self._collate(group).to(accelerator.device), group))
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))

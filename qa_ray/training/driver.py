@@ -94,7 +94,7 @@ def _prepare(config: Config, folder: RunFolder, resources: Resources) -> _Prepar
     if not resources.use_gpu:
         choose_precision(config.train.precision, torch.device("cpu"))
     tokenizer = load_tokenizer(config.model)
-    check_window(tokenizer, config.window.max_length)
+    check_window(config.model, tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)
     template = learn_template(tokenizer)
     definition = tokenizer.backend_tokenizer.to_str()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from qa_ray import tracking
 from qa_ray.config import Config
-from qa_ray.data.batching import Longs, micro_batches, plan_epoch, share_of_rank
+from qa_ray.data.batching import Longs, plan_epoch, share_of_rank
 from qa_ray.data.collate import Collator
 from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.model import forward, freeze_unused, span_loss
@@ -123,13 +123,7 @@ class TrainingLoop:
         """Add this rank's share of the gradient of the batch's mean loss, in micro-batches if it is large."""
         config, accelerator = self._config, self._accelerator
         share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
-        groups = micro_batches(
-            share,
-            self._lengths,
-            max_tokens=config.batch.max_tokens_per_device,
-            multiple=config.batch.pad_to_multiple_of,
-            max_length=config.window.max_length,
-        )
+        groups = self._collate.groups(share, config.batch.max_tokens_per_device)
         # Gradients are averaged over the ranks, so the batch's mean needs each rank's sum times the number of ranks.
         scale = accelerator.num_processes / len(batch)
         # A rank without a share still joins the all-reduce that the others wait for: with a gradient of zero.

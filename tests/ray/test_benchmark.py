@@ -70,7 +70,7 @@ def test_driver_trained_what_the_bare_loop_trained(report):
 @pytest.mark.usefixtures("jobs")
 def test_windows_and_labels_of_the_standard_way_are_ours(data):
     from benchmarking.comparison import Material
-    from standard import training_features
+    from benchmarking.standard import training_features
 
     material = Material.read(minilm(), str(data))
     window, collator = material.config.window, material.collator

@@ -52,7 +52,7 @@ def said(caplog):
 def test_family_is_trained_evaluated_saved_and_opened_by_transformers(saved, family, tmp_path):
     config = tiny_config(saved(family), window={"max_length": 96, "stride": 16}, train={"max_steps": 3})
     tokenizer = load_tokenizer(config.model)
-    check_window(tokenizer, config.window.max_length)
+    check_window(config.model, tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)
     passages = made_passages(8, unanswerable=2)
     run = make_run(config, passages)

@@ -3,7 +3,13 @@ import shutil
 import pytest
 import torch
 from families import FAMILIES
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedTokenizerFast, ViTConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+)
 
 from qa_ray.config import ModelConfig
 from qa_ray.errors import ConfigError, ModelError, UserError
@@ -126,15 +132,22 @@ def test_tokenizer_without_padding_and_end_is_refused(saved, tmp_path):
     assert_says(error, f"model.tokenizer={tmp_path}", "neither a padding nor an end token")
 
 
-def test_window_longer_than_the_model_takes_is_refused(bert):
-    tokenizer = load_tokenizer(config_of(bert))
-    check_window(tokenizer, 512)
+@pytest.mark.parametrize("of_tokenizer", [True, False], ids=["the tokenizer's limit", "the model's positions"])
+def test_window_longer_than_the_model_takes_is_refused(bert, of_tokenizer):
+    config = config_of(bert)
+    tokenizer = load_tokenizer(config)
+    limit = tokenizer.model_max_length
+    if not of_tokenizer:
+        limit = AutoConfig.from_pretrained(bert).max_position_embeddings
+        tokenizer.model_max_length = int(1e30)
+    check_window(config, tokenizer, limit)
     with pytest.raises(ConfigError) as error:
-        check_window(tokenizer, 513)
-    assert_says(error, "window.max_length=513", "512", "lower it")
+        check_window(config, tokenizer, limit + 1)
+    assert_says(error, f"window.max_length={limit + 1}", limit, "lower it")
 
 
-def test_tokenizer_without_a_limit_takes_any_window(bert):
-    tokenizer = load_tokenizer(config_of(bert))
+def test_model_with_relative_positions_takes_any_window(tmp_path):
+    FAMILIES["xlnet"].save(tmp_path)
+    tokenizer = load_tokenizer(config_of(tmp_path))
     tokenizer.model_max_length = int(1e30)
-    check_window(tokenizer, 100_000)
+    check_window(config_of(tmp_path), tokenizer, 100_000)

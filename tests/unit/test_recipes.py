@@ -41,7 +41,7 @@ def test_recipe_trains_evaluates_and_saves_a_model(name, saved, tmp_path):
     config = changed(recipe, model={"name": str(folder)}, window=shrunk, batch=batch)
     config = changed(config, train={"precision": Precision.FP32})
     tokenizer = load_tokenizer(config.model)
-    check_window(tokenizer, recipe.window.max_length)
+    check_window(config.model, tokenizer, recipe.window.max_length)
     check_model(config.model, tokenizer)
     no_answer = config.evaluate.no_answer is not NoAnswer.NEVER and "v2" in name
     passages = made_passages(10, unanswerable=3 if no_answer else 0)

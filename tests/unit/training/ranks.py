@@ -1,5 +1,6 @@
 """Train and evaluate with one, two and three processes, and save what each rank saw: `ranks.py BERT XLNET OUT`."""
 
+import dataclasses
 import multiprocessing
 import os
 import socket
@@ -101,15 +102,16 @@ def record_windows(loop: Any, accelerator: Accelerator) -> list[int]:
     collate: Collator = loop._collate
     backward, trained, last = accelerator.backward, [], []
 
-    def recording_collate(items: Any) -> Any:
-        last[:] = items.tolist()
-        return collate(items)
+    class RecordingCollator(Collator):
+        def __call__(self, items: Any) -> Any:
+            last[:] = items.tolist()
+            return collate(items)
 
     def recording_backward(loss: torch.Tensor) -> None:
         trained.extend(last if loss.item() else [])
         backward(loss)
 
-    loop._collate = recording_collate
+    loop._collate = RecordingCollator(*(getattr(collate, field.name) for field in dataclasses.fields(collate)))
     accelerator.backward = recording_backward
     return trained
 
