@@ -48,10 +48,10 @@ def minilm() -> Config:
     return Config(
         model=_MINILM,
         data=DataConfig(train="train.json", validation="validation.json"),
-        batch=BatchConfig(max_tokens_per_device=4 * 384),
+        batch=BatchConfig(max_tokens_per_device=2 * 384),
         optim=OptimConfig(learning_rate=2e-4, warmup_ratio=0.06),
         train=TrainConfig(epochs=2),
-        evaluate=EvalConfig(max_tokens_per_device=8 * 384),
+        evaluate=EvalConfig(max_tokens_per_device=4 * 384),
     )
 
 
