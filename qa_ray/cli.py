@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -84,16 +85,29 @@ def start_ray(config: ClusterConfig) -> None:
     Raises:
         ClusterError: there is no cluster at the address.
     """
-    joins = config.address is not None or "RAY_ADDRESS" in os.environ
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # Without an address ray.init would join a cluster that happens to run on this machine. The workers'
+        # own messages come through the metric stream, beside the progress bar.
+        where = {"address": "local", "num_cpus": config.local_cpus, "include_dashboard": False, "log_to_driver": False}
+    else:
+        _require_reachable(address)
+        where = {"address": address}
     try:
-        ray.init(
-            # Without an address ray.init would join a cluster that happens to run on this machine.
-            address=config.address if joins else "local",
-            num_cpus=None if joins else config.local_cpus,
-            include_dashboard=None if joins else False,
-            # On a local cluster the workers' own messages come through the metric stream, beside the progress bar.
-            log_to_driver=joins,
-            logging_level=logging.WARNING,
-        )
+        ray.init(**where, logging_level=logging.WARNING)
     except ConnectionError as error:
-        raise ClusterError(f"cluster.address={config.address or os.environ.get('RAY_ADDRESS')}: {error}") from error
+        raise ClusterError(f"cluster.address={address}: {error}") from error
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # a word such as auto
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cluster.address={address}: nothing answers there ({error.strerror or error}): give the address that "
+            "`ray start --head` printed, or none for a local cluster"
+        ) from error

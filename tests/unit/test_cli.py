@@ -3,15 +3,16 @@
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from qa_ray.cli import main, parse
-from qa_ray.config import Config
-from qa_ray.errors import ConfigError, DataError
+from qa_ray.cli import main, parse, start_ray
+from qa_ray.config import ClusterConfig, Config
+from qa_ray.errors import ClusterError, ConfigError, DataError
 from qa_ray.policies import Schedule
 from qa_ray.recipes import RECIPES
 
@@ -109,6 +110,13 @@ def test_a_bug_is_not_dressed_up_as_a_user_error(no_ray: None) -> None:
 
     with pytest.raises(ZeroDivisionError):
         main(broken, ["sample"])
+
+
+def test_address_where_nothing_listens_is_named_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ClusterError, match=rf"cluster\.address=127\.0\.0\.1:{port}: nothing answers there"):
+        start_ray(ClusterConfig(address=f"127.0.0.1:{port}"))
 
 
 def test_missing_file_on_the_real_command_line_ends_without_a_traceback(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def work(rank: int, size: int, port: int, bert: str, xlnet: str, out: str) -> No
             "MASTER_PORT": str(port),
         }
     # Ranks that make different steps would otherwise wait for each other for half an hour.
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=1))])
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=10))])
     assert (accelerator.process_index, accelerator.num_processes) == (rank, size)
     seen = {
         "bert": train(bert, accelerator, None),
