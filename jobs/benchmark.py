@@ -54,7 +54,7 @@ class Options:
     """Nested SQuAD JSON."""
     threads: int = 2
     """CPU threads that each way computes with; decoding takes one."""
-    steps: int = 60
+    steps: int = 30
     """Training steps that are timed of each way, over all repeats together."""
     repeats: int = 3
     """Times that each way has its turn."""

@@ -89,7 +89,8 @@ def start_ray(config: ClusterConfig) -> None:
     if address is None:
         # Without an address ray.init would join a cluster that happens to run on this machine. The workers'
         # own messages come through the metric stream, beside the progress bar.
-        where = {"address": "local", "num_cpus": config.local_cpus, "include_dashboard": False, "log_to_driver": False}
+        cores = config.local_cpus or len(os.sched_getaffinity(0))  # Ray counts those of other containers too
+        where = {"address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": False}
     else:
         _require_reachable(address)
         where = {"address": address}

@@ -214,7 +214,7 @@ class ClusterConfig:
     address: str | None = None
     """Ray cluster to join; without one, the cluster this job was submitted to, or a new local one."""
     local_cpus: int | None = None
-    """CPU cores of a new local cluster; without a number, all of the machine."""
+    """CPU cores of a new local cluster; without a number, all that this process may use."""
     num_workers: int | None = None
     """Training workers; without a number, one per GPU of the cluster or, without GPUs, up to two CPU workers."""
     cpus_per_worker: int | None = None

@@ -65,11 +65,13 @@ class Spans:
         """The candidates of each question, best first; only those that are taken are made."""
         candidates = self.candidates
         begins, ends = self.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
-        columns = (begins, ends, self.chances, candidates.start_logit, candidates.end_logit)
-        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        columns = (self.chances, candidates.start_logit, candidates.end_logit)
         bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
         for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
-            yield (Prediction(context[begin:end], *scores) for begin, end, *scores in rows[first:last])
+            yield (
+                Prediction(context[begins[row] : ends[row]], *(column[row].item() for column in columns))
+                for row in range(first, last)
+            )
 
 
 @dataclass(frozen=True, slots=True)
