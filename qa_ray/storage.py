@@ -67,14 +67,6 @@ class RunFolder:
         except OSError as error:
             raise self._failed("written", error) from error
 
-    def upload(self, source: Path, name: str = "") -> None:
-        """Copy a local folder into the run, below `name`.
-
-        Raises:
-            StorageError: the disk is full, read-only or gone.
-        """
-        self.copy(fs.LocalFileSystem(), str(source), name)
-
     def copy(self, source: fs.FileSystem, path: str, name: str) -> None:
         """Copy the folder `path` of another filesystem into the run, below `name`.
 

@@ -102,7 +102,7 @@ class MlflowTracker:
         Raises:
             StorageError: the server or the file cannot be reached.
         """
-        # Imported here: it takes seconds, and workers and machines without MLflow use this module too.
+        # Imported here and in the methods: it takes seconds, and workers and machines without MLflow use this module.
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from qa_ray.config import RunConfig
 from qa_ray.errors import StorageError
@@ -19,7 +20,7 @@ def test_files_and_folders_arrive(tmp_path: Path) -> None:
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "file.txt").write_text("one")
     folder = create(tmp_path / "runs")
-    folder.upload(source, "model")
+    folder.copy(fs.LocalFileSystem(), str(source), "model")
     folder.write("config.json", b"{}")
     assert (tmp_path / "runs" / "first" / "model" / "deep" / "file.txt").read_text() == "one"
     assert (folder.download("model") / "deep" / "file.txt").read_text() == "one"
