@@ -5,11 +5,16 @@ token is: all of it is learnt from the tokenizer itself, by encoding a pair and 
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from qa_ray.errors import ModelError
+
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
+"""A number of tokens, or an array of such numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,19 @@ class Template:
         """Special tokens in every window."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
-    def room(self, max_length: int, num_question_tokens: int) -> int:
+    def room(self, max_length: int, num_question_tokens: Count) -> Count:
         """Context tokens that fit into a window beside the question; may be negative."""
-        return max_length - self.num_special - num_question_tokens
+        return -num_question_tokens + max_length - self.num_special
 
-    def context_begin(self, num_question_tokens: int) -> int:
+    def context_begin(self, num_question_tokens: Count) -> Count:
         """Place of the first context token in an unpadded window."""
         if self.context_first:
-            return len(self.prefix)
-        return len(self.prefix) + num_question_tokens + len(self.middle)
+            return num_question_tokens * 0 + len(self.prefix)
+        return num_question_tokens + len(self.prefix) + len(self.middle)
 
-    def cls_index(self, num_tokens: int) -> int:
+    def cls_index(self, num_tokens: Count) -> Count:
         """Place of the no-answer label in an unpadded window of `num_tokens` tokens."""
-        return self.cls_offset if self.cls_offset >= 0 else num_tokens + self.cls_offset
+        return num_tokens * (self.cls_offset < 0) + self.cls_offset
 
     @classmethod
     def learn(

@@ -56,7 +56,7 @@ def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Wi
         ConfigError: the stride leaves no room for any question.
     """
     lengths, cut = _question_lengths(corpus, config, template)
-    room = template.room(config.max_length, 0) - lengths
+    room = template.room(config.max_length, lengths)
     step = np.maximum(room - config.stride, 1)
     overflow = np.maximum(corpus.context_lengths - room, 0)
     counts = 1 + -(-overflow // step)
@@ -64,9 +64,9 @@ def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Wi
     first = (np.arange(len(question)) - np.repeat(np.cumsum(counts) - counts, counts)) * step[question]
     last = np.minimum(first + room[question], corpus.context_lengths[question])
     question_length = lengths[question]
-    context_begin = template.context_begin(0) + (0 if template.context_first else question_length)
+    context_begin = template.context_begin(question_length)
     length = template.num_special + question_length + last - first
-    cls_index = np.full_like(length, template.cls_offset) + (length if template.cls_offset < 0 else 0)
+    cls_index = template.cls_index(length)
     start, end = corpus.answer_first[question], corpus.answer_last[question]
     inside = (start >= first) & (end < last)
     return Windows(
@@ -74,7 +74,7 @@ def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Wi
         first=first,
         last=last,
         question_length=question_length,
-        context_begin=np.broadcast_to(context_begin, question.shape),
+        context_begin=context_begin,
         length=length,
         cls_index=cls_index,
         start_position=np.where(inside, context_begin + start - first, cls_index),
