@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import ray
 import tyro
 
-from qa_ray.config import ClusterConfig, Config
-from qa_ray.errors import ClusterError, UserError
+from qa_ray.config import Config
+from qa_ray.errors import ClusterError, StoppedError, UserError
+from qa_ray.operation import ClusterConfig
 from qa_ray.recipes import RECIPES
 
 
@@ -40,13 +41,16 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
 def exit_code(action: Callable[[], None]) -> int:
     """Call `action`, and tell of an error that the user can mend in words instead of a traceback.
 
-    Returns 0, 1 after such an error, or 130 after Ctrl-C. Wrong arguments exit with 2.
+    Returns 0, 1 after such an error, or 130 after Ctrl-C and 143 after SIGTERM. Wrong arguments exit with 2.
     """
     try:
         action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""Every knob of a run: frozen dataclasses that check themselves.
+"""Every knob of a run: frozen dataclasses that check themselves. Those that change no result are in `operation`.
 
 The text under a field is its documentation: the command line shows it as help.
 """
@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from qa_ray.errors import ConfigError
+from qa_ray.errors import require
+from qa_ray.locations import SECRET_RULE, holds_secret
+from qa_ray.operation import CheckpointConfig, ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Schedule
-
-
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise ConfigError(rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +32,8 @@ class ModelConfig:
     """Runs Python code that comes with the model. Only for models whose code you have read."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name), "model.name is empty: name a Hub id or a folder")
-        _require(
+        require(bool(self.name), "model.name is empty: name a Hub id or a folder")
+        require(
             self.dropout is None or 0 <= self.dropout < 1,
             f"model.dropout={self.dropout} must be in [0, 1)",
         )
@@ -84,11 +81,13 @@ class DataConfig:
     """A row that cannot be used stops the run, or is left out and written to bad_rows.jsonl."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.train), "data.train is empty: name the training questions")
-        _require(bool(self.validation), "data.validation is empty: name the validation questions")
+        require(bool(self.train), "data.train is empty: name the training questions")
+        require(bool(self.validation), "data.validation is empty: name the validation questions")
+        for name in ("train", "validation"):
+            require(not holds_secret(getattr(self, name)), f"data.{name} {SECRET_RULE}")
         for name in ("max_train_examples", "max_validation_examples"):
             limit = getattr(self, name)
-            _require(limit is None or limit > 0, f"data.{name}={limit} must be at least 1")
+            require(limit is None or limit > 0, f"data.{name}={limit} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +100,8 @@ class WindowConfig:
     """Context tokens that two neighbouring windows share."""
 
     def __post_init__(self) -> None:
-        _require(self.max_length >= 8, f"window.max_length={self.max_length} must be at least 8")
-        _require(
+        require(self.max_length >= 8, f"window.max_length={self.max_length} must be at least 8")
+        require(
             0 <= self.stride < self.max_length,
             f"window.stride={self.stride} must be in [0, window.max_length={self.max_length})",
         )
@@ -123,9 +122,9 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         for name in ("size", "pad_to_multiple_of", "length_pool"):
-            _require(getattr(self, name) >= 1, f"batch.{name}={getattr(self, name)} must be at least 1")
+            require(getattr(self, name) >= 1, f"batch.{name}={getattr(self, name)} must be at least 1")
         limit = self.max_tokens_per_device
-        _require(limit is None or limit >= 1, f"batch.max_tokens_per_device={limit} must be at least 1")
+        require(limit is None or limit >= 1, f"batch.max_tokens_per_device={limit} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,12 +147,12 @@ class OptimConfig:
     """Gradients are scaled down to this norm; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"optim.learning_rate={self.learning_rate} must be above 0")
-        _require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay} must not be negative")
-        _require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={self.betas} must each be in [0, 1)")
-        _require(self.eps > 0, f"optim.eps={self.eps} must be above 0")
-        _require(0 <= self.warmup_ratio <= 1, f"optim.warmup_ratio={self.warmup_ratio} must be in [0, 1]")
-        _require(self.max_grad_norm >= 0, f"optim.max_grad_norm={self.max_grad_norm} must not be negative")
+        require(self.learning_rate > 0, f"optim.learning_rate={self.learning_rate} must be above 0")
+        require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay} must not be negative")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={self.betas} must each be in [0, 1)")
+        require(self.eps > 0, f"optim.eps={self.eps} must be above 0")
+        require(0 <= self.warmup_ratio <= 1, f"optim.warmup_ratio={self.warmup_ratio} must be in [0, 1]")
+        require(self.max_grad_norm >= 0, f"optim.max_grad_norm={self.max_grad_norm} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,13 +175,13 @@ class TrainConfig:
     """Optimizer steps between two records of the training metrics."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"train.epochs={self.epochs} must be at least 1")
-        _require(
+        require(self.epochs >= 1, f"train.epochs={self.epochs} must be at least 1")
+        require(
             self.max_steps is None or self.max_steps >= 1,
             f"train.max_steps={self.max_steps} must be at least 1",
         )
-        _require(self.seed >= 0, f"train.seed={self.seed} must not be negative")
-        _require(self.log_every >= 1, f"train.log_every={self.log_every} must be at least 1")
+        require(self.seed >= 0, f"train.seed={self.seed} must not be negative")
+        require(self.log_every >= 1, f"train.log_every={self.log_every} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,61 +203,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_best", "max_answer_length", "max_tokens_per_device"):
-            _require(getattr(self, name) >= 1, f"evaluate.{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterConfig:
-    """The Ray cluster and the run's share of it."""
-
-    address: str | None = None
-    """Ray cluster to join; without one, the cluster this job was submitted to, or a new local one."""
-    local_cpus: int | None = None
-    """CPU cores of a new local cluster; without a number, all that this process may use."""
-    num_workers: int | None = None
-    """Training workers; without a number, one per GPU of the cluster or, without GPUs, up to two CPU workers."""
-    cpus_per_worker: int | None = None
-    """CPU cores reserved for each worker, and threads that it computes with; without a number, one beside a GPU, or
-    an equal share of all."""
-    use_gpu: bool | None = None
-    """Gives each worker a GPU; without a word, if the cluster has any."""
-    autoscaling: bool = False
-    """The cluster adds nodes on demand: waits for workers that do not fit yet instead of refusing them."""
-
-    def __post_init__(self) -> None:
-        for name in ("local_cpus", "num_workers", "cpus_per_worker"):
-            number = getattr(self, name)
-            _require(number is None or number >= 1, f"cluster.{name}={number} must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """The run's name and place."""
-
-    name: str | None = None
-    """Name of the run and of its folder; without one, the recipe's name and the time."""
-    storage_path: str = "runs"
-    """Folder or URI (s3://, gs://) under which runs are stored; seen by every node of a cluster."""
-
-    def __post_init__(self) -> None:
-        _require(bool(self.storage_path), "run.storage_path is empty: name a folder or a URI")
-        name = self.name
-        _require(
-            name is None or (name not in ("", ".", "..") and not set(name) & set("/\\:?#")),
-            f"run.name={name!r} must be a plain folder name, without / \\ : ? #",
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrackingConfig:
-    """The MLflow record of the run."""
-
-    enabled: bool = True
-    """Records the run in MLflow."""
-    uri: str | None = None
-    """MLflow tracking server; without one, MLFLOW_TRACKING_URI or else the local file mlflow.db."""
-    experiment: str = "qa_ray"
-    """MLflow experiment that the run belongs to."""
+            require(getattr(self, name) >= 1, f"evaluate.{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,6 +219,7 @@ class Config:
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

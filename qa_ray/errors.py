@@ -9,6 +9,12 @@ class ConfigError(UserError, ValueError):
     """A configuration field has a value that cannot work."""
 
 
+def require(holds: bool, rule: str) -> None:
+    """Raise a ConfigError that says `rule`, unless it holds."""
+    if not holds:
+        raise ConfigError(rule)
+
+
 class DataError(UserError):
     """A data set cannot be read, or has rows that cannot be used."""
 
@@ -27,3 +33,15 @@ class ClusterError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on: the loss or a gradient is no longer a finite number."""
+
+
+class StoppedError(Exception):
+    """A run was stopped by a signal, after a checkpoint; the message says how to go on.
+
+    Attributes:
+        exit_code: what the shell expects of a process that the signal ended.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

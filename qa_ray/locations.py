@@ -2,10 +2,17 @@
 
 import importlib.util
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from qa_ray.errors import ConfigError
 
 PACKAGE_SCHEME = "package://"
+SECRET_RULE = (
+    "holds a password or a key, which would end up in logs and records: leave it out, and give it in the environment "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD) or in the "
+    "service's own credentials file"
+)
+"""Follows the name of a field whose location holds a secret."""
 
 
 def resolve(location: str) -> str:
@@ -31,3 +38,12 @@ def resolve(location: str) -> str:
 def is_local(location: str) -> bool:
     """Whether `location` is a path on this machine, not a URI."""
     return "://" not in location
+
+
+def holds_secret(location: str) -> bool:
+    """Whether a URI carries credentials: USER:PASSWORD@ before its host, or a key among its parameters."""
+    if is_local(location):
+        return False
+    parts = urlsplit(location)
+    named = {name.lower() for name in parse_qs(parts.query)}
+    return parts.password is not None or any(word in name for name in named for word in ("secret", "password", "token"))

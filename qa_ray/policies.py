@@ -54,3 +54,14 @@ class NoAnswer(StrEnum):
     """Allowed if the training or the validation data has questions without an answer."""
     ALLOWED = "allowed"
     NEVER = "never"
+
+
+class Resume(StrEnum):
+    """What happens where a run of this name exists."""
+
+    IF_AVAILABLE = "if_available"
+    """It goes on from its last checkpoint; a new run starts where there is none."""
+    REQUIRED = "required"
+    """It goes on; without a checkpoint nothing starts."""
+    NEVER = "never"
+    """Nothing starts: the name is taken."""

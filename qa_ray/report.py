@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from qa_ray.locations import is_local
 from qa_ray.tracking import EVAL_PREFIX
 from qa_ray.training.checkpoint import EVALUATION, MODEL
-from qa_ray.training.driver import Example, TrainResult
+from qa_ray.training.resume import Example, TrainResult
 
 _NO_ANSWER = "(no answer)"
 
 
 def summary(result: TrainResult) -> str:
     """Scores before and after, some answers, and where everything lies."""
-    lines = ["", "Some validation questions:"]
+    lines = []
+    if not result.trained_now:
+        lines = ["", "This run was finished before: nothing was trained. For a new one choose another --run.name;"]
+        lines += [f"for more epochs than {result.epochs} set --train.epochs."]
+    lines += ["", "Some validation questions:"]
     for example in result.examples:
         lines += _example(example)
     lines += ["", *_scores(result.before, result.best), ""]

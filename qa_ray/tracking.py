@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_ray.config import TrackingConfig
 from qa_ray.errors import StorageError
+from qa_ray.operation import TrackingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class Progress:
     step: int
     """Optimizer steps made so far."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    time: float = field(default_factory=time.time)
+    """When it was recorded, in seconds since 1970."""
 
 
 Record = Callable[[Progress], None]
@@ -56,6 +58,10 @@ def ignore(progress: Progress) -> None:
 
 class Tracker(Protocol):
     """Keeps parameters and metrics of one run."""
+
+    @property
+    def run_id(self) -> str | None:
+        """What the record is found by when the run goes on; None if there is none."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the flattened configuration."""
@@ -75,6 +81,8 @@ class Tracker(Protocol):
 
 class NullTracker:
     """Keeps nothing."""
+
+    run_id = None
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record nothing."""
@@ -96,8 +104,8 @@ class NullTracker:
 class MlflowTracker:
     """Keeps the run in an MLflow tracking server, or in a local SQLite file."""
 
-    def __init__(self, config: TrackingConfig, run_name: str) -> None:
-        """Start an MLflow run.
+    def __init__(self, config: TrackingConfig, run_name: str, run_id: str | None = None) -> None:
+        """Start an MLflow run, or go on with the one of `run_id`.
 
         Raises:
             StorageError: the server or the file cannot be reached.
@@ -107,30 +115,49 @@ class MlflowTracker:
         from mlflow.exceptions import MlflowException
 
         self._uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+        self._sent: dict[str, int] = {}
         try:
             self._client = MlflowClient(tracking_uri=self._uri)
             self._experiment = self._experiment_id(config.experiment)
-            self._run = self._client.create_run(self._experiment, run_name=run_name).info.run_id
+            if run_id is None or not self._reopen(run_id):
+                run_id = self._client.create_run(self._experiment, run_name=run_name).info.run_id
         except MlflowException as error:
             raise StorageError(
                 f"tracking.uri: the MLflow record cannot be started: {str(error).splitlines()[0]} "
                 "(start the server, name another one, or pass --tracking.no-enabled)"
             ) from error
+        self._run: str = run_id
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run."""
+        return self._run
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the flattened configuration."""
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
 
-        entries = [Param(name, str(value)) for name, value in params.items()]
-        self._send(lambda: self._client.log_batch(self._run, params=entries))
+        known = self._client.get_run(self._run).data.params
+        # MLflow refuses a parameter's second value; what a resumed run has changed is noted beside it.
+        new = [Param(name, str(value)) for name, value in params.items() if name not in known]
+        changed = [
+            RunTag(f"resumed.{name}", str(value))
+            for name, value in params.items()
+            if known.get(name, str(value)) != str(value)
+        ]
+        self._send(lambda: self._client.log_batch(self._run, params=new, tags=changed))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at an optimizer step."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        entries = [Metric(name, value, now, step) for name, value in metrics.items()]
-        self._send(lambda: self._client.log_batch(self._run, entries))
+        # Steps that a resumed run does again have been recorded.
+        new = {name: value for name, value in metrics.items() if step > self._sent.get(name, -1)}
+        self._sent |= dict.fromkeys(new, step)
+        if new:
+            entries = [Metric(name, value, now, step) for name, value in new.items()]
+            self._send(lambda: self._client.log_batch(self._run, entries))
 
     def log_folder(self, folder: Path, name: str) -> None:
         """Keep the files of a folder as artifacts under `name`."""
@@ -145,6 +172,22 @@ class MlflowTracker:
         if self._uri.startswith("sqlite:"):
             return f"run {self._run}; look at it with: mlflow ui --backend-store-uri {self._uri}"
         return f"run {self._run} of experiment {self._experiment} on the tracking server"
+
+    def _reopen(self, run_id: str) -> bool:
+        """Go on with a run, if the store still has it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            logger.warning("MLflow does not know the run %s any more: a new one is started", run_id)
+            return False
+        self._client.update_run(run_id, status="RUNNING")
+        for name in run.data.metrics:
+            self._sent[name] = max(point.step for point in self._client.get_metric_history(run_id, name))
+        return True
 
     def _send(self, call: Callable[[], object]) -> None:
         """Do without what cannot be recorded: a server that is down never stops training."""
@@ -165,6 +208,6 @@ class MlflowTracker:
         return str(self._client.create_experiment(name, artifact_location=place.as_uri() if place else None))
 
 
-def start_tracker(config: TrackingConfig, run_name: str) -> Tracker:
-    """Start the record of a run, or a null one if tracking is off."""
-    return MlflowTracker(config, run_name) if config.enabled else NullTracker()
+def start_tracker(config: TrackingConfig, run_name: str, run_id: str | None = None) -> Tracker:
+    """Start the record of a run, go on with that of `run_id`, or take a null one if tracking is off."""
+    return MlflowTracker(config, run_name, run_id) if config.enabled else NullTracker()

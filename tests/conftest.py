@@ -1,7 +1,9 @@
-"""Settings for all tests: property tests try the same examples each time and are never failed for being slow."""
+"""For all tests: property tests try the same examples each time and are never failed for being slow; an S3 server."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before transformers and huggingface_hub are imported, which read it once.
@@ -11,3 +13,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URI of an empty bucket (s3://BUCKET?endpoint_override=...) on an S3 server of our own."""
+    # Only here: the server takes a second to import, and most tests need none.
+    from s3 import s3_server
+
+    with s3_server("bucket") as (_, uri):
+        yield uri
+
+
+@pytest.fixture
+def s3_folder(s3: str, request: pytest.FixtureRequest) -> str:
+    """URI of a folder in the bucket that is this test's own."""
+    bucket, mark, query = s3.partition("?")
+    return f"{bucket}/{request.node.originalname}{mark}{query}"

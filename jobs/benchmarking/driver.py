@@ -15,11 +15,12 @@ import torch
 from benchmarking.comparison import Material, Row, Run, interleave, speed
 from benchmarking.training import seeded
 from qa_ray.cli import start_ray
-from qa_ray.config import ClusterConfig, Config, DataConfig, RunConfig, TrackingConfig
+from qa_ray.config import Config, DataConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.squad import to_squad
 from qa_ray.errors import DataError
 from qa_ray.model import load_model
+from qa_ray.operation import ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.schema import Passage
 from qa_ray.tracking import TRAIN_LOSS, WINDOWS_PER_SECOND, Progress
 from qa_ray.training.driver import train as train_on_ray

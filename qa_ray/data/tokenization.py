@@ -5,9 +5,10 @@ cutting windows and padding are integer arithmetic that comes later (`windows`, 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from qa_ray.schema import TOKENIZED, Answer, Passage, Problem, Question
 
 Ints = Sequence[int]
+_Int32s = npt.NDArray[np.int32]
 _TokenQuestion = tuple[Question, Ints, list[tuple[int, int]]]
 """A question, its token ids, and the first and last context token of each of its answers."""
 _TEXTS = ("id", "text", "record")
@@ -38,12 +40,29 @@ def tokenize(passages: Sequence[Passage], problems: Sequence[Problem], tokenizer
     Questions whose answer, or whose context, holds no token are left out and join `problems`, which stand in the
     table's last row.
     """
-    contexts = _encode([passage.context for passage in passages], tokenizer)
-    questions = _encode([question.text for passage in passages for question in passage.questions], tokenizer)
-    columns = _Columns(list(problems))
-    for passage in passages:
-        columns.add(passage, contexts[passage.context], questions)
-    return columns.table()
+    texts = [passage.context for passage in passages]
+    encodings = _encode(texts, tokenizer)
+    contexts = _Contexts.of([encodings[text] for text in texts])
+    asked = _encode((question.text for passage in passages for question in passage.questions), tokenizer)
+    rows: list[list[_TokenQuestion]] = []
+    problems = list(problems)
+    for passage, (starts, ends) in zip(passages, contexts.offsets(), strict=True):
+        kept: list[_TokenQuestion] = []
+        for question in passage.questions:
+            answers = [answer_tokens(answer, starts, ends) for answer in question.answers]
+            problem = _without_tokens(question, passage.context, answers, len(starts))
+            if problem:
+                problems.append(problem)
+            else:
+                kept.append((question, asked[question.text].ids, answers))
+        rows.append(kept)
+    columns = [
+        pa.array([*texts, ""]),
+        *contexts.columns(),
+        _question_array([*rows, []]),
+        pa.array([*([[]] * len(texts)), [_as_dict(problem) for problem in problems]]),
+    ]
+    return pa.table([column.cast(field.type) for column, field in zip(columns, TOKENIZED, strict=True)], TOKENIZED)
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Encoding]:
@@ -51,45 +70,37 @@ def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Encoding]:
     return dict(zip(distinct, tokenizer.encode_batch(distinct, add_special_tokens=False), strict=True))
 
 
-class _Columns:
-    """The columns of one block, grown a passage at a time."""
+@dataclass(frozen=True, slots=True)
+class _Contexts:
+    """The tokens of all contexts in one row: those of context i stand at `bounds[i] : bounds[i + 1]`."""
 
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        self.contexts: list[str] = []
-        self.input_ids: list[Ints] = []
-        self.starts: list[Ints] = []
-        self.ends: list[Ints] = []
-        self.questions: list[list[_TokenQuestion]] = []
+    bounds: _Int32s
+    ids: _Int32s
+    starts: _Int32s
+    ends: _Int32s
 
-    def add(self, passage: Passage, context: Encoding, encodings: dict[str, Encoding]) -> None:
-        starts, ends = zip(*context.offsets, strict=True) if len(context) else ((), ())
-        # Trimming moves a start past the next one's behind a special token that stands in the text.
-        ordered = list(accumulate(reversed(starts), min))[::-1]
-        kept: list[_TokenQuestion] = []
-        for question in passage.questions:
-            answers = [answer_tokens(answer, ordered, ends) for answer in question.answers]
-            problem = _without_tokens(question, passage.context, answers, len(starts))
-            if problem:
-                self.problems.append(problem)
-            else:
-                kept.append((question, encodings[question.text].ids, answers))
-        self.contexts.append(passage.context)
-        self.input_ids.append(context.ids)
-        self.starts.append(starts)
-        self.ends.append(ends)
-        self.questions.append(kept)
+    @classmethod
+    def of(cls, encodings: Sequence[Encoding]) -> "_Contexts":
+        bounds = _bounds(encodings)
+        ids = _joined((encoding.ids for encoding in encodings), bounds[-1])
+        pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
+        starts, ends = _joined(pairs, 2 * bounds[-1]).reshape(-1, 2).T
+        return cls(bounds, ids, starts, ends)
 
-    def table(self) -> pa.Table:
-        columns = [
-            pa.array([*self.contexts, ""]),
-            _lists([*self.input_ids, ()]),
-            _lists([*self.starts, ()]),
-            _lists([*self.ends, ()]),
-            _question_array([*self.questions, []]),
-            pa.array([*([[]] * len(self.contexts)), [_as_dict(problem) for problem in self.problems]]),
-        ]
-        return pa.table([column.cast(field.type) for column, field in zip(columns, TOKENIZED, strict=True)], TOKENIZED)
+    def offsets(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield each context's character offsets (starts, ends), the starts put in ascending order."""
+        # Trimming moves a start past the next one's behind a special token that stands in the text. Each context is
+        # lifted above the one before it, so that none takes a start from its neighbour.
+        lift = np.repeat(np.arange(len(self.bounds) - 1) << 32, np.diff(self.bounds))
+        starts = (np.minimum.accumulate((self.starts + lift)[::-1])[::-1] - lift).tolist()
+        ends = self.ends.tolist()
+        for begin, end in pairwise(self.bounds.tolist()):
+            yield starts[begin:end], ends[begin:end]
+
+    def columns(self) -> list[pa.ListArray]:
+        """Token ids, starts and ends, with an empty row at the end."""
+        bounds = np.append(self.bounds, self.bounds[-1])
+        return [pa.ListArray.from_arrays(bounds, values) for values in (self.ids, self.starts, self.ends)]
 
 
 def answer_tokens(answer: Answer, starts: Ints, ends: Ints) -> tuple[int, int]:
@@ -113,13 +124,12 @@ def _without_tokens(
     return None
 
 
-def _bounds(values: Sequence[Sized]) -> npt.NDArray[np.int32]:
+def _bounds(values: Sequence[Sized]) -> _Int32s:
     return np.fromiter(accumulate(map(len, values), initial=0), np.int32, len(values) + 1)
 
 
-def _lists(values: Sequence[Ints]) -> pa.ListArray:
-    bounds = _bounds(values)
-    return pa.ListArray.from_arrays(bounds, np.fromiter(chain.from_iterable(values), np.int32, bounds[-1]))
+def _joined(values: Iterable[Iterable[int]], length: int) -> _Int32s:
+    return np.fromiter(chain.from_iterable(values), np.int32, length)
 
 
 def _question_array(groups: Sequence[Sequence[_TokenQuestion]]) -> pa.ListArray:
@@ -133,9 +143,11 @@ def _question_array(groups: Sequence[Sequence[_TokenQuestion]]) -> pa.ListArray:
         ],
         ["text", "first_token", "last_token"],
     )
+    ids = [ids for _, ids, _ in rows]
+    id_bounds = _bounds(ids)
     columns: list[pa.Array] = [
         *(pa.array([getattr(question, name) for question, _, _ in rows], pa.string()) for name in _TEXTS),
-        _lists([ids for _, ids, _ in rows]),
+        pa.ListArray.from_arrays(id_bounds, _joined(ids, id_bounds[-1])),
         pa.ListArray.from_arrays(_bounds([answers for _, _, answers in rows]), answer_struct),
     ]
     struct = pa.StructArray.from_arrays(columns, [*_TEXTS, "input_ids", "answers"])

@@ -1,164 +1,76 @@
-"""The training job on the driver: check, tokenise, train on the cluster, and leave a run folder."""
+"""The training job on the driver: prepare, train on the cluster, and leave a run folder."""
 
 import contextlib
 import dataclasses
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from ray.train import CheckpointConfig, LoggingConfig, Result, ScalingConfig, WorkerGroupError
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from qa_ray.config import Config, flatten
-from qa_ray.data.pipeline import Split, tokenize_split
-from qa_ray.data.validation import write_problems
-from qa_ray.errors import StorageError, TrainingError, UserError
-from qa_ray.evaluation.evaluator import Evaluator
-from qa_ray.model import check_model, check_window, learn_template, load_tokenizer
-from qa_ray.policies import BestBy, NoAnswer
+from qa_ray.data.pipeline import Split
+from qa_ray.errors import StoppedError, StorageError, TrainingError, UserError
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
-from qa_ray.training.precision import choose_precision
-from qa_ray.training.progress import Follower, start_stream
+from qa_ray.training.preparation import Prepared, prepare
+from qa_ray.training.progress import Follower
 from qa_ray.training.resources import Resources, plan_resources
-from qa_ray.training.worker import Job, make_collator, train_worker
+from qa_ray.training.resume import CONFIG, Example, Found, TrainResult, find_run
+from qa_ray.training.saver import name_of
+from qa_ray.training.signals import Interruptible
+from qa_ray.training.store import CHECKPOINTS
+from qa_ray.training.worker import Job, Outcome, train_worker
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A validation question with its predicted and its reference answers."""
-
-    question: str
-    predicted: str
-    references: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a finished run has to show."""
-
-    folder: str
-    """Path or URI of the run's folder."""
-    before: Mapping[str, float] | None
-    """Validation metrics before the first step, if they were asked for."""
-    best: Mapping[str, float]
-    """Validation metrics of the model that was kept."""
-    examples: list[Example]
-    record: str
-    """How to look at the tracker's record."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A run that is ready to start."""
-
-    config: Config
-    folder: RunFolder
-    job: Job
-    resources: Resources
+_TRACKING = "tracking.json"
 
 
 def train(config: Config) -> TrainResult:
     """Fine-tune a model on the Ray cluster that this process is connected to.
 
+    A run that was begun before goes on from its last checkpoint; one that is finished is only shown.
+
     Raises:
         UserError: something that the user can mend; no training has happened then, or it cannot go on.
+        StoppedError: a signal stopped the run after a checkpoint.
     """
     resources = plan_resources(config.cluster)
-    folder = RunFolder.create(config.run)
-    try:
-        prepared = _prepare(config, folder, resources)
-        tracker = start_tracker(config.tracking, folder.name)
-    except BaseException:
-        # Nothing has been trained: the same command must work once the mistake is mended.
-        folder.remove()
-        raise
+    found = find_run(config)
+    if found.finished:
+        return found.finished
+    prepared, tracker = _begin(config, found, resources)
     # Importing torch and transformers on a busy machine takes longer than the minute that Ray allows.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     with _recorded(tracker, prepared):
-        result, follower = _fit(prepared, tracker)
-        return _conclude(prepared, result, follower, tracker)
+        outcome, follower = _fit(prepared, tracker)
+        return _conclude(prepared, outcome, follower, tracker)
 
 
-def _prepare(config: Config, folder: RunFolder, resources: Resources) -> _Prepared:
-    """Find every mistake that can be found before training starts."""
-    if not resources.use_gpu:
-        choose_precision(config.train.precision, torch.device("cpu"))
-    tokenizer = load_tokenizer(config.model)
-    check_window(config.model, tokenizer, config.window.max_length)
-    check_model(config.model, tokenizer)
-    template = learn_template(tokenizer)
-    definition = tokenizer.backend_tokenizer.to_str()
-    splits = {}
-    for name, limit in (
-        ("train", config.data.max_train_examples),
-        ("validation", config.data.max_validation_examples),
-    ):
-        location = getattr(config.data, name)
-        splits[name] = tokenize_split(config.data, location, max_examples=limit, tokenizer=definition)
-    no_answer = config.evaluate.no_answer is NoAnswer.ALLOWED or (
-        config.evaluate.no_answer is NoAnswer.AUTO and any(split.has_unanswerable for split in splits.values())
-    )
-    job = Job(
-        config=config,
-        train=splits["train"],
-        validation=splits["validation"],
-        template=template,
-        no_answer=no_answer,
-        num_threads=resources.cpus_per_worker,
-        stream=start_stream(),
-    )
-    folder.write("config.json", json.dumps(dataclasses.asdict(config), indent=1).encode())
-    _describe_data(job, folder)
-    return _Prepared(config, folder, job, resources)
-
-
-def _describe_data(job: Job, folder: RunFolder) -> None:
-    """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated."""
-    for name, split in (("train", job.train), ("validation", job.validation)):
-        collator = make_collator(job.config, split.corpus(), job.template)
-        corpus, windows = collator.corpus, collator.windows
-        if name == "validation":
-            Evaluator(collator, job.config.evaluate, no_answer=job.no_answer)
-        logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
-        if split.problems:
-            _write_lines(folder, f"bad_rows_{name}.jsonl", split)
-            logger.warning(
-                "%s: %d rows cannot be used and were left out; bad_rows_%s.jsonl in the run's folder says why",
-                name,
-                len(split.problems),
-                name,
-            )
-        for question in windows.cut_questions[:5].tolist():
-            logger.warning(
-                "%s: question %s has %d tokens and leaves no room for window.stride=%d: only its first %d are used",
-                name,
-                corpus.id(question),
-                corpus.question_lengths[question],
-                job.config.window.stride,
-                windows.question_length[windows.question == question][0],
-            )
-        if len(windows.cut_questions) > 5:
-            logger.warning("%s: so it is with %d questions in all", name, len(windows.cut_questions))
-
-
-def _write_lines(folder: RunFolder, name: str, split: Split) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
-        write_problems(split.problems, file.name)
-        folder.write(name, Path(file.name).read_bytes())
+def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared, Tracker]:
+    folder = found.folder
+    try:
+        folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
+        prepared = prepare(config, folder, resources)
+        known = json.loads(folder.read(_TRACKING) or "{}")
+        tracker = start_tracker(config.tracking, folder.name, known.get("run_id"))
+        folder.write(_TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+    except BaseException:
+        if not found.resumed:
+            # Nothing has been trained: the same command must work once the mistake is mended.
+            folder.remove()
+        raise
+    return prepared, tracker
 
 
 @contextlib.contextmanager
-def _recorded(tracker: Tracker, prepared: _Prepared) -> Iterator[None]:
+def _recorded(tracker: Tracker, prepared: Prepared) -> Iterator[None]:
     """Keep the run's parameters, and whether it succeeded."""
     tracker.log_params(dict(flatten(prepared.config)))
     try:
@@ -169,79 +81,103 @@ def _recorded(tracker: Tracker, prepared: _Prepared) -> Iterator[None]:
     tracker.finish(succeeded=True)
 
 
-def _fit(prepared: _Prepared, tracker: Tracker) -> tuple[Result, Follower]:
+def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
-    resources, config = prepared.resources, prepared.config
-    lowest = config.evaluate.best_by is BestBy.LOSS
-    trainer = TorchTrainer(
+    folder, stream = prepared.folder, prepared.job.stream
+    trainer = _make_trainer(prepared)
+    stop = Interruptible(lambda: _ask_to_stop(stream))
+    with Follower(stream, lambda content: folder.write("metrics.jsonl", content), tracker) as follower:
+        try:
+            result: Result = stop.run(trainer.fit)
+        except TrainingFailedError as error:
+            raise _cause(error, folder) from error
+    outcome = result.return_value
+    if isinstance(outcome, UserError):
+        raise outcome
+    if outcome.error:
+        raise outcome.error
+    if outcome.stopped:
+        # In a search a trial is stopped without a signal.
+        number = stop.received.value if stop.received else 0
+        raise StoppedError(
+            f"stopped at step {outcome.step} of {outcome.num_steps} after a checkpoint: run the same command with "
+            f"--run.name {folder.name} to go on",
+            exit_code=128 + number,
+        )
+    return outcome, follower
+
+
+def _ask_to_stop(stream: object) -> None:
+    logger.info("stopping: a checkpoint is written first; once more ends the run without it")
+    stream.stop.remote()  # type: ignore[attr-defined]
+
+
+def _make_trainer(prepared: Prepared) -> TorchTrainer:
+    resources, cluster = prepared.resources, prepared.config.cluster
+    elastic = resources.max_workers > resources.min_workers
+    return TorchTrainer(
         _train_worker,
         train_loop_config={"job": prepared.job},
         scaling_config=ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=(resources.min_workers, resources.max_workers) if elastic else resources.max_workers,
             use_gpu=resources.use_gpu,
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
+            elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
         ),
         run_config=RayRunConfig(
             name=prepared.folder.name,
             storage_path=prepared.folder.storage_path,
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=str(config.evaluate.best_by),
-                checkpoint_score_order="min" if lowest else "max",
-            ),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        metrics_file = Path(place) / "metrics.jsonl"
-        try:
-            with Follower(prepared.job.stream, metrics_file, tracker) as follower:
-                result = trainer.fit()
-        except WorkerGroupError as error:
-            raise _cause(error, prepared.folder) from error
-        finally:
-            prepared.folder.write("metrics.jsonl", metrics_file.read_bytes())
-    if isinstance(result.return_value, UserError):
-        raise result.return_value
-    return result, follower
 
 
-def _cause(error: WorkerGroupError, folder: RunFolder) -> Exception:
+def _train_worker(config: dict[str, Job]) -> Outcome | UserError:
+    return train_worker(config["job"])
+
+
+def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
     """The failure that the user can mend, if a worker met one."""
-    for failure in error.worker_failures.values():
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
+    for failure in failures:
         cause = failure.__cause__ or failure
         if isinstance(cause, UserError):
             return cause
         if isinstance(cause, OSError):
             return StorageError(f"the run {folder.uri} cannot be written: {cause.strerror or cause}")
+        if isinstance(cause, RayActorError):
+            return TrainingError(
+                f"a worker process was lost, and cluster.max_failures is reached: {str(cause).splitlines()[0]} Memory "
+                "may have run out (lower batch.max_tokens_per_device), or its node is gone. Run the same command with "
+                f"--run.name {folder.name} to go on from the last checkpoint"
+            )
     again: Exception = error
     return again
 
 
-def _train_worker(config: dict[str, Job]) -> UserError | None:
-    return train_worker(config["job"])
-
-
-def _conclude(prepared: _Prepared, result: Result, follower: Follower, tracker: Tracker) -> TrainResult:
+def _conclude(prepared: Prepared, outcome: Outcome, follower: Follower, tracker: Tracker) -> TrainResult:
     """Put the best model and its predictions into the run's folder."""
-    if not result.best_checkpoints:
+    if outcome.best_step is None:
         raise TrainingError(f"the run {prepared.folder.name} ended without a model")
     folder = prepared.folder
-    best_by = str(prepared.config.evaluate.best_by)
-    choose = min if best_by == BestBy.LOSS else max
-    checkpoint, metrics = choose(result.best_checkpoints, key=lambda pair: pair[1][best_by])
+    filesystem, path = folder.filesystem()
     for name in (MODEL, EVALUATION):
-        folder.copy(checkpoint.filesystem, f"{checkpoint.path}/{name}", name)
+        folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{name_of(outcome.best_step)}/{name}", name)
     evaluation = folder.download(EVALUATION)
     tracker.log_folder(evaluation, EVALUATION)
     predictions = json.loads((evaluation / "predictions.json").read_text(encoding="utf-8"))
-    return TrainResult(
+    result = TrainResult(
         folder=folder.uri,
+        epochs=prepared.config.train.epochs,
         before=follower.evaluations.get(0),
-        best=follower.evaluations[metrics["step"]],
+        best=follower.evaluations[outcome.best_step],
         examples=_examples(prepared.job.validation, predictions),
         record=tracker.where(),
+        ledger=outcome.ledger,
     )
+    result.save(folder)
+    return result
 
 
 def _examples(split: Split, predictions: Mapping[str, str], num_examples: int = 6) -> list[Example]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.model import forward, freeze_unused, span_loss
 from qa_ray.tracking import Progress, Record
 from qa_ray.training.optim import make_optimizer, make_schedule
-from qa_ray.training.state import TrainState
+from qa_ray.training.snapshot import Parts, Snapshot
+from qa_ray.training.state import TrainState, enter
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
 
 # A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
@@ -68,7 +70,6 @@ class TrainingLoop:
         self._flops_per_token = flops_per_token(model, float(self._lengths.mean()))
         self._meter = Meter(torch.zeros((), device=accelerator.device))
         self._unchecked: tuple[torch.Tensor, Longs] | None = None
-        self._skipped_in_a_row = 0
         self._shown_at = 0.0
         torch.manual_seed(config.train.seed + accelerator.process_index)
 
@@ -81,10 +82,34 @@ class TrainingLoop:
     @property
     def finished(self) -> bool:
         """Whether all steps are made."""
-        return self.state.step >= self.num_steps
+        # A run may be resumed after its last step, with its last epoch still open.
+        return self._all_steps_made and self.state.position == 0
 
-    def train_epoch(self) -> None:
+    def snapshot(self) -> Snapshot:
+        """Take all state but the weights; every rank calls it, and the main process holds a whole snapshot.
+
+        Raises:
+            TrainingError: the last step's gradient is not a finite number.
+        """
+        self._check_finite()
+        return self._parts().take(self.state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot, on any number of ranks; the model holds the weights of that moment already.
+
+        Raises:
+            DataError: the training windows have changed.
+        """
+        self.state = self._parts().put(snapshot)
+
+    def train_epoch(self, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train the rest of the epoch under way, and move on to the next.
+
+        Args:
+            pause: called after every step; True ends the epoch there, to be gone on with later.
+
+        Returns:
+            Whether the epoch was trained to its end.
 
         Raises:
             TrainingError: a loss or a gradient is not a finite number.
@@ -94,13 +119,31 @@ class TrainingLoop:
         self._model.train()
         self._meter.start_clock()
         for batch in plan.batches(self.state.position):
-            if self.finished:
+            if self._all_steps_made:
                 break
             self._train_step(batch)
+            if pause():
+                self._meter.stop_clock()
+                return False
         self._meter.stop_clock()
         self._check_finite()
         self.state.epoch += 1
         self.state.position = 0
+        return True
+
+    @property
+    def _all_steps_made(self) -> bool:
+        return self.state.step >= self.num_steps
+
+    def _parts(self) -> Parts:
+        return Parts(
+            self._accelerator,
+            self._optimizer,
+            self._schedule,
+            self._meter,
+            self._collate.windows,
+            self._config.train.seed,
+        )
 
     def _train_step(self, batch: Longs) -> None:
         self._forward_backward(batch)
@@ -110,13 +153,14 @@ class TrainingLoop:
         if self._accelerator.optimizer_step_was_skipped:
             self._count_skipped(batch)
         else:
-            self._skipped_in_a_row = 0
+            self.state.skipped_in_a_row = 0
             self._schedule.step()
         self._optimizer.zero_grad()
         self._unchecked = (grad_norm, batch)
         self.state.step += 1
         self.state.position += 1
         self.state.windows += len(batch)
+        self.state.ledger = enter(self.state.ledger, batch)
         self._log(grad_norm)
 
     def _forward_backward(self, batch: Longs) -> None:
@@ -157,9 +201,9 @@ class TrainingLoop:
 
     def _count_skipped(self, batch: Longs) -> None:
         self.state.skipped_steps += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            reason = f"fp16's gradient scaler skipped {self._skipped_in_a_row} steps in a row"
+        self.state.skipped_in_a_row += 1
+        if self.state.skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            reason = f"fp16's gradient scaler skipped {self.state.skipped_in_a_row} steps in a row"
             raise TrainingError(self._describe(batch, reason))
 
     def _describe(self, batch: Longs, reason: str) -> str:
@@ -173,7 +217,7 @@ class TrainingLoop:
         )
 
     def _log(self, grad_norm: torch.Tensor) -> None:
-        if self.state.step % self._config.train.log_every == 0 or self.finished:
+        if self.state.step % self._config.train.log_every == 0 or self._all_steps_made:
             metrics = self._read_meter() | {tracking.GRAD_NORM: grad_norm.item()}
         elif time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_PROGRESS:
             metrics = {}

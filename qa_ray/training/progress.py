@@ -8,54 +8,97 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
+from qa_ray.errors import StorageError
 from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS, Progress, Tracker
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_FETCHES = 0.3
 # A log file shows every state of a bar as a line of its own: there, few are enough.
 _SECONDS_BETWEEN_LOG_LINES = 15.0
+_SECONDS_BETWEEN_WRITES = 5.0
+_FIXED = ("time", "phase", "step")
 _LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
+Line = dict[str, Any]
+"""A line of metrics.jsonl: time, phase, step and metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A worker group begins: what was recorded until `step` counts, anything after it is done again."""
+
+    step: int
+    history: list[Line]
+
+
+Item = Progress | Restart | str
+
+
 class MetricStream:
-    """An actor that holds what rank 0 has recorded, and what it has to say, until the driver takes it."""
+    """An actor between rank 0 and the driver: takes records and messages one way, and the wish to stop the other."""
 
     def __init__(self) -> None:
-        self._waiting: list[Progress | str] = []
+        self._waiting: list[Item] = []
+        self._stop = False
 
-    def put(self, item: Progress | str) -> None:
+    def put(self, item: Item) -> None:
         """Add a record or a message."""
         self._waiting.append(item)
 
-    def take(self, limit: int | None = None) -> list[Progress | str]:
+    def take(self, limit: int | None = None) -> list[Item]:
         """Remove and return the oldest items, at most `limit`."""
         taken = self._waiting[:limit]
         del self._waiting[: len(taken)]
         return taken
 
+    def stop(self) -> None:
+        """Ask the workers to save and stop."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether the workers are asked to stop."""
+        return self._stop
+
 
 def start_stream() -> Any:
-    """Start a stream; it takes no CPU from the workers."""
-    return ray.remote(num_cpus=0)(MetricStream).remote()
+    """Start a stream on this node, which lives as long as the driver; it takes no CPU from the workers."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(MetricStream).remote()
 
 
 class Sender(logging.Handler):
-    """Rank 0's end of a stream: sends progress and log messages without waiting for their arrival."""
+    """Rank 0's end of a stream: sends progress and log messages without waiting for their arrival.
+
+    Attributes:
+        history: all metrics since the run began, which go into its checkpoints.
+    """
 
     def __init__(self, stream: Any) -> None:
         super().__init__(logging.INFO)
+        self.history: list[Line] = []
         self._stream = stream
 
+    def restart(self, step: int, history: list[Line]) -> None:
+        """Go on from what had been recorded at a step."""
+        self.history[:] = history
+        self._stream.put.remote(Restart(step, history))
+
     def __call__(self, progress: Progress) -> None:
-        """Send a record."""
+        """Send a record, and keep its metrics."""
         self._stream.put.remote(progress)
+        if progress.metrics:
+            self.history.append(_line(progress))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a log message."""
@@ -85,11 +128,14 @@ class Follower:
         evaluations: validation metrics by the step at which they were taken.
     """
 
-    def __init__(self, stream: Any, metrics_file: Path, tracker: Tracker) -> None:
+    def __init__(self, stream: Any, write: Callable[[bytes], None], tracker: Tracker) -> None:
+        """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self._stream = stream
-        self._file = metrics_file.open("a", encoding="utf-8")
+        self._write = write
         self._tracker = tracker
+        self._lines: list[Line] = []
+        self._written_at = time.monotonic()
         self._bars: dict[str, tqdm] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="qa_ray-follower", daemon=True)
@@ -103,39 +149,60 @@ class Follower:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        for bar in self._bars.values():
-            bar.close()
-        self._file.close()
+        self._close_bars()
+        self._write_lines()
 
     def _follow(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_FETCHES):
             self._fetch()
+            if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
+                self._write_lines()
         self._fetch()
 
     def _fetch(self) -> None:
         for item in ray.get(self._stream.take.remote()):
             if isinstance(item, str):
                 tqdm.write(item, file=sys.stderr)
-                continue
-            self._show(item)
-            if item.metrics:
-                self._keep(item)
+            elif isinstance(item, Restart):
+                self._restart(item)
+            else:
+                self._show(item)
+                if item.metrics:
+                    self._keep(_line(item))
 
-    def _keep(self, progress: Progress) -> None:
-        metrics = dict(progress.metrics)
-        line = {"time": round(time.time(), 3), "phase": progress.phase, "step": progress.step, **metrics}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        self._tracker.log_metrics(metrics, progress.step)
-        if progress.phase == "evaluate":
-            self.evaluations[progress.step] = metrics
-            tqdm.write(_evaluation_line(progress), file=sys.stderr)
+    def _restart(self, item: Restart) -> None:
+        self._close_bars()
+        self._lines.clear()
+        self.evaluations.clear()
+        for line in item.history:
+            self._keep(line)
+
+    def _keep(self, line: Line) -> None:
+        self._lines.append(line)
+        metrics = {name: value for name, value in line.items() if name not in _FIXED}
+        self._tracker.log_metrics(metrics, line["step"])
+        if line["phase"] == "evaluate":
+            self.evaluations[line["step"]] = metrics
+
+    def _write_lines(self) -> None:
+        self._written_at = time.monotonic()
+        try:
+            self._write("".join(json.dumps(line) + "\n" for line in self._lines).encode())
+        except StorageError as error:
+            # They are in the checkpoints too, and are written again before long.
+            logger.warning("metrics.jsonl is not written: %s", error)
+
+    def _close_bars(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
 
     def _show(self, progress: Progress) -> None:
         if progress.phase == "evaluate" and progress.metrics:
             bar = self._bars.pop("evaluate", None)
             if bar is not None:
                 bar.close()
+            tqdm.write(_evaluation_line(progress), file=sys.stderr)
             return
         bar = self._bars.get(progress.phase) or self._new_bar(progress)
         bar.update(progress.done - bar.n)
@@ -149,6 +216,7 @@ class Follower:
             file=sys.stderr if interactive else _Lines(),
             bar_format=None if interactive else _LINE,
             total=progress.total,
+            initial=progress.done,
             desc=progress.phase,
             unit=" steps" if progress.phase == "train" else " windows",
             mininterval=0.1 if interactive else _SECONDS_BETWEEN_LOG_LINES,
@@ -159,6 +227,11 @@ class Follower:
         )
         self._bars[progress.phase] = bar
         return bar
+
+
+def _line(progress: Progress) -> Line:
+    when = round(progress.time, 3)
+    return {"time": when, "phase": progress.phase, "step": progress.step, **progress.metrics}
 
 
 def _evaluation_line(progress: Progress) -> str:

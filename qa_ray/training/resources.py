@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 import ray
 
-from qa_ray.config import ClusterConfig
 from qa_ray.errors import ClusterError
+from qa_ray.operation import ClusterConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
     """The workers of a run."""
 
-    num_workers: int
+    min_workers: int
+    max_workers: int
+    """More than `min_workers` in an elastic run, which has as many as the cluster has room for."""
     cpus_per_worker: int
     use_gpu: bool
 
@@ -28,15 +30,15 @@ def plan_resources(config: ClusterConfig) -> Resources:
     chosen = choose(config, cpus, gpus)
     if config.autoscaling:
         return chosen
-    if chosen.use_gpu and chosen.num_workers > gpus:
+    if chosen.use_gpu and chosen.min_workers > gpus:
         raise ClusterError(
-            f"cluster.num_workers={chosen.num_workers} needs as many GPUs, but the cluster has {gpus}: "
+            f"cluster.num_workers={chosen.min_workers} needs as many GPUs, but the cluster has {gpus}: "
             f"{_remedy(gpus)}, or set --cluster.use-gpu False"
         )
     room = sum(_cpus_of(node) // chosen.cpus_per_worker for node in ray.nodes() if node["Alive"])
-    if chosen.num_workers > room:
+    if chosen.min_workers > room:
         raise ClusterError(
-            f"cluster.num_workers={chosen.num_workers} with cluster.cpus_per_worker={chosen.cpus_per_worker} does not "
+            f"cluster.num_workers={chosen.min_workers} with cluster.cpus_per_worker={chosen.cpus_per_worker} does not "
             f"fit: the cluster has {cpus} CPUs, room for {room} such workers: {_remedy(room)}"
         )
     return chosen
@@ -46,9 +48,10 @@ def choose(config: ClusterConfig, cpus: int, gpus: int) -> Resources:
     """Fill in what `config` leaves open for a cluster with so many CPUs and GPUs."""
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     # Two CPU workers rather than one: dropout and the optimizer compute with one thread per process.
-    num_workers = config.num_workers or (max(gpus, 1) if use_gpu else min(2, max(cpus, 1)))
-    threads = config.cpus_per_worker or (1 if use_gpu else max(cpus // num_workers, 1))
-    return Resources(num_workers, threads, use_gpu)
+    number = max(gpus, 1) if use_gpu else min(2, max(cpus, 1))
+    fewest, most = config.worker_range or (number, number)
+    threads = config.cpus_per_worker or (1 if use_gpu else max(cpus // most, 1))
+    return Resources(fewest, most, threads, use_gpu)
 
 
 def _cpus_of(node: dict[str, dict[str, float]]) -> int:

@@ -72,6 +72,12 @@ class Meter:
         counts = torch.tensor([self.windows, self.tokens, self.padded_tokens], dtype=torch.float64)
         return torch.cat([self.loss.double().reshape(1), counts.to(self.loss.device)])
 
+    def restore(self, totals: torch.Tensor) -> None:
+        """Go on counting from what `totals` returned."""
+        loss, *counts = totals.tolist()
+        self.loss = torch.full_like(self.loss, loss)
+        self.windows, self.tokens, self.padded_tokens = (round(count) for count in counts)
+
     def start_clock(self) -> None:
         """Go on counting time."""
         self.since = time.perf_counter()

@@ -1,103 +1,40 @@
 """The whole training job on a local cluster of two workers, with a tiny model: what it leaves, and what it refuses."""
 
-import dataclasses
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from trips import metrics_of, prepare, trip_config
 
-from qa_ray.config import (
-    BatchConfig,
-    ClusterConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    TrackingConfig,
-    TrainConfig,
-    WindowConfig,
-)
+from qa_ray.config import Config
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError, TrainingError, UserError
 from qa_ray.policies import BadRows, Precision
 from qa_ray.report import summary
 from qa_ray.training.driver import TrainResult, train
 
-NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
-TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
-
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-
-def questions(names: list[str]) -> list[dict[str, object]]:
-    rows = []
-    for number, name in enumerate(names):
-        town = TOWNS[number % len(TOWNS)]
-        context = f"Once upon a time {name} went to {town} by train, and came home late at night."
-        for question, text in ((f"Where did {name} go?", town), (f"Who went to {town}?", name)):
-            rows.append({"context": context, "question": question, "text": text})
-        rows.append({"context": context, "question": f"What did {name} eat?", "text": None})
-    return rows
-
-
-def write_squad(path: Path, names: list[str]) -> Path:
-    paragraphs = []
-    for number, row in enumerate(questions(names)):
-        answers = []
-        if row["text"]:
-            answers = [{"text": row["text"], "answer_start": str(row["context"]).index(str(row["text"]))}]
-        qa = {"id": f"{path.stem}-{number}", "question": row["question"], "answers": answers}
-        paragraphs.append({"context": row["context"], "qas": [qa | {"is_impossible": not answers}]})
-    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "trips", "paragraphs": paragraphs}]}))
-    return path
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("train")
-    FAMILIES["bert"].save(place / "tiny")
-    write_squad(place / "train.json", NAMES[:7])
-    write_squad(place / "validation.json", NAMES[7:])
-    return place
+    return prepare(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture(scope="module")
 def make_config(place: Path) -> Callable[..., Config]:
-    def make(name: str, **sections: dict[str, object]) -> Config:
-        config = Config(
-            model=ModelConfig(name=str(place / "tiny")),
-            data=DataConfig(train=str(place / "train.json"), validation=str(place / "validation.json")),
-            window=WindowConfig(max_length=128, stride=8),
-            # 21 windows in batches of 4: the last batch holds one window, fewer than there are workers.
-            batch=BatchConfig(size=4),
-            optim=OptimConfig(learning_rate=1e-3),
-            train=TrainConfig(epochs=2, log_every=1, precision=Precision.FP32),
-            evaluate=EvalConfig(before_training=True),
-            cluster=ClusterConfig(num_workers=2, cpus_per_worker=1),
-            run=RunConfig(name=name, storage_path=str(place / "runs")),
-            tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"),
-        )
-        changes = {key: dataclasses.replace(getattr(config, key), **value) for key, value in sections.items()}
-        return dataclasses.replace(config, **changes)
-
-    return make
+    return partial(trip_config, place)
 
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: None, make_config: Callable[..., Config]) -> TrainResult:
     return train(make_config("first"))
-
-
-def metrics_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_run_leaves_model_predictions_metrics_and_configuration(trained: TrainResult, place: Path) -> None:
@@ -198,7 +135,7 @@ def test_bad_rows_are_left_out_and_written_down_if_asked(
         ({"cluster": {"num_workers": 3}}, ClusterError, "cluster.num_workers=3 .* room for 2 such workers"),
         ({"cluster": {"cpus_per_worker": 2}}, ClusterError, "room for 1 such workers"),
         ({"cluster": {"use_gpu": True}}, ClusterError, "needs as many GPUs, but the cluster has 0"),
-        ({"run": {"name": "taken"}}, StorageError, "run.name=taken: a run of this name exists"),
+        ({"run": {"name": "taken"}}, StorageError, "run.name=taken: .* is no run of qa_ray"),
         ({"data": {"train": "nowhere.json"}}, DataError, "nowhere.json"),
         ({"model": {"name": "/no/such/model"}}, ModelError, "/no/such/model"),
         ({"window": {"max_length": 4096}}, ConfigError, "window.max_length=4096 is beyond the 512 tokens"),

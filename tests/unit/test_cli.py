@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from qa_ray.cli import main, parse, start_ray
-from qa_ray.config import ClusterConfig, Config
+from qa_ray.config import Config
 from qa_ray.errors import ClusterError, ConfigError, DataError
+from qa_ray.operation import ClusterConfig
 from qa_ray.policies import Schedule
 from qa_ray.recipes import RECIPES
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qa_ray import config
+from qa_ray import config, operation
 from qa_ray.config import Config, flatten
 from qa_ray.errors import ConfigError
 
@@ -17,8 +17,8 @@ SECTIONS = {
     "optim": config.OptimConfig,
     "train": config.TrainConfig,
     "evaluate": config.EvalConfig,
-    "cluster": config.ClusterConfig,
-    "run": config.RunConfig,
+    "cluster": operation.ClusterConfig,
+    "run": operation.RunConfig,
 }
 
 

@@ -7,8 +7,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from qa_ray.config import Config, TrackingConfig, flatten
+from qa_ray.config import Config, flatten
 from qa_ray.errors import StorageError
+from qa_ray.operation import TrackingConfig
 from qa_ray.tracking import MlflowTracker, NullTracker, start_tracker
 
 

@@ -2,21 +2,21 @@
 
 import pytest
 
-from qa_ray.config import ClusterConfig
+from qa_ray.operation import ClusterConfig
 from qa_ray.training.resources import Resources, choose
 
 
 @pytest.mark.parametrize(
     ("config", "cpus", "gpus", "expected"),
     [
-        (ClusterConfig(), 1, 0, Resources(1, 1, False)),
-        (ClusterConfig(), 2, 0, Resources(2, 1, False)),
-        (ClusterConfig(), 7, 0, Resources(2, 3, False)),
-        (ClusterConfig(), 16, 4, Resources(4, 1, True)),
-        (ClusterConfig(use_gpu=False), 16, 4, Resources(2, 8, False)),
-        (ClusterConfig(num_workers=8), 4, 0, Resources(8, 1, False)),
-        (ClusterConfig(num_workers=1), 4, 0, Resources(1, 4, False)),
-        (ClusterConfig(cpus_per_worker=3), 16, 4, Resources(4, 3, True)),
+        (ClusterConfig(), 1, 0, Resources(1, 1, 1, False)),
+        (ClusterConfig(), 2, 0, Resources(2, 2, 1, False)),
+        (ClusterConfig(), 7, 0, Resources(2, 2, 3, False)),
+        (ClusterConfig(), 16, 4, Resources(4, 4, 1, True)),
+        (ClusterConfig(use_gpu=False), 16, 4, Resources(2, 2, 8, False)),
+        (ClusterConfig(num_workers=8), 4, 0, Resources(8, 8, 1, False)),
+        (ClusterConfig(num_workers=1), 4, 0, Resources(1, 1, 4, False)),
+        (ClusterConfig(cpus_per_worker=3), 16, 4, Resources(4, 4, 3, True)),
     ],
     ids=[
         "one core",

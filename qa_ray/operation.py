@@ -1,0 +1,104 @@
+"""How a run is operated: its cluster, its folder, its checkpoints and its record.
+
+None of it changes what is computed: all of it may change when a run goes on.
+"""
+
+from dataclasses import dataclass
+
+from qa_ray.errors import require
+from qa_ray.locations import SECRET_RULE, holds_secret
+from qa_ray.policies import Resume
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig:
+    """The Ray cluster and the run's share of it."""
+
+    address: str | None = None
+    """Ray cluster to join; without one, the cluster this job was submitted to, or a new local one."""
+    local_cpus: int | None = None
+    """CPU cores of a new local cluster; without a number, all that this process may use."""
+    num_workers: int | tuple[int, int] | None = None
+    """Training workers, or the fewest and the most of an elastic run; without a number, one per GPU of the cluster or,
+    without GPUs, up to two CPU workers."""
+    cpus_per_worker: int | None = None
+    """CPU cores reserved for each worker, and threads that it computes with; without a number, one beside a GPU, or
+    an equal share of all."""
+    use_gpu: bool | None = None
+    """Gives each worker a GPU; without a word, if the cluster has any."""
+    autoscaling: bool = False
+    """The cluster adds nodes on demand: waits for workers that do not fit yet instead of refusing them."""
+    elastic_interval_s: float = 60.0
+    """Seconds between two looks whether an elastic run can have more workers."""
+    max_failures: int = 5
+    """Lost workers after which a run ends instead of going on from its last checkpoint; -1 never ends it. Nodes that
+    are taken away with a warning do not count."""
+
+    def __post_init__(self) -> None:
+        for name in ("local_cpus", "cpus_per_worker"):
+            number = getattr(self, name)
+            require(number is None or number >= 1, f"cluster.{name}={number} must be at least 1")
+        fewest, most = self.worker_range or (1, 1)
+        require(1 <= fewest <= most, f"cluster.num_workers={self.num_workers} must be at least 1, the fewest first")
+        require(self.elastic_interval_s > 0, f"cluster.elastic_interval_s={self.elastic_interval_s} must be above 0")
+        require(self.max_failures >= -1, f"cluster.max_failures={self.max_failures} must be -1 or more")
+
+    @property
+    def worker_range(self) -> tuple[int, int] | None:
+        """The fewest and the most workers; None where the cluster decides."""
+        number = self.num_workers
+        return (number, number) if isinstance(number, int) else number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """The run's name and place."""
+
+    name: str | None = None
+    """Name of the run and of its folder; without one, the recipe's name and the time."""
+    storage_path: str = "runs"
+    """Folder or URI (s3://, gs://) under which runs are stored; seen by every node of a cluster."""
+    resume: Resume = Resume.IF_AVAILABLE
+    """What happens where a run of this name exists: it goes on, must go on, or is left alone."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.storage_path), "run.storage_path is empty: name a folder or a URI")
+        require(not holds_secret(self.storage_path), f"run.storage_path {SECRET_RULE}")
+        name = self.name
+        require(
+            name is None or (name not in ("", ".", "..") and not set(name) & set("/\\:?#")),
+            f"run.name={name!r} must be a plain folder name, without / \\ : ? #",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When a run is saved, and how many checkpoints are kept. One is always made at an epoch's end."""
+
+    every_steps: int | None = None
+    """Optimizer steps between two checkpoints."""
+    every_minutes: float | None = 10.0
+    """Minutes between two checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept, besides the best one."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "every_minutes"):
+            number = getattr(self, name)
+            require(number is None or number > 0, f"checkpoint.{name}={number} must be above 0")
+        require(self.keep >= 1, f"checkpoint.keep={self.keep} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackingConfig:
+    """The MLflow record of the run."""
+
+    enabled: bool = True
+    """Records the run in MLflow."""
+    uri: str | None = None
+    """MLflow tracking server; without one, MLFLOW_TRACKING_URI or else the local file mlflow.db."""
+    experiment: str = "qa_ray"
+    """MLflow experiment that the run belongs to."""
+
+    def __post_init__(self) -> None:
+        require(self.uri is None or not holds_secret(self.uri), f"tracking.uri {SECRET_RULE}")

@@ -1,0 +1,164 @@
+"""All that a training loop needs to go on exactly where it stood: taken from one, written, read, and put back.
+
+Numbers travel as safetensors and JSON, which hold data and nothing that could be executed when it is read. Weights
+are not here: they are saved as a model folder (`checkpoint`), from which the resumed loop's model is loaded.
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from qa_ray.data.windows import Windows
+from qa_ray.errors import DataError
+from qa_ray.training.state import TrainState
+from qa_ray.training.throughput import Meter
+
+Tensors = dict[str, torch.Tensor]
+
+_OPTIMIZER, _RANKS, _STATE = "optimizer.safetensors", "ranks.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A training loop's state between two steps."""
+
+    facts: dict[str, Any]
+    """What JSON holds: counters, schedule, gradient scaler, the optimizer's settings, the windows' digest."""
+    optimizer: Tensors
+    """The optimizer's running means, by parameter number and name."""
+    ranks: list[Tensors]
+    """Each rank's random states, and what it has counted since the last record."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made when it was taken."""
+        step: int = self.facts["state"]["step"]
+        return step
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`."""
+        save_file(self.optimizer, folder / _OPTIMIZER)
+        named = {f"{rank}.{name}": tensor for rank, own in enumerate(self.ranks) for name, tensor in own.items()}
+        save_file(named, folder / _RANKS)
+        (folder / _STATE).write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Snapshot":
+        """Read what `write` wrote."""
+        facts = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        ranks: list[Tensors] = [{} for _ in range(facts["world_size"])]
+        for name, tensor in load_file(folder / _RANKS).items():
+            rank, _, own = name.partition(".")
+            ranks[int(rank)][own] = tensor
+        return cls(facts, load_file(folder / _OPTIMIZER), ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a training loop that hold state, besides its model."""
+
+    accelerator: Accelerator
+    optimizer: Optimizer
+    schedule: LRScheduler
+    meter: Meter
+    windows: Windows
+    seed: int
+
+    def take(self, state: TrainState) -> Snapshot:
+        """Take a snapshot; every rank calls it, and the main process holds a whole one."""
+        ranks: list[Tensors] = gather_object([{**_random_states(), "meter": self.meter.totals().cpu()}])
+        whole = self.optimizer.state_dict()
+        facts = {
+            "state": asdict(state),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            "param_groups": whole["param_groups"],
+            "world_size": self.accelerator.num_processes,
+            "windows": digest(self.windows),
+        }
+        return Snapshot(facts, _flat(whole["state"]), ranks)
+
+    def put(self, snapshot: Snapshot) -> TrainState:
+        """Put a snapshot back, on any number of ranks; with as many as before the run goes on bit for bit.
+
+        Raises:
+            DataError: the windows are not those that the snapshot was taken of.
+        """
+        facts = snapshot.facts
+        if facts["windows"] != digest(self.windows):
+            raise DataError(
+                "data.train gives other windows than when the run was saved: its files or the tokenizer have changed. "
+                "Bring them back, or start a new run with another run.name"
+            )
+        self.optimizer.load_state_dict({"state": _nested(snapshot.optimizer), "param_groups": facts["param_groups"]})
+        self.schedule.load_state_dict(facts["schedule"])
+        if facts["scaler"] and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        state = TrainState(**facts["state"])
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        if len(snapshot.ranks) == world_size:
+            _set_random_states(snapshot.ranks[rank])
+            self.meter.restore(snapshot.ranks[rank]["meter"])
+        else:
+            # As many new streams as there are ranks now: neither those of the run's start nor any rank's twice.
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, state.step, rank)).generate_state(1)[0]))
+            counted = torch.stack([own["meter"] for own in snapshot.ranks]).sum(0)
+            self.meter.restore(counted if rank == 0 else torch.zeros_like(counted))
+        return state
+
+
+def digest(windows: Windows) -> str:
+    """Digest of all windows and their labels."""
+    whole = hashlib.sha256()
+    for name in Windows.__slots__:
+        whole.update(np.ascontiguousarray(getattr(windows, name), np.int64).tobytes())
+    return whole.hexdigest()
+
+
+def _flat(state: dict[int, Tensors]) -> Tensors:
+    return {f"{number}.{name}": tensor for number, own in state.items() for name, tensor in own.items()}
+
+
+def _nested(flat: Tensors) -> dict[int, Tensors]:
+    nested: dict[int, Tensors] = {}
+    for key, tensor in flat.items():
+        number, _, name = key.partition(".")
+        nested.setdefault(int(number), {})[name] = tensor
+    return nested
+
+
+def _random_states() -> Tensors:
+    """Where every generator that a model may draw from stands."""
+    _, numbers, gauss = random.getstate()
+    drawn = np.random.get_state(legacy=False)
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(numbers, dtype=torch.int64),
+        "python_gauss": torch.tensor(float("nan") if gauss is None else gauss, dtype=torch.float64),
+        "numpy": torch.tensor([*drawn["state"]["key"].tolist(), drawn["state"]["pos"], drawn["has_gauss"]]),
+        "numpy_gauss": torch.tensor(drawn["gauss"], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: Tensors) -> None:
+    torch.set_rng_state(states["torch"])
+    gauss = states["python_gauss"].item()
+    random.setstate((3, tuple(states["python"].tolist()), None if gauss != gauss else gauss))
+    *keys, position, has_gauss = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, states["numpy_gauss"].item()))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
