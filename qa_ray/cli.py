@@ -18,6 +18,16 @@ from qa_ray.errors import ClusterError, StoppedError, UserError
 from qa_ray.operation import ClusterConfig
 from qa_ray.recipes import RECIPES
 
+# Ray's own processes run on the cores that train. On one machine without a dashboard nobody reads Ray's metrics, no
+# worker's log is forwarded (so none need be looked for), and no cloud takes the node away.
+_LOCAL_ENVIRONMENT = {
+    "RAY_enable_metrics_collection": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # from so many files on, new ones are sought at the next interval
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
 
 def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int:
     """Run `job` with the configuration that the command line describes, print what it returns; see `exit_code`."""
@@ -28,8 +38,10 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
             print(json.dumps(dataclasses.asdict(config), indent=1))
             return
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("ray.data", "httpx", "alembic"):
+        for noisy in ("httpx", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        # It warns of a cluster without free CPUs while a new one has not yet counted them.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         # MLflow sets up its logger when it is imported, from this.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         start_ray(config.cluster)
@@ -91,6 +103,8 @@ def start_ray(config: ClusterConfig) -> None:
     """
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address is None:
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         # Without an address ray.init would join a cluster that happens to run on this machine. The workers'
         # own messages come through the metric stream, beside the progress bar.
         cores = config.local_cpus or len(os.sched_getaffinity(0))  # Ray counts those of other containers too

@@ -179,9 +179,12 @@ class MlflowTracker:
 
         try:
             run = self._client.get_run(run_id)
+            known = run.info.lifecycle_stage == "active"
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+            known = False
+        if not known:
             logger.warning("MLflow does not know the run %s any more: a new one is started", run_id)
             return False
         self._client.update_run(run_id, status="RUNNING")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,35 @@ def outcome_of(run: Path) -> dict[str, Any]:
         "predictions": (run / "evaluation" / "predictions.json").read_text(),
         "ledger": json.loads((run / "result.json").read_text())["ledger"],
     }
+
+
+def command(place: Path, name: str) -> list[str]:
+    """The command line of the same run for three epochs, with a checkpoint after every step."""
+    options = {
+        "model.name": place / "tiny",
+        "model.attention": None,
+        "model.dropout": None,
+        "data.hub": None,
+        "data.train": place / "train.json",
+        "data.validation": place / "validation.json",
+        "window.max-length": 128,
+        "window.stride": 8,
+        "batch.size": 4,
+        "batch.max-tokens-per-device": None,
+        "optim.learning-rate": 1e-3,
+        "optim.weight-decay": 0.01,
+        "optim.warmup-ratio": 0.1,
+        "train.epochs": 3,
+        "train.log-every": 1,
+        "train.precision": "fp32",
+        "evaluate.max-tokens-per-device": 16_384,
+        "checkpoint.every-steps": 1,
+        "cluster.local-cpus": 2,
+        "cluster.num-workers": 2,
+        "cluster.cpus-per-worker": 1,
+        "run.name": name,
+        "run.storage-path": place / "runs",
+    }
+    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    script = Path(__file__).parents[1] / "jobs" / "train.py"
+    return [sys.executable, str(script), "minilm", *flags, "--evaluate.before-training", "--tracking.no-enabled"]

@@ -22,7 +22,7 @@ from qa_ray.training.preparation import Prepared, prepare
 from qa_ray.training.progress import Follower
 from qa_ray.training.resources import Resources, plan_resources
 from qa_ray.training.resume import CONFIG, Example, Found, TrainResult, find_run
-from qa_ray.training.saver import name_of
+from qa_ray.training.saver import OWNER, name_of
 from qa_ray.training.signals import Interruptible
 from qa_ray.training.store import CHECKPOINTS
 from qa_ray.training.worker import Job, Outcome, train_worker
@@ -30,6 +30,8 @@ from qa_ray.training.worker import Job, Outcome, train_worker
 logger = logging.getLogger(__name__)
 
 _TRACKING = "tracking.json"
+_PATIENCE_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_PATIENCE_S, _ELASTIC_PATIENCE_S = 600, 10
 
 
 def train(config: Config) -> TrainResult:
@@ -46,9 +48,7 @@ def train(config: Config) -> TrainResult:
     if found.finished:
         return found.finished
     prepared, tracker = _begin(config, found, resources)
-    # Importing torch and transformers on a busy machine takes longer than the minute that Ray allows.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    with _recorded(tracker, prepared):
+    with _recorded(tracker, prepared), _patience(resources):
         outcome, follower = _fit(prepared, tracker)
         return _conclude(prepared, outcome, follower, tracker)
 
@@ -61,6 +61,7 @@ def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared
         known = json.loads(folder.read(_TRACKING) or "{}")
         tracker = start_tracker(config.tracking, folder.name, known.get("run_id"))
         folder.write(_TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+        folder.write(OWNER, prepared.job.owner.encode())
     except BaseException:
         if not found.resumed:
             # Nothing has been trained: the same command must work once the mistake is mended.
@@ -79,6 +80,21 @@ def _recorded(tracker: Tracker, prepared: Prepared) -> Iterator[None]:
         tracker.finish(succeeded=False)
         raise
     tracker.finish(succeeded=True)
+
+
+@contextlib.contextmanager
+def _patience(resources: Resources) -> Iterator[None]:
+    """How long Ray waits for the resources of a group of workers before it looks again how many there are."""
+    # An elastic run starts with fewer workers instead: Ray learns only after a while that a node is gone, and would
+    # wait for it. Others wait for a node to come back, or to be started.
+    seconds = _ELASTIC_PATIENCE_S if resources.elastic else _PATIENCE_S
+    before = os.environ.get(_PATIENCE_VARIABLE)
+    os.environ.setdefault(_PATIENCE_VARIABLE, str(seconds))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PATIENCE_VARIABLE]
 
 
 def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
@@ -114,12 +130,11 @@ def _ask_to_stop(stream: object) -> None:
 
 def _make_trainer(prepared: Prepared) -> TorchTrainer:
     resources, cluster = prepared.resources, prepared.config.cluster
-    elastic = resources.max_workers > resources.min_workers
     return TorchTrainer(
         _train_worker,
         train_loop_config={"job": prepared.job},
         scaling_config=ScalingConfig(
-            num_workers=(resources.min_workers, resources.max_workers) if elastic else resources.max_workers,
+            num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
             use_gpu=resources.use_gpu,
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
             elastic_resize_monitor_interval_s=cluster.elastic_interval_s,

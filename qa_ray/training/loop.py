@@ -24,7 +24,7 @@ from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
 
 # A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
 _MAX_SKIPPED_IN_A_ROW = 40
-_SECONDS_BETWEEN_PROGRESS = 0.5
+_SECONDS_BETWEEN_PROGRESS = 1.0
 
 
 class TrainingLoop:

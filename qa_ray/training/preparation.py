@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def prepare(config: Config, folder: RunFolder, resources: Resources) -> Prepared
     job = Job(
         config=config,
         folder=folder,
+        owner=uuid.uuid4().hex,
         train=splits["train"],
         validation=splits["validation"],
         template=template,

@@ -22,7 +22,7 @@ from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS, Progress, Tracker
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_FETCHES = 0.3
+_SECONDS_BETWEEN_FETCHES = 1.0
 # A log file shows every state of a bar as a line of its own: there, few are enough.
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 _SECONDS_BETWEEN_WRITES = 5.0

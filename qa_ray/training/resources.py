@@ -18,6 +18,11 @@ class Resources:
     cpus_per_worker: int
     use_gpu: bool
 
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return self.max_workers > self.min_workers
+
 
 def plan_resources(config: ClusterConfig) -> Resources:
     """Choose the workers that `config` leaves open, and check that the cluster can hold them.

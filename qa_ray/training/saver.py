@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Line = dict[str, Any]
 
+OWNER = "owner"
+"""File of a run's folder that names the job which may write into it."""
 _FACTS, _HISTORY = "saved.json", "metrics.jsonl"
 
 
@@ -92,16 +94,37 @@ class Saver:
     """Saves one run; every rank holds one and calls it together with the others, and the main process writes."""
 
     def __init__(
-        self, config: Config, folder: RunFolder, accelerator: Accelerator, history: list[Line], saved: Saved | None
+        self,
+        config: Config,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        history: list[Line],
+        *,
+        saved: Saved | None = None,
+        owner: str | None = None,
     ) -> None:
-        """Save into `folder`, together with what `history` holds at that time; `saved` is what the run went on from."""
+        """Prepare to save.
+
+        Args:
+            config: the run's configuration.
+            folder: the run's folder.
+            accelerator: joins the ranks.
+            history: what was recorded; a checkpoint takes what it holds at that time.
+            saved: the checkpoint that the run goes on from.
+            owner: the job that may write, by its name in the folder's file `OWNER`; None lets anyone write.
+        """
         self.best = saved.best if saved else None
         self._config = config
         self._accelerator = accelerator
         self._history = history
         self._tokenizer = load_tokenizer(config.model)
         if accelerator.is_main_process:
-            self._uploader = Uploader(CheckpointStore(folder), config.checkpoint.keep)
+            # Workers of a job that was killed live on for a while, and must not write into a run that goes on.
+            self._uploader = Uploader(
+                CheckpointStore(folder),
+                config.checkpoint.keep,
+                lambda: owner is None or folder.read(OWNER) == owner.encode(),
+            )
             self._staging = _staging_place(folder)
             # A process that was killed may have left its files.
             shutil.rmtree(self._staging, ignore_errors=True)
@@ -151,12 +174,15 @@ class Saver:
 
     def _stage_and_submit(self, snapshot: Snapshot, model: PreTrainedModel, evaluation: Evaluation | None) -> None:
         name = name_of(snapshot.step)
-        staged = self._staging / name
+        # An epoch's last step may be on its way already, as it was before the evaluation.
+        staged = self._staging / (f"{name}-evaluated" if evaluation else name)
         try:
             shutil.rmtree(staged, ignore_errors=True)
             self._stage(staged, snapshot, model, evaluation)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, StorageError) as error:
             shutil.rmtree(staged, ignore_errors=True)
+            if isinstance(error, StorageError):
+                raise
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
                 f"the checkpoint cannot be written to {self._staging}: {reason} (make room there, or set TMPDIR to a "

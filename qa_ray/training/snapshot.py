@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from qa_ray.data.windows import Windows
 from qa_ray.errors import DataError
@@ -101,8 +101,14 @@ class Parts:
                 "data.train gives other windows than when the run was saved: its files or the tokenizer have changed. "
                 "Bring them back, or start a new run with another run.name"
             )
-        self.optimizer.load_state_dict({"state": _nested(snapshot.optimizer), "param_groups": facts["param_groups"]})
+        # Whether it is fused follows from this machine's precision, not from that of the run before.
+        groups = [
+            saved | {"fused": own["fused"]}
+            for saved, own in zip(facts["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": _nested(snapshot.optimizer), "param_groups": groups})
         self.schedule.load_state_dict(facts["schedule"])
+        self._set_rates()
         if facts["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         state = TrainState(**facts["state"])
@@ -116,6 +122,17 @@ class Parts:
             counted = torch.stack([own["meter"] for own in snapshot.ranks]).sum(0)
             self.meter.restore(counted if rank == 0 else torch.zeros_like(counted))
         return state
+
+    def _set_rates(self) -> None:
+        """Take the learning rates from the schedule as it is now: with more epochs than before they are others."""
+        assert isinstance(self.schedule, LambdaLR)  # a rate follows from the number of steps alone
+        rates = [
+            base * factor(self.schedule.last_epoch)
+            for base, factor in zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule._last_lr = rates
 
 
 def digest(windows: Windows) -> str:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ class _Upload:
 class Uploader:
     """Publishes staged checkpoints one after the other, and deletes old ones."""
 
-    def __init__(self, store: CheckpointStore, keep: int) -> None:
-        """Publish to `store`, which keeps the newest `keep` and the best."""
+    def __init__(self, store: CheckpointStore, keep: int, owned: Callable[[], bool]) -> None:
+        """Publish to `store`, which keeps the newest `keep` and the best, as long as the run is `owned`."""
         self._store = store
         self._keep = keep
+        self._owned = owned
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="qa_ray-upload")
         self._last: Future[None] | None = None
         self._owed: list[_Upload] = []
@@ -69,8 +71,10 @@ class Uploader:
     def _work(self, upload: _Upload, best: str | None) -> None:
         self._owed.append(upload)
         self._settle()
-        if not self._owed:
-            self._store.prune({*self._store.names()[-self._keep :], *([best] if best else [])})
+        if not self._owed and self._owned():
+            # Later ones than this were found damaged: the run went on from one before them.
+            newest = [name for name in self._store.names() if name <= upload.name][-self._keep :]
+            self._store.prune({*newest, *([best] if best else [])})
 
     def _settle(self) -> None:
         """Try to publish all that waits."""
@@ -87,6 +91,8 @@ class Uploader:
         for seconds in _PATIENCE:
             time.sleep(seconds)
             try:
+                if not self._owned():
+                    return StorageError("another job has gone on with this run, which is left to it")
                 self._store.publish(upload.name, upload.staged)
             except StorageError as error:
                 failure = error

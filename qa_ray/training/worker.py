@@ -43,6 +43,8 @@ class Job:
 
     config: Config
     folder: RunFolder
+    owner: str
+    """Names this job among all that ever worked on the run."""
     train: Split
     validation: Split
     template: Template
@@ -147,7 +149,7 @@ class _Run:
         evaluate = Evaluator(
             make_collator(config, job.validation.corpus(), job.template), config.evaluate, no_answer=job.no_answer
         )
-        saver = Saver(config, job.folder, accelerator, sender.history, saved)
+        saver = Saver(config, job.folder, accelerator, sender.history, saved=saved, owner=job.owner)
         control = Control(
             config.checkpoint,
             accelerator,

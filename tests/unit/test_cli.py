@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from qa_ray.cli import main, parse, start_ray
+from qa_ray.cli import exit_code, main, parse, start_ray
 from qa_ray.config import Config
-from qa_ray.errors import ClusterError, ConfigError, DataError
+from qa_ray.errors import ClusterError, ConfigError, DataError, StoppedError
 from qa_ray.operation import ClusterConfig
-from qa_ray.policies import Schedule
+from qa_ray.policies import Resume, Schedule
 from qa_ray.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,65 @@ def test_interrupt_is_code_130() -> None:
         raise KeyboardInterrupt
 
     assert main(interrupted, ["sample"]) == 130
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("code", [130, 143], ids=["Ctrl-C", "SIGTERM"])
+def test_run_that_was_stopped_says_how_to_go_on_and_ends_as_the_signal_would(
+    code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(config: Config) -> str:
+        raise StoppedError("stopped at step 3 of 9 after a checkpoint", code)
+
+    assert main(stopped, ["sample"]) == code
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped at step 3 of 9 after a checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (None, 0, ""),
+        (ConfigError("train.seed=-1 must not be negative"), 1, "error: train.seed=-1 must not be negative\n"),
+        (StoppedError("stopped", 143), 143, "stopped\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+    ids=["nothing", "user error", "stopped", "second Ctrl-C"],
+)
+def test_exit_code_tells_how_it_ended(
+    error: BaseException | None, code: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> None:
+        if error is not None:
+            raise error
+
+    assert exit_code(action) == code
+    assert capsys.readouterr().err == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "workers"),
+    [([], None), (["3"], 3), (["1", "4"], (1, 4))],
+    ids=["none", "a number", "a range"],
+)
+def test_number_of_workers_is_one_number_or_two(arguments: list[str], workers: int | tuple[int, int] | None) -> None:
+    config, _ = parse(["sample", *(["--cluster.num-workers", *arguments] if arguments else [])])
+    assert config.cluster.num_workers == workers
+
+
+def test_resuming_and_checkpoints_are_set_on_the_command_line() -> None:
+    config, _ = parse(["sample", "--run.resume", "required", "--checkpoint.every-minutes", "None"])
+    assert config.run.resume is Resume.REQUIRED
+    assert config.checkpoint.every_minutes is None
+
+
+def test_password_on_the_command_line_is_refused_and_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(never, ["sample", "--run.storage-path", "s3://me:open-sesame@bucket/runs"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    shown = re.sub(r"[│\s]+", " ", printed.err + printed.out)
+    assert "run.storage_path holds a password or a key" in shown
+    assert "open-sesame" not in shown
 
 
 @pytest.mark.usefixtures("no_ray")

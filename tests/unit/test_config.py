@@ -19,6 +19,8 @@ SECTIONS = {
     "evaluate": config.EvalConfig,
     "cluster": operation.ClusterConfig,
     "run": operation.RunConfig,
+    "checkpoint": operation.CheckpointConfig,
+    "tracking": operation.TrackingConfig,
 }
 
 
@@ -54,9 +56,18 @@ SECTIONS = {
         ("cluster.local_cpus", 0),
         ("cluster.num_workers", 0),
         ("cluster.cpus_per_worker", 0),
+        ("cluster.num_workers", (0, 2)),
+        ("cluster.num_workers", (3, 2)),
+        ("cluster.elastic_interval_s", 0.0),
+        ("cluster.max_failures", -2),
+        ("checkpoint.every_steps", 0),
+        ("checkpoint.every_minutes", 0.0),
+        ("checkpoint.keep", 0),
         ("run.storage_path", ""),
+        ("run.name", ""),
+        ("run.name", "."),
         ("run.name", ".."),
-        ("run.name", "a/b"),
+        *(("run.name", f"a{sign}b") for sign in "/\\:?#"),
     ],
 )
 def test_impossible_value_is_refused_by_name(field: str, value: object) -> None:
@@ -64,7 +75,30 @@ def test_impossible_value_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError) as error:
         SECTIONS[section](**{name: value})
     assert field in str(error.value)
-    assert str(value) in str(error.value)
+    assert (repr(value) if field == "run.name" else str(value)) in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["data.train", "data.validation", "run.storage_path", "tracking.uri"])
+@pytest.mark.parametrize("location", ["s3://me:open-sesame@bucket/x", "s3://bucket/x?secret_key=open-sesame"])
+def test_secret_in_a_location_is_refused_and_not_shown(field: str, location: str) -> None:
+    section, name = field.split(".")
+    with pytest.raises(ConfigError) as error:
+        SECTIONS[section](**{name: location})
+    assert str(error.value).startswith(f"{field} holds a password or a key")
+    assert "open-sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(None, None), (3, (3, 3)), ((1, 4), (1, 4))], ids=["none", "a number", "a range"]
+)
+def test_number_of_workers_is_a_range(number: int | tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
+    assert operation.ClusterConfig(num_workers=number).worker_range == expected
+
+
+def test_checkpoints_need_no_interval_and_failures_no_limit() -> None:
+    assert operation.CheckpointConfig(every_steps=None, every_minutes=None, keep=1).keep == 1
+    assert operation.ClusterConfig(max_failures=-1).max_failures == -1
+    assert operation.ClusterConfig(max_failures=0).max_failures == 0
 
 
 def test_not_a_number_is_refused() -> None:
@@ -90,8 +124,9 @@ def test_every_field_is_documented() -> None:
     import ast
     from pathlib import Path
 
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
-    for section in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Config"):
+    trees = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in (config, operation)]
+    nodes = [node for tree in trees for node in tree.body]
+    for section in (node for node in nodes if isinstance(node, ast.ClassDef) and node.name != "Config"):
         for place, node in enumerate(section.body):
             if isinstance(node, ast.AnnAssign):
                 after = section.body[place + 1]

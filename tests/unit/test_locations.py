@@ -1,4 +1,4 @@
-"""Locations inside installed packages."""
+"""Locations inside installed packages, and locations that hold secrets."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 import qa_ray
 from qa_ray.errors import ConfigError
-from qa_ray.locations import resolve
+from qa_ray.locations import holds_secret, is_local, resolve
 
 
 def test_package_location_is_the_installed_file() -> None:
@@ -23,3 +23,45 @@ def test_other_locations_stay_as_they_are(location: str) -> None:
 def test_package_that_is_not_installed_is_named(location: str) -> None:
     with pytest.raises(ConfigError, match="is not installed"):
         resolve(location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "s3://key:secret@bucket/runs",
+        "s3://key:@bucket/runs",
+        "http://me:open%20sesame@host:5000",
+        "postgresql+psycopg2://me:open-sesame@db/mlflow",
+        "s3://bucket/runs?access_key=a&secret_key=b",
+        "s3://bucket/runs?SECRET_KEY=b",
+        "s3://bucket/runs?session_token=c",
+        "https://host/train.json?password=d",
+    ],
+)
+def test_credentials_in_a_uri_are_found(location: str) -> None:
+    assert holds_secret(location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "runs",
+        "/abs/me:secret@folder?password=x",
+        "s3://bucket/runs",
+        "s3://bucket/token/secret.json",
+        "s3://bucket/runs?endpoint_override=http%3A%2F%2Flocalhost%3A9000&region=eu",
+        "http://me@host:5000",
+        "sqlite:////home/me/mlflow.db",
+        "package://qa_ray/data/sample/train.json",
+        "gs://bucket/a:b@c",
+    ],
+)
+def test_uri_without_credentials_is_fine(location: str) -> None:
+    assert not holds_secret(location)
+
+
+@pytest.mark.parametrize(
+    ("location", "local"), [("runs", True), ("/abs", True), ("s3://b", False), ("gs://b/x", False)]
+)
+def test_uri_is_not_local(location: str, local: bool) -> None:
+    assert is_local(location) is local

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,21 @@ from accelerate import Accelerator  # noqa: E402
 from accelerate.utils import InitProcessGroupKwargs  # noqa: E402
 from runs import made_passages, make_collator, make_run, tiny_config  # noqa: E402
 
+from qa_ray.config import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402
 from qa_ray.evaluation.evaluator import Evaluator  # noqa: E402
+from qa_ray.model import load_model, load_tokenizer  # noqa: E402
 from qa_ray.tracking import TRAIN_LOSS  # noqa: E402
+from qa_ray.training.checkpoint import save_model  # noqa: E402
+from qa_ray.training.snapshot import Snapshot  # noqa: E402
 
 NUM_WINDOWS = 9
+STOP = 2
+"""Steps after which two ranks are stopped: in the middle of the first epoch, and of the first record."""
 
 
 def main(bert: str, xlnet: str, out: str) -> None:
-    for size in (1, 2, 3):
+    for size in (2, 1, 3):  # two ranks write what the others go on with
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -69,6 +76,15 @@ def work(rank: int, size: int, port: int, bert: str, xlnet: str, out: str) -> No
         "xlnet": train(xlnet, accelerator, None),
         "evaluation": evaluate(bert, accelerator),
     }
+    for name, dropout in (("resumed", 0.0), ("resumed-dropout", 0.3)):
+        place = Path(out) / name
+        undisturbed = train_parts(bert, accelerator, dropout, place, stopped=False) if size == 2 else None
+        stopped = train_parts(bert, accelerator, dropout, place, stopped=True) if size == 2 else None
+        seen[name] = {
+            "undisturbed": undisturbed,
+            "stopped": stopped,
+            "resumed": resume(bert, accelerator, dropout, place),
+        }
     torch.save(seen, Path(out) / f"{size}-{rank}.pt")
     accelerator.end_training()
 
@@ -95,6 +111,61 @@ def train(folder: str, accelerator: Accelerator, max_tokens: int | None) -> dict
         "weights_before": before,
         "windows": windows,
     }
+
+
+def recorded_run(folder: str, accelerator: Accelerator, dropout: float, model: Any = None) -> tuple[Any, Config]:
+    """A run like that of `train`, in which one record covers all steps of an epoch."""
+    config = tiny_config(
+        Path(folder),
+        model={"dropout": dropout},
+        window={"max_length": 128},
+        optim={"eps": 1e-2, "learning_rate": 1e-2},
+        train={"log_every": 3},
+    )
+    collator = make_collator(config, made_passages(NUM_WINDOWS, num_words=(5, 12)))
+    return make_run(config, [], accelerator=accelerator, collator=collator, model=model), config
+
+
+def train_steps(run: Any, accelerator: Accelerator, stop: int | None) -> dict[str, Any]:
+    """Train until `stop` steps are made, or to the end, and keep what each step trained."""
+    windows, ends = record_windows(run.loop, accelerator), [0]
+
+    def pause() -> bool:
+        ends.append(len(windows))
+        return run.loop.state.step == stop
+
+    while not run.loop.finished and run.loop.train_epoch(pause):
+        pass
+    del accelerator.backward  # the recorder
+    return {
+        "losses": [record.metrics[TRAIN_LOSS] for record in run.records if record.metrics],
+        "weights": weights(run.model),
+        "steps": [windows[begin:end] for begin, end in pairwise(ends)],
+        "ledger": run.loop.state.ledger,
+        "lengths": run.loop._lengths,
+    }
+
+
+def train_parts(folder: str, accelerator: Accelerator, dropout: float, place: Path, *, stopped: bool) -> dict[str, Any]:
+    """Train to the end, or stop and save into `place`."""
+    run, config = recorded_run(folder, accelerator, dropout)
+    seen = train_steps(run, accelerator, STOP if stopped else None)
+    if stopped:
+        snapshot = run.loop.snapshot()
+        if accelerator.is_main_process:
+            save_model(place / "model", run.model, load_tokenizer(config.model), config, None)
+            snapshot.write(place)
+        accelerator.wait_for_everyone()
+    return seen
+
+
+def resume(folder: str, accelerator: Accelerator, dropout: float, place: Path) -> dict[str, Any]:
+    """Go on with what is saved in `place`."""
+    model = load_model(ModelConfig(name=str(place / "model"), dropout=dropout))
+    run, _ = recorded_run(folder, accelerator, dropout, model)
+    run.loop.restore(Snapshot.read(place))
+    random_state = torch.get_rng_state().numpy().tobytes()
+    return {"random_state": random_state, **train_steps(run, accelerator, None)}
 
 
 def record_windows(loop: Any, accelerator: Accelerator) -> list[int]:

@@ -1,10 +1,15 @@
 import math
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+
+from qa_ray.config import BatchConfig, TrainConfig
+from qa_ray.data.batching import plan_epoch
+from qa_ray.training.state import enter
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +66,75 @@ def test_ranks_evaluate_what_one_process_evaluates(ranks):
             assert [span.probability for span in together.n_best[key]] == pytest.approx(
                 [span.probability for span in candidates], rel=1e-4
             )
+
+
+RESUMED = ["resumed", "resumed-dropout"]
+STOP = 2
+
+
+def planned(lengths):
+    """The batches of two epochs, as the plan alone has them."""
+    plans = [plan_epoch(lengths, BatchConfig(size=4), seed=TrainConfig().seed, epoch=epoch) for epoch in (0, 1)]
+    return [batch for plan in plans for batch in plan.batches()]
+
+
+def steps_of(ranks, part):
+    """The windows of each step, over all ranks."""
+    return [sorted(chain(*shares)) for shares in zip(*(rank[part]["steps"] for rank in ranks), strict=True)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("scenario", RESUMED)
+def test_run_of_two_ranks_goes_on_with_the_rest_of_its_batches_on_any_number(ranks, scenario, size):
+    before, after = ([rank[scenario] for rank in ranks[number]] for number in (2, size))
+    plan = [sorted(batch.tolist()) for batch in planned(after[0]["resumed"]["lengths"])]
+    trained = steps_of(before, "stopped") + steps_of(after, "resumed")
+    assert len(before[0]["stopped"]["steps"]) == STOP
+    assert trained == plan
+    for epoch in (trained[:3], trained[3:]):
+        assert sorted(chain(*epoch)) == list(range(9))
+
+
+@pytest.mark.parametrize("scenario", RESUMED)
+def test_ledger_is_that_of_the_plan_on_any_number_of_ranks(ranks, scenario):
+    ledgers = {rank[scenario]["resumed"]["ledger"] for size in ranks for rank in ranks[size]}
+    ledgers |= {rank[scenario]["undisturbed"]["ledger"] for rank in ranks[2]}
+    expected = ""
+    for batch in planned(ranks[1][0][scenario]["resumed"]["lengths"]):
+        expected = enter(expected, batch)
+    assert ledgers == {expected}
+    assert ranks[2][0][scenario]["stopped"]["ledger"] not in ledgers
+
+
+def test_ledger_tells_batches_and_their_order_apart():
+    first, second = torch.arange(4).numpy(), torch.arange(4, 8).numpy()
+    ledgers = [enter(enter("", a), b) for a, b in ((first, second), (second, first), (first, first))]
+    ledgers += [enter("", first), enter("", first[::-1].copy())]
+    assert len(set(ledgers)) == len(ledgers)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_run_that_goes_on_with_other_ranks_ends_with_the_same_weights(ranks, size):
+    undisturbed = ranks[2][0]["resumed"]["undisturbed"]
+    for rank in ranks[size]:
+        resumed = rank["resumed"]["resumed"]
+        torch.testing.assert_close(resumed["weights"], undisturbed["weights"], rtol=0, atol=1e-5)
+    # The first record covers steps on both sides of the stop.
+    main = ranks[size][0]["resumed"]["resumed"]
+    assert main["losses"] == pytest.approx(undisturbed["losses"], rel=1e-5)
+    assert len(main["losses"]) == 2
+
+
+@pytest.mark.parametrize("scenario", RESUMED)
+def test_run_that_goes_on_with_as_many_ranks_is_the_same_bit_for_bit(ranks, scenario):
+    assert not torch.equal(*(ranks[2][0][name]["undisturbed"]["weights"] for name in RESUMED)), "nothing was dropped"
+    for rank in ranks[2]:
+        undisturbed, resumed = rank[scenario]["undisturbed"], rank[scenario]["resumed"]
+        assert torch.equal(resumed["weights"], undisturbed["weights"])
+        assert resumed["losses"] == undisturbed["losses"]
+        assert resumed["steps"] == undisturbed["steps"][STOP:]
+
+
+def test_ranks_that_go_on_draw_random_numbers_of_their_own(ranks):
+    states = [rank["resumed"]["resumed"]["random_state"] for size in (2, 3) for rank in ranks[size]]
+    assert len(set(states)) == 5

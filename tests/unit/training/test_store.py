@@ -27,6 +27,12 @@ def test_what_is_published_is_fetched(anywhere):
     assert files_of(CheckpointStore(anywhere).fetch("step-1")) == OLD
 
 
+def test_names_are_sorted_by_step(folder):
+    for step in (7, 3, 10, 1, 12, 5, 9, 2, 11, 4, 8, 6):
+        publish(folder, f"step-{step:08d}", OLD)
+    assert CheckpointStore(folder).names() == [f"step-{step:08d}" for step in range(1, 13)]
+
+
 def test_local_checkpoint_is_not_copied(folder):
     publish(folder, "step-1", OLD)
     for run in (folder, RunFolder(f"file://{folder.storage_path}", "run")):

@@ -37,8 +37,7 @@ class Faulty:
     def _do(self, name: str, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.left[0] -= 1
         if self.left[0] == 0 or (self.left[0] < 0 and not self.alone):
-            if name == "write":
-                operation(args[0][: len(args[0]) // 2])
+            self._half(name, operation, *args)
             raise OSError(errno.EIO, "Input/output error")
         result = operation(*args, **kwargs)
         if name == "open_output_stream":
@@ -46,6 +45,15 @@ class Faulty:
             stream.left = self.left
             return stream
         return result
+
+    def _half(self, name: str, operation: Callable[..., Any], *args: Any) -> None:
+        """What an operation has done before it is cut off; files may be deleted in any order."""
+        if name == "write":
+            operation(args[0][: len(args[0]) // 2])
+        if name == "delete_dir":
+            for path in Path(args[0]).rglob("*"):
+                if path.is_file() and path.name != MANIFEST:
+                    path.unlink()
 
     def __enter__(self) -> "Faulty":
         return self
