@@ -2,6 +2,9 @@
 
 python jobs/benchmark.py
 python jobs/benchmark.py --cases featurise decode --data train-v1.1.json
+python jobs/benchmark.py chaos --kills 100
+
+`chaos` measures recovery instead: it kills workers, jobs and nodes of training runs; see `chaos --help`.
 """
 
 import json
@@ -20,6 +23,7 @@ import pyarrow as pa
 import torch
 import transformers
 import tyro
+from benchmarking import chaos
 from benchmarking.comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
 from benchmarking.decoding import decode
 from benchmarking.driver import driver
@@ -74,6 +78,11 @@ class Options:
 
 def main() -> None:
     """Measure, print a table and write the results."""
+    if sys.argv[1:2] == ["chaos"]:
+        prog = f"{Path(sys.argv[0]).name} chaos"
+        enums = (tyro.conf.EnumChoicesFromValues,)
+        chaos.chaos(tyro.cli(chaos.Options, prog=prog, description=chaos.__doc__, args=sys.argv[2:], config=enums))
+        return
     options = tyro.cli(Options, description=__doc__, config=(tyro.conf.EnumChoicesFromValues,))
     _prepare(options)
     report, rows = measure(options)

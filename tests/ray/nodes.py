@@ -1,4 +1,4 @@
-"""A cluster of several Ray nodes on this machine, whose nodes come and go while a run trains: `nodes.py SCENARIO PLACE`.
+"""A cluster of several Ray nodes on this machine, whose nodes come and go while a run trains: nodes.py SCENARIO PLACE
 
 Each scenario trains twice, undisturbed and disturbed, in PLACE/runs; the test compares what they leave. It runs as a
 process of its own, since a process can be connected to one Ray cluster only.

@@ -14,11 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from pyarrow.fs import copy_files
 from trips import command, metrics_of, outcome_of, prepare, trip_config
 
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.policies import Resume
 from qa_ray.report import summary
+from qa_ray.storage import RunFolder
 from qa_ray.training.driver import train
 from qa_ray.training.store import MANIFEST
 
@@ -159,3 +161,42 @@ def test_finished_run_goes_on_for_more_epochs(ray_cluster: None, place: Path, ca
     steps = [line["step"] for line in metrics_of(place / "runs" / "longer") if line["phase"] == "train"]
     assert steps == list(range(1, 13))
     assert json.loads((place / "runs" / "longer" / "config.json").read_text())["train"]["epochs"] == 2
+
+
+def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_checkpoint(
+    undisturbed: dict[str, Any], place: Path
+) -> None:
+    run = place / "runs" / "unwritable"
+    checkpoints, aside = run / "checkpoints", run / "aside"
+
+    def fail() -> None:
+        wait_for_checkpoint(run, 2)
+        checkpoints.rename(aside)
+        checkpoints.touch()
+
+    failing = meanwhile(fail)
+    with pytest.raises(StorageError, match="cannot be stored: their files are in .*run the same command again"):
+        train(trip_config(place, "unwritable", **EVERY_STEP))
+    failing.join()
+    # Every step was trained all the same.
+    assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 19))
+    checkpoints.unlink()
+    aside.rename(checkpoints)
+    train(trip_config(place, "unwritable", **EVERY_STEP))
+    assert outcome_of(run) == undisturbed
+
+
+def test_run_on_s3_is_the_same_and_goes_on_there(
+    undisturbed: dict[str, Any], place: Path, s3_folder: str, tmp_path: Path
+) -> None:
+    place_on_s3 = {"run": {"storage_path": s3_folder}}
+    settings = {**EVERY_STEP, **place_on_s3}
+    train(trip_config(place, "far", **settings | {"train": {"epochs": 1}}))
+    result = train(trip_config(place, "far", **settings))
+    assert result.trained_now
+    filesystem, path = RunFolder(s3_folder, "far").filesystem()
+    copy_files(path, str(tmp_path), source_filesystem=filesystem)
+    steps = [line["step"] for line in metrics_of(tmp_path) if line["phase"] == "train"]
+    assert steps == list(range(1, 19))
+    assert outcome_of(tmp_path)["ledger"] == undisturbed["ledger"]
+    assert not train(trip_config(place, "far", **settings)).trained_now
