@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from qa_ray.errors import ConfigError
 
+_SECRET_WORDS = ("secret", "password", "token", "key", "sig", "sas")
 PACKAGE_SCHEME = "package://"
 SECRET_RULE = (
     "holds a password or a key, which would end up in logs and records: leave it out, and give it in the environment "
@@ -44,6 +45,9 @@ def holds_secret(location: str) -> bool:
     """Whether a URI carries credentials: USER:PASSWORD@ before its host, or a key among its parameters."""
     if is_local(location):
         return False
-    parts = urlsplit(location)
-    named = {name.lower() for name in parse_qs(parts.query)}
-    return parts.password is not None or any(word in name for name in named for word in ("secret", "password", "token"))
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return False  # no URI at all: whoever opens it will say so
+    named = [name.lower() for name in parse_qs(parts.query)]
+    return parts.password is not None or any(word in name for name in named for word in _SECRET_WORDS)

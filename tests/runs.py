@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from passages import corpus_of
@@ -137,3 +138,23 @@ def make_run(
     collator = collator or make_collator(config, passages)
     loop = TrainingLoop(config, collator, model, accelerator or cpu_accelerator(), records.append)
     return Run(loop, model, records)
+
+
+def weights_of(run: Run) -> torch.Tensor:
+    """All weights of a run's model, [num_weights]."""
+    return torch.cat([weight.detach().flatten() for weight in run.model.parameters()])
+
+
+def poison(model: PreTrainedModel) -> None:
+    """Make every logit of the model infinite."""
+    with torch.no_grad():
+        model.qa_outputs.bias.fill_(torch.inf)
+
+
+def scaling_accelerator(scale: float) -> Accelerator:
+    """An accelerator that scales gradients on a CPU as it does for fp16 on a GPU."""
+    accelerator = cpu_accelerator()
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-10)
+    accelerator.native_amp = True
+    accelerator.state._mixed_precision = "fp16"
+    return accelerator

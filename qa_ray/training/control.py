@@ -3,6 +3,7 @@
 Ranks that disagreed would wait for each other for ever. They talk about it about once a second, not at every step.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Decision:
     """What happens between two steps."""
 
     save: bool = False
+    urgent: bool = False
+    """The checkpoint must be made, whatever else is under way."""
     stop: bool = False
 
 
@@ -63,7 +66,7 @@ class Control:
             return Decision(save=due)
         decision, self._stride = self._talk()
         self._steps_to_talk = self._stride
-        return Decision(decision.save or decision.stop or due, decision.stop)
+        return dataclasses.replace(decision, save=decision.save or due)
 
     def _talk(self) -> tuple[Decision, int]:
         """Agree on a decision, and after how many steps to talk again."""
@@ -73,7 +76,9 @@ class Control:
         self._preempted = preempted
         message: list[tuple[Decision, int] | None] = [None]
         if self._accelerator.is_main_process:
-            message = [(Decision(warned or self._overdue(), self._stop_requested()), self._pace())]
+            stop = self._stop_requested()
+            urgent = warned or stop
+            message = [(Decision(urgent or self._overdue(), urgent, stop), self._pace())]
         broadcast_object_list(message)
         assert message[0] is not None  # rank 0 has said it
         return message[0]

@@ -85,6 +85,11 @@ class TrainingLoop:
         # A run may be resumed after its last step, with its last epoch still open.
         return self._all_steps_made and self.state.position == 0
 
+    @property
+    def epoch_done(self) -> bool:
+        """Whether the epoch under way has no more steps."""
+        return self._all_steps_made or self.state.position * self._config.batch.size >= len(self._lengths)
+
     def snapshot(self) -> Snapshot:
         """Take all state but the weights; every rank calls it, and the main process holds a whole snapshot.
 

@@ -52,11 +52,14 @@ class Best:
 class Saved:
     """A checkpoint in a local folder."""
 
+    name: str
     folder: Path
     snapshot: Snapshot
     best: Best | None
     history: list[Line]
     """What had been recorded until then."""
+    fetched: bool
+    """Whether `folder` is a copy that this process has made."""
 
     @property
     def model(self) -> str:
@@ -64,11 +67,16 @@ class Saved:
         return str(self.folder / MODEL)
 
     @classmethod
-    def read(cls, folder: Path) -> "Saved":
-        """Read the checkpoint in `folder`."""
+    def read(cls, name: str, folder: Path, *, fetched: bool) -> "Saved":
+        """Read the checkpoint `name` in the local folder `folder`, which is a copy if it was `fetched`."""
         best = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["best"]
-        lines = (folder / _HISTORY).read_text(encoding="utf-8").splitlines()
-        return cls(folder, Snapshot.read(folder), Best(**best) if best else None, [json.loads(line) for line in lines])
+        history = [json.loads(line) for line in (folder / _HISTORY).read_text(encoding="utf-8").splitlines()]
+        return cls(name, folder, Snapshot.read(folder), Best(**best) if best else None, history, fetched)
+
+    def discard(self) -> None:
+        """Delete the copy, if it is one."""
+        if self.fetched:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def name_of(step: int) -> str:
@@ -87,7 +95,10 @@ def find_saved(folder: RunFolder, accelerator: Accelerator) -> Saved | None:
     if found is None:
         return None
     name, place = found
-    return Saved.read(place if place.exists() else store.fetch(name))
+    # The main process's copy serves its whole node.
+    mine = accelerator.is_main_process or not place.exists()
+    place = place if place.exists() else store.fetch(name)
+    return Saved.read(name, place, fetched=mine and not store.local)
 
 
 class Saver:
@@ -125,21 +136,23 @@ class Saver:
                 config.checkpoint.keep,
                 lambda: owner is None or folder.read(OWNER) == owner.encode(),
             )
-            self._staging = _staging_place(folder)
+            place = staging_place(folder)
             # A process that was killed may have left its files.
-            shutil.rmtree(self._staging, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
+            self._staging = place / (owner or "anyone")
 
-    def save(self, loop: TrainingLoop, model: PreTrainedModel) -> None:
-        """Save in the middle of an epoch; given up with a warning if it cannot be written or the last one is under way.
+    def save(self, loop: TrainingLoop, model: PreTrainedModel, *, urgent: bool = False) -> None:
+        """Save in the middle of an epoch; given up with a warning if it cannot be written.
 
         Args:
             loop: the loop, between two steps.
             model: its model, without any wrapper.
+            urgent: saves even if the checkpoint before it is still under way; others are given up then.
         """
         snapshot = loop.snapshot()
         if not self._accelerator.is_main_process:
             return
-        if self._uploader.busy:
+        if self._uploader.busy and not urgent:
             logger.warning("step %d is not saved: the checkpoint before it is still being stored", snapshot.step)
             return
         try:
@@ -170,7 +183,7 @@ class Saver:
         """
         if self._accelerator.is_main_process:
             self._uploader.close()
-            shutil.rmtree(self._staging, ignore_errors=True)
+            shutil.rmtree(self._staging.parent, ignore_errors=True)
 
     def _stage_and_submit(self, snapshot: Snapshot, model: PreTrainedModel, evaluation: Evaluation | None) -> None:
         name = name_of(snapshot.step)
@@ -206,7 +219,7 @@ class Saver:
             evaluation.save(folder / EVALUATION)
 
 
-def _staging_place(folder: RunFolder) -> Path:
+def staging_place(folder: RunFolder) -> Path:
     """Where a run's checkpoints stand on this node until they are stored."""
     key = hashlib.sha256(folder.uri.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"qa_ray-{os.getuid()}-{key}"

@@ -40,7 +40,8 @@ class Interruptible:
             return _result(outcome)
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # None stands for a handler that is not Python's, which cannot be put back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

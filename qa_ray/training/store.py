@@ -61,6 +61,11 @@ class CheckpointStore:
         self._filesystem, path = folder.filesystem()
         self._root = f"{path}/{CHECKPOINTS}"
 
+    @property
+    def local(self) -> bool:
+        """Whether checkpoints are read where they lie."""
+        return isinstance(self._filesystem, fs.LocalFileSystem)
+
     def publish(self, name: str, source: Path) -> None:
         """Copy every file below the local folder `source` into the checkpoint `name`, in place of what is there.
 
@@ -152,7 +157,7 @@ class CheckpointStore:
             with self._folder.guard("read"):
                 _check(place, files, verify=verify)
         except BaseException:
-            if not isinstance(self._filesystem, fs.LocalFileSystem):
+            if not self.local:
                 shutil.rmtree(place, ignore_errors=True)
             raise
         return place

@@ -50,6 +50,8 @@ class Uploader:
             best: name of the best checkpoint, which is never deleted.
             required: it is tried again with every later one until it is stored; another one may be lost.
         """
+        if self._last is not None and self._last.done():
+            self._last.result()  # raises what it did not expect
         self._last = self._thread.submit(self._work, _Upload(name, staged, required), best)
 
     def close(self) -> None:
@@ -58,6 +60,8 @@ class Uploader:
         Raises:
             StorageError: a required checkpoint could not be stored; its files stay where they are.
         """
+        if self._last is not None:
+            self._last.result()
         self._thread.submit(self._settle).result()
         self._thread.shutdown()
         if self._owed:

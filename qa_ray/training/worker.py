@@ -157,19 +157,25 @@ class _Run:
             preemption=train.get_preemption_info,
         )
         run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)
-        run._begin(saved, first_evaluation=config.evaluate.before_training)
+        if saved:
+            run._go_on(saved)
+        else:
+            run._begin(evaluate=config.evaluate.before_training)
         return run
 
-    def _begin(self, saved: Saved | None, *, first_evaluation: bool) -> None:
-        if saved is not None:
-            self.loop.restore(saved.snapshot)
-            if self.accelerator.is_main_process:
-                self.sender.restart(self.loop.state.step, saved.history)
-                logger.info("going on from the checkpoint %s", saved.folder.name)
-            return
+    def _go_on(self, saved: Saved) -> None:
+        self.loop.restore(saved.snapshot)
+        # Ranks of one node read the same copy.
+        self.accelerator.wait_for_everyone()
+        saved.discard()
+        if self.accelerator.is_main_process:
+            self.sender.restart(self.loop.state.step, saved.history)
+            logger.info("going on from the checkpoint %s", saved.name)
+
+    def _begin(self, *, evaluate: bool) -> None:
         if self.accelerator.is_main_process:
             self.sender.restart(0, [])
-        if first_evaluation:
+        if evaluate:
             _record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), 0, self.record)
 
     def epoch(self) -> None:
@@ -199,8 +205,9 @@ class _Run:
 
     def _pause(self) -> bool:
         decision = self.control(self.loop.state.step)
-        if decision.save:
-            self.saver.save(self.loop, self.model)
+        # After an epoch's last step the checkpoint that comes with its evaluation is near.
+        if decision.urgent or (decision.save and not self.loop.epoch_done):
+            self.saver.save(self.loop, self.model, urgent=decision.urgent)
             self.control.saved()
         return decision.stop
 

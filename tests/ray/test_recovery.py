@@ -175,7 +175,7 @@ def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_chec
         checkpoints.touch()
 
     failing = meanwhile(fail)
-    with pytest.raises(StorageError, match="cannot be stored: their files are in .*run the same command again"):
+    with pytest.raises(StorageError, match=r"cannot be stored: their files are in .*run the same command again"):
         train(trip_config(place, "unwritable", **EVERY_STEP))
     failing.join()
     # Every step was trained all the same.

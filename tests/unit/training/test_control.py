@@ -14,7 +14,8 @@ from qa_ray.training.control import Control, Decision
 
 GO_ON = Decision()
 SAVE = Decision(save=True)
-SAVE_AND_STOP = Decision(save=True, stop=True)
+SAVE_AT_ONCE = Decision(save=True, urgent=True)
+SAVE_AND_STOP = Decision(save=True, urgent=True, stop=True)
 
 
 class World:
@@ -123,8 +124,9 @@ def test_each_warning_of_a_preemption_is_one_checkpoint(world):
     ranks = world(CheckpointConfig(every_minutes=None), preemption=lambda: warning[0], num_ranks=2)
     saved = []
     for warning[0] in (None, "node a", "node a", "node a", "nodes a and b", "nodes a and b", None, None, "node a"):
-        saved.append(ranks.step(5.0).save)
-    assert saved == [False, True, False, False, True, False, False, False, True]
+        saved.append(ranks.step(5.0))
+    warned = {1, 4, 8}
+    assert saved == [SAVE_AT_ONCE if number in warned else GO_ON for number in range(9)]
 
 
 def test_ranks_talk_about_once_a_second_and_sooner_when_steps_get_slow(world):
@@ -173,5 +175,5 @@ def test_ranks_never_disagree(world, seed):
         preemption=lambda: rng.choice([None, None, "a", "b"]),
     )
     decisions = {ranks.step(rng.choice([0.001, 0.1, 3.0])) for _ in range(300)}
-    assert decisions == {GO_ON, SAVE, SAVE_AND_STOP}
+    assert decisions == {GO_ON, SAVE, SAVE_AT_ONCE, SAVE_AND_STOP}
     assert ranks.talks[0] == ranks.talks[1] == ranks.talks[2]

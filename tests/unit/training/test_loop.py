@@ -3,7 +3,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+from runs import (
+    changed,
+    cpu_accelerator,
+    made_passages,
+    make_collator,
+    make_run,
+    poison,
+    scaling_accelerator,
+    tiny_config,
+    weights_of,
+)
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from qa_ray.data.batching import padded_length, plan_epoch
@@ -35,25 +45,6 @@ def gradients_of(config, passages):
     finally:
         handle.remove()
     return run, steps
-
-
-def weights_of(run):
-    return torch.cat([weight.detach().flatten() for weight in run.model.parameters()])
-
-
-def poison(model):
-    """Make every logit of the model infinite."""
-    with torch.no_grad():
-        model.qa_outputs.bias.fill_(torch.inf)
-
-
-def scaling_accelerator(scale):
-    """An accelerator that scales gradients on a CPU as it does for fp16 on a GPU."""
-    accelerator = cpu_accelerator()
-    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-10)
-    accelerator.native_amp = True
-    accelerator.state._mixed_precision = "fp16"
-    return accelerator
 
 
 def test_model_learns_a_handful_of_questions_by_heart(bert):

@@ -68,7 +68,7 @@ def test_checkpoint_holds_what_was_recorded_until_then(run):
         run.save(saver)
     saver.close()
     assert run.found().history == [{"step": 1}, {"step": 2}]
-    assert Saved.read(place(run.folder, "step-00000001")).history == [{"step": 1}]
+    assert Saved.read("step-00000001", place(run.folder, "step-00000001"), fetched=False).history == [{"step": 1}]
 
 
 def test_epoch_is_saved_with_its_evaluation(run):
@@ -94,17 +94,28 @@ def test_files_are_made_in_the_temporary_folder_and_leave_nothing_there(copies, 
     saver = run.saver()
     run.step()
     saver.save(run.loop, run.model)
-    assert len(list(copies.glob("qa_ray-*/step-00000001"))) == 1
+    assert len(list(copies.glob("qa_ray-*/*/step-00000001"))) == 1
     gate.set()
     saver.close()
     assert not list(copies.iterdir())
+
+
+@pytest.mark.parametrize("urgent", [False, True], ids=["given up", "urgent"])
+def test_checkpoint_waits_for_the_one_before_it_only_if_it_is_urgent(run, gate, urgent):
+    saver = run.saver()
+    for number in range(2):
+        run.step()
+        saver.save(run.loop, run.model, urgent=urgent and number == 1)
+    gate.set()
+    saver.close()
+    assert run.found().name == f"step-0000000{2 if urgent else 1}"
 
 
 def test_what_a_killed_process_left_is_deleted(copies, run, gate):
     saver = run.saver()
     run.step()
     saver.save(run.loop, run.model)
-    (left,) = copies.glob("qa_ray-*/step-00000001")
+    (left,) = copies.glob("qa_ray-*/*/step-00000001")
     gate.set()
     saver._uploader.close()
     left.mkdir()

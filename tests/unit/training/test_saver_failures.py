@@ -42,7 +42,7 @@ def test_checkpoint_that_cannot_be_written_in_mid_epoch_is_a_warning(copies, run
     saver.save(run.loop, run.model)
     assert "step 1 is not saved; training goes on: " in caplog.text
     assert full_disk in caplog.text
-    assert not list(copies.glob("qa_ray-*/*")), "half a checkpoint must not fill the disk"
+    assert not list(copies.glob("qa_ray-*/*/*")), "half a checkpoint must not fill the disk"
     saver.close()
     assert run.found() is None
 
@@ -54,7 +54,7 @@ def test_epoch_that_cannot_be_written_is_an_error(copies, run, full_disk):
         run.save_epoch(saver)
     assert "free space" in str(raised.value)
     assert str(saver._staging) in str(raised.value)
-    assert not list(copies.glob("qa_ray-*/*"))
+    assert not list(copies.glob("qa_ray-*/*/*"))
 
 
 def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypatch):
@@ -66,7 +66,7 @@ def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypa
     with pytest.raises(StorageError, match=f"{name_of(run.loop.state.step)} cannot be stored"):
         saver.close()
     (staged,) = saver._staging.iterdir()
-    assert Saved.read(staged).snapshot.step == run.loop.state.step
+    assert Saved.read(staged.name, staged, fetched=False).snapshot.step == run.loop.state.step
 
 
 def flip(data: bytes) -> bytes:

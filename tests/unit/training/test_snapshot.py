@@ -12,8 +12,17 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from runs import Run, changed, cpu_accelerator, made_passages, make_run, tiny_config
-from test_loop import poison, scaling_accelerator, weights_of
+from runs import (
+    Run,
+    changed,
+    cpu_accelerator,
+    made_passages,
+    make_run,
+    poison,
+    scaling_accelerator,
+    tiny_config,
+    weights_of,
+)
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from qa_ray.config import Config
