@@ -24,6 +24,7 @@ import torch
 import transformers
 import tyro
 from benchmarking import chaos
+from benchmarking.checkpoints import checkpoints
 from benchmarking.comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
 from benchmarking.decoding import decode
 from benchmarking.driver import driver
@@ -44,6 +45,8 @@ class Case(StrEnum):
     """Training steps in one process, without Ray."""
     DECODE = "decode"
     """Logits to answer texts."""
+    CHECKPOINT = "checkpoint"
+    """Training steps with a checkpoint among them, against the same steps without."""
     DRIVER = "driver"
     """Training steps through Ray, against the same steps without it."""
 
@@ -174,6 +177,9 @@ _CASES: dict[Case, Callable[[Material, Options], list[Row]]] = {
     Case.FEATURISE: lambda material, options: featurise(material, options.repeats),
     Case.TRAIN: lambda material, options: train(material, steps=options.steps_per_repeat, repeats=options.repeats),
     Case.DECODE: lambda material, options: decode(material, options.repeats),
+    Case.CHECKPOINT: lambda material, options: checkpoints(
+        material, steps=options.steps_per_repeat, repeats=options.repeats
+    ),
     Case.DRIVER: lambda material, options: driver(
         material, steps=options.steps_per_repeat, repeats=options.repeats, threads=options.threads
     ),

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import ray
 import tyro
@@ -17,6 +18,8 @@ from qa_ray.config import Config
 from qa_ray.errors import ClusterError, StoppedError, UserError
 from qa_ray.operation import ClusterConfig
 from qa_ray.recipes import RECIPES
+
+T = TypeVar("T")
 
 # Ray's own processes run on the cores that train. On one machine without a dashboard nobody reads Ray's metrics, no
 # worker's log is forwarded (so none need be looked for), and no cloud takes the node away.
@@ -37,15 +40,26 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
         if dry_run:
             print(json.dumps(dataclasses.asdict(config), indent=1))
             return
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("httpx", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        # It warns of a cluster without free CPUs while a new one has not yet counted them.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        # MLflow sets up its logger when it is imported, from this.
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        _set_up_logging()
         start_ray(config.cluster)
         print(job(config))
+
+    return exit_code(run)
+
+
+def run_job(options: type[T], job: Callable[[T], str], argv: Sequence[str] | None = None) -> int:
+    """Run a job that has options of its own instead of a recipe, and print what it returns; see `exit_code`.
+
+    Args:
+        options: dataclass whose fields become the command line; its docstring is the help.
+        job: starts Ray itself if it needs it, by `start_ray`.
+        argv: arguments, those of the process by default.
+    """
+
+    def run() -> None:
+        parsed = tyro.cli(options, args=argv, config=(tyro.conf.EnumChoicesFromValues,))
+        _set_up_logging()
+        print(job(parsed))
 
     return exit_code(run)
 
@@ -67,6 +81,16 @@ def exit_code(action: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns of a cluster without free CPUs while a new one has not yet counted them.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # MLflow sets up its logger when it is imported, from this.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 
 def parse(argv: Sequence[str]) -> tuple[Config, bool]:

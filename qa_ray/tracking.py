@@ -135,17 +135,7 @@ class MlflowTracker:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the flattened configuration."""
-        from mlflow.entities import Param, RunTag
-
-        known = self._client.get_run(self._run).data.params
-        # MLflow refuses a parameter's second value; what a resumed run has changed is noted beside it.
-        new = [Param(name, str(value)) for name, value in params.items() if name not in known]
-        changed = [
-            RunTag(f"resumed.{name}", str(value))
-            for name, value in params.items()
-            if known.get(name, str(value)) != str(value)
-        ]
-        self._send(lambda: self._client.log_batch(self._run, params=new, tags=changed))
+        self._send(lambda: self._log_params({name: str(value) for name, value in params.items()}))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at an optimizer step."""
@@ -172,6 +162,17 @@ class MlflowTracker:
         if self._uri.startswith("sqlite:"):
             return f"run {self._run}; look at it with: mlflow ui --backend-store-uri {self._uri}"
         return f"run {self._run} of experiment {self._experiment} on the tracking server"
+
+    def _log_params(self, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        known = self._client.get_run(self._run).data.params
+        # MLflow refuses a parameter's second value; what a resumed run has changed is noted beside it.
+        new = [Param(name, value) for name, value in params.items() if name not in known]
+        changed = [
+            RunTag(f"resumed.{name}", value) for name, value in params.items() if known.get(name, value) != value
+        ]
+        self._client.log_batch(self._run, params=new, tags=changed)
 
     def _reopen(self, run_id: str) -> bool:
         """Go on with a run, if the store still has it."""

@@ -8,48 +8,20 @@ import json
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-from tqdm import tqdm
-
-from benchmarking.chaos_cluster import Job, Nodes, Traces, make_inputs, use_folder
-from benchmarking.chaos_outcome import Damage, Expected, Outcome, damage_newest, is_whole, name_of, newest_whole
-from benchmarking.chaos_report import Kill, Moment, Report, RunEnd, Victim
-from benchmarking.comparison import Material, machine
-from qa_ray.cli import parse
+from benchmarking.chaos_cluster import Nodes, make_inputs, use_folder
+from benchmarking.chaos_disturber import SETTINGS, Disturber
+from benchmarking.chaos_outcome import Damage
+from benchmarking.chaos_report import Kill, Moment, Victim
+from benchmarking.comparison import machine
 from qa_ray.errors import ConfigError, StorageError, TrainingError
-from qa_ray.training.store import CHECKPOINTS
-
-# A kill falls at random within so many seconds since its moment is seen.
-_SPANS = {Moment.START: 12.0, Moment.STEPS: 3.0, Moment.WRITE: 0.05, Moment.UPLOAD: 0.1, Moment.EVALUATION: 1.0}
-_SECONDS_BETWEEN_LOOKS = 0.002
-# What a killed group has sent may be shown for so long; a new one takes longer to begin.
-_LAG_S = 0.7
-# A run that shows no step for so long hangs.
-_PATIENCE_S = 300.0
-_SETTINGS = {
-    "model.dropout": "None",
-    "window.max-length": 192,
-    "window.stride": 64,
-    "batch.size": 8,
-    "optim.learning-rate": 1e-3,
-    "train.log-every": 1,
-    "train.precision": "fp32",
-    "evaluate.max-tokens-per-device": 1024,
-    "checkpoint.every-steps": 4,
-    "checkpoint.keep": 3,
-    "cluster.num-workers": 2,
-    "cluster.cpus-per-worker": 1,
-    "cluster.max-failures": -1,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +69,14 @@ def chaos(options: Options) -> None:
     with _folder() as place:
         inputs = make_inputs(place)
         with Nodes(place) as nodes:
-            disturber = Disturber(options, place, nodes, inputs)
+            disturber = Disturber(place, nodes, inputs, plan(options), epochs=options.epochs, seed=options.seed)
             try:
                 disturber.work(begin + 60 * options.limit_minutes)
             finally:
                 disturber.end()
     report = disturber.report
-    facts = {"machine": machine(), "options": asdict(options) | {"out": str(options.out)}}
-    facts |= {"settings": _SETTINGS, "minutes": (time.monotonic() - begin) / 60, "cut_short": disturber.cut_short}
+    facts: dict[str, Any] = {"machine": machine(), "options": asdict(options) | {"out": str(options.out)}}
+    facts |= {"settings": SETTINGS, "minutes": (time.monotonic() - begin) / 60, "cut_short": disturber.cut_short}
     options.out.write_text(json.dumps(facts | report.as_dict(), indent=1) + "\n", encoding="utf-8")
     print(report.text())
     if disturber.cut_short:
@@ -137,227 +109,3 @@ def plan(options: Options) -> list[Kill]:
     for number, kill in enumerate(kill for kill in kills if kill.victim is Victim.DRIVER):
         kill.damage = rng.choice(list(Damage)) if number % 2 == 0 else None
     return kills
-
-
-class Disturber:
-    """Trains, kills and compares.
-
-    Attributes:
-        report: what happened so far.
-        cut_short: whether the time was up before all kills were done.
-    """
-
-    def __init__(self, options: Options, place: Path, nodes: Nodes, inputs: list[str]) -> None:
-        """Work in `place`, on `nodes`, with the command line's part that names `inputs`."""
-        self.report = Report()
-        self.cut_short = False
-        self._rng = random.Random(options.seed + 1)
-        self._runs = place / "runs"
-        self._place = place
-        self._nodes = nodes
-        settings = _SETTINGS | {
-            "train.epochs": options.epochs,
-            "cluster.address": nodes.address,
-            "run.storage-path": self._runs,
-        }
-        flags = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-        self._arguments = ["minilm", *inputs, *flags, "--evaluate.before-training", "--tracking.no-enabled"]
-        self._waiting = deque(plan(options))
-        self._pending: list[Kill] = []
-        self._job: Job | None = None
-        self._groups_seen = 0
-        self._newest = 0
-        self._workers: list[psutil.Process] = []
-        self._due: float | None = None
-        self._moved_at = 0.0
-
-    def work(self, until: float) -> None:
-        """Train undisturbed once, then disturbed until all kills are done or the time is up."""
-        calm, expected = self._train_calm()
-        with tqdm(total=len(self._waiting), desc="kills", file=sys.stderr) as bar:
-            number = 0
-            while self._waiting and not self.cut_short:
-                number += 1
-                name = f"chaos-{number}"
-                bar.set_postfix_str(name)
-                notes = self._disturb(name, bar, until)
-                self.report.runs.append(conclude(self._runs / name, notes, calm, expected))
-                shutil.rmtree(self._runs / name, ignore_errors=True)
-
-    def end(self) -> None:
-        """End the job under way, if there is one."""
-        if self._job is not None:
-            self._job.kill()
-
-    def _command(self, name: str) -> list[str]:
-        script = Path(__file__).parents[1] / "train.py"
-        return [sys.executable, str(script), *self._arguments, "--run.name", name]
-
-    def _train_calm(self) -> tuple[Outcome, Expected]:
-        self._start("calm")
-        assert self._job is not None
-        while not self._job.ended:
-            time.sleep(0.1)
-        if self._job.process.returncode:
-            raise TrainingError("the undisturbed run failed: " + " / ".join(self._job.screen.said[-5:]))
-        config, _ = parse(self._arguments)
-        lengths = Material.read(config, str(config.data.train)).collator.windows.length
-        expected = Expected.plan(config, lengths)
-        calm = Outcome.read(self._runs / "calm")
-        if calm.wrong_windows(expected):
-            raise TrainingError("the undisturbed run itself did not train what the batch plan says")
-        return calm, expected
-
-    def _start(self, name: str) -> None:
-        self._job = Job(self._command(name))
-        self._groups_seen = 0
-        self._moved_at = time.monotonic()
-
-    def _disturb(self, name: str, bar: tqdm, until: float) -> list[str]:
-        """Train a run and kill until it ends; returns what is worth knowing if it did not end well."""
-        self._newest = 0
-        self._start(name)
-        while True:
-            job = self._job
-            assert job is not None
-            ended = job.ended
-            self._look(job, self._runs / name)
-            if ended:
-                break
-            if time.monotonic() - self._moved_at > _PATIENCE_S:
-                job.kill()
-                return self._give_up(f"no step for {_PATIENCE_S:g} s, killed", job)
-            self.cut_short |= bool(self._waiting) and time.monotonic() > until
-            kill = None if self.cut_short else self._next(job)
-            if kill is not None and self._is_due(kill, job, name):
-                self._strike(kill, job, name)
-                bar.update()
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        if job.process.returncode:
-            return self._give_up(f"the job ended with {job.process.returncode}", job)
-        self._recover(None)
-        return []
-
-    def _give_up(self, reason: str, job: Job) -> list[str]:
-        self._pending.clear()
-        return [reason, *job.screen.said[-30:]]
-
-    def _look(self, job: Job, run: Path) -> None:
-        """Notice groups of workers that began, and steps that they made."""
-        groups = job.screen.groups
-        for group in groups[self._groups_seen :]:
-            self._moved_at = time.monotonic()
-            if group.resumed:
-                whole = is_whole(run / CHECKPOINTS / name_of(group.resumed))
-                self.report.resumes += 1
-                self.report.damaged_loaded += whole is False
-                self.report.unverified += whole is None
-            self._newest = max(self._newest, group.before)
-            if self._pending:
-                self._pending[-1].resumed = group.resumed
-                self._pending[-1].again += max(self._newest - group.resumed, 0)
-            self._newest = group.resumed
-            self._workers = self._nodes.workers()
-        self._groups_seen = len(groups)
-        if groups and job.screen.step > self._newest:
-            self._newest, self._moved_at = job.screen.step, time.monotonic()
-        if self._pending and groups and groups[-1].began > self._pending[-1].at + _LAG_S:
-            self._recover(groups[-1].first_step)
-
-    def _recover(self, first_step: float | None) -> None:
-        """Count what is pending as recovered, by a step or, without one, by the end of the run."""
-        if first_step is None and self._job is not None and not self._job.ended:
-            return
-        for kill in self._pending:
-            kill.recovered = True
-            kill.seconds = None if first_step is None else first_step - kill.at
-        self._pending.clear()
-
-    def _next(self, job: Job) -> Kill | None:
-        """The next kill; one in the start is put off where the run has started already."""
-        if not self._waiting:
-            return None
-        if self._waiting[0].moment is Moment.START and self._moment(job) is not Moment.START:
-            later = next((kill for kill in self._waiting if kill.moment is not Moment.START), None)
-            if later is None:
-                return None
-            self._waiting.remove(later)
-            self._waiting.appendleft(later)
-        return self._waiting[0]
-
-    def _moment(self, job: Job, traces: Traces | None = None) -> Moment:
-        """What the run is seen to do now."""
-        screen = job.screen
-        if self._pending:
-            return Moment.START
-        if not screen.groups:
-            return Moment.EVALUATION if screen.evaluating else Moment.START
-        if screen.groups[-1].first_step is None:
-            return Moment.START
-        under_way = traces.under_way() if traces else None
-        if under_way and under_way.evaluated:
-            screen.evaluating = False  # the bar lags
-        if under_way and under_way.stored:
-            return Moment.UPLOAD
-        if under_way and under_way.written:
-            return Moment.WRITE
-        return Moment.EVALUATION if screen.evaluating else Moment.STEPS
-
-    def _is_due(self, kill: Kill, job: Job, name: str) -> bool:
-        """Whether the moment of a kill is there, and its random instant within it has come."""
-        if self._moment(job, Traces.of(self._place, self._runs / name)) is not kill.moment:
-            self._due = None
-            return False
-        now = time.monotonic()
-        if self._due is None:
-            self._due = now + self._rng.uniform(0, _SPANS[kill.moment])
-        if now < self._due:
-            return False
-        if kill.victim is Victim.WORKER:
-            if kill.moment is Moment.START or not self._workers:
-                self._workers = self._nodes.workers()
-            if not self._workers:
-                self._due = None  # they are not there yet
-                return False
-        self._due = None
-        return True
-
-    def _strike(self, kill: Kill, job: Job, name: str) -> None:
-        self._waiting.popleft()
-        self.report.kills.append(kill)
-        self._pending.append(kill)
-        kill.run, kill.at, kill.step = name, time.monotonic(), self._newest
-        self._moved_at = kill.at
-        if kill.victim is Victim.WORKER:
-            with contextlib.suppress(psutil.Error):
-                self._rng.choice(self._workers).kill()
-        elif kill.victim is Victim.NODE:
-            self._nodes.kill(self._rng.randrange(len(self._nodes)))
-        else:
-            job.kill()
-            self._look(job, self._runs / name)
-            if kill.damage is not None:
-                self._damage(kill, self._runs / name)
-            self._start(name)
-        self._workers = []
-
-    def _damage(self, kill: Kill, run: Path) -> None:
-        """Damage the newest checkpoint once the killed job's workers, which live on for a while, are gone."""
-        assert kill.damage is not None
-        while self._nodes.workers() and time.monotonic() - kill.at < _PATIENCE_S:
-            time.sleep(0.1)
-        kill.damaged = damage_newest(run, kill.damage, self._rng) or None
-        kill.expected = newest_whole(run)
-
-
-def conclude(run: Path, notes: list[str], calm: Outcome, expected: Expected) -> RunEnd:
-    """Compare what a run left with what it should have."""
-    if notes:
-        return RunEnd(run.name, finished=False, differing=[], wrong_windows=0, notes=notes)
-    outcome = Outcome.read(run)
-    differing = outcome.differing(calm)
-    if "metrics" in differing:
-        pairs = zip(outcome.metrics, calm.metrics, strict=False)
-        notes = [f"{ours} instead of {theirs}" for ours, theirs in pairs if ours != theirs][:3]
-        notes.append(f"{len(outcome.metrics)} lines of metrics instead of {len(calm.metrics)}")
-    return RunEnd(run.name, True, differing, outcome.wrong_windows(expected), notes)

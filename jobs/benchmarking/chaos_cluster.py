@@ -7,7 +7,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -21,6 +20,7 @@ import torch
 from ray.cluster_utils import Cluster
 from transformers import AutoModelForQuestionAnswering, BertConfig, BertTokenizerFast
 
+from benchmarking.chaos_outcome import name_of, step_of
 from qa_ray.locations import resolve
 from qa_ray.training.store import CHECKPOINTS, MANIFEST
 
@@ -35,8 +35,10 @@ _NOTICE = {
 _STORE_BYTES = 100 * 2**20
 _SAMPLE = "package://qa_ray/data/sample/{}.json"
 _BAR = re.compile(r"train: +\d+%\|.*\| *(\d+)/(\d+) ")
-_BEGUN = re.compile(r"going on from the checkpoint step-(\d+)|step (0): exact_match")
-_EVALUATED = re.compile(r"step (\d+): exact_match")
+_RESUMED = re.compile(r"going on from the checkpoint (\S+)")
+_BEGUN = re.compile(r"step 0: exact_match")
+_FORWARDED = re.compile(r"\(\w+ pid=\d+")
+_EVALUATED = re.compile(r"step \d+: exact_match")
 
 
 def use_folder(place: Path) -> None:
@@ -49,7 +51,7 @@ def use_folder(place: Path) -> None:
 
 def make_inputs(place: Path) -> list[str]:
     """Write a small model with random weights and small data; returns the command line's part that names them."""
-    texts = [_write_questions(place, name, paragraphs) for name, paragraphs in (("train", 4), ("validation", 6))]
+    texts = [_write_questions(place, name, paragraphs) for name, paragraphs in (("train", 4), ("validation", 12))]
     tokenizer = BertTokenizerFast().train_new_from_iterator([" ".join(texts)], 1000)
     tokenizer.save_pretrained(place / "model")
     # Large enough that writing and storing a checkpoint take some time.
@@ -91,9 +93,9 @@ class Nodes:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._cluster.shutdown()
-        # Whatever has lost its node ends by itself only after a while.
+        # At once: nodes would take half a minute to take their leave.
         _kill(self._processes())
+        self._cluster.shutdown()
 
     @property
     def address(self) -> str:
@@ -142,14 +144,19 @@ def _kill(processes: list[psutil.Process]) -> None:
 class Group:
     """A group of workers that began to train, as the job's terminal showed it."""
 
-    resumed: int
-    """Step of the checkpoint that it went on from; 0 if there was none."""
+    checkpoint: str | None
+    """Name of the one that it went on from."""
     began: float
     """Monotonic clock."""
     before: int
     """Newest step that the job had shown until then."""
     first_step: float | None = None
     """When its first step was shown."""
+
+    @property
+    def resumed(self) -> int:
+        """Step that it went on from."""
+        return step_of(self.checkpoint) if self.checkpoint else 0
 
 
 @dataclass(slots=True)
@@ -177,13 +184,18 @@ class Screen:
             self._show(int(bar[1]))
         elif "evaluate: " in line:
             self.evaluating = True
+        elif whole and _FORWARDED.search(line):
+            # Ray repeats there what workers log themselves.
+            self.said += [] if "PlacementGroupCleaner" in line else [line]
         elif whole and line.strip():
             self.said.append(line.strip())
             if _EVALUATED.search(line):
                 self.evaluating = False
-            if begun := _BEGUN.search(line):
-                self.groups.append(Group(int(begun[1] or 0), time.monotonic(), self.step))
-                self.step, self.evaluating = int(begun[1] or 0), False
+            resumed = _RESUMED.search(line)
+            if resumed or _BEGUN.search(line):
+                group = Group(resumed[1] if resumed else None, time.monotonic(), self.step)
+                self.step, self.evaluating = group.resumed, False
+                self.groups.append(group)
 
     def _show(self, step: int) -> None:
         if self.groups and step != self.step:
@@ -242,17 +254,26 @@ class Traces:
         """Those of the run in the folder `run`."""
         return cls(place / "tmp", run / CHECKPOINTS)
 
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint, whole or not; 0 if there is none."""
+        return max((step_of(path.name) for path in (*self._staged(), *self.stored.glob("step-*"))), default=0)
+
     def under_way(self) -> "UnderWay":
         """What is being done with a checkpoint now."""
         written = stored = evaluated = False
-        for staged in self.staging.glob("qa_ray-*/step-*"):
-            target = self.stored / staged.name.removesuffix("-evaluated")
-            evaluated |= staged.name != target.name
-            if target.is_dir() and not (target / MANIFEST).exists():
+        for staged in self._staged():
+            named = self.stored / staged.name
+            targets = [target for target in (named, named.with_name(name_of(step_of(named.name)))) if target.is_dir()]
+            evaluated |= staged.name != name_of(step_of(staged.name))
+            if any(not (target / MANIFEST).exists() for target in targets):
                 stored = True
-            elif not target.is_dir() or staged.name != target.name:
+            elif not targets or evaluated:
                 written = True
         return UnderWay(written, stored, evaluated)
+
+    def _staged(self) -> list[Path]:
+        # Each job has a folder of its own there.
+        return list(self.staging.glob("qa_ray-*/*/step-*"))
 
 
 class UnderWay(NamedTuple):

@@ -100,6 +100,11 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(name: str) -> int:
+    """Step of the checkpoint of a name, which may say more after it."""
+    return int(name.split("-")[1])
+
+
 def is_whole(checkpoint: Path) -> bool | None:
     """Whether every file of a checkpoint is what its manifest says; None if the checkpoint is not there any more."""
     try:
@@ -114,18 +119,17 @@ def is_whole(checkpoint: Path) -> bool | None:
     return True
 
 
-def newest_whole(run: Path) -> int:
-    """Step of the newest checkpoint that is whole; 0 if there is none."""
-    whole = [path for path in (run / CHECKPOINTS).glob("step-*") if is_whole(path)]
-    return max((int(path.name.removeprefix("step-")) for path in whole), default=0)
+def newest_whole(run: Path) -> str | None:
+    """Name of the newest checkpoint that is whole."""
+    return max((path.name for path in (run / CHECKPOINTS).glob("step-*") if is_whole(path)), default=None)
 
 
-def damage_newest(run: Path, kind: Damage, rng: random.Random) -> int:
-    """Damage the newest whole checkpoint, and return its step; 0 if there is none."""
-    step = newest_whole(run)
-    if not step:
-        return 0
-    weights = run / CHECKPOINTS / name_of(step) / MODEL / "model.safetensors"
+def damage_newest(run: Path, kind: Damage, rng: random.Random) -> str | None:
+    """Damage the newest whole checkpoint, and return its name; None if there is none."""
+    name = newest_whole(run)
+    if name is None:
+        return None
+    weights = run / CHECKPOINTS / name / MODEL / "model.safetensors"
     content = bytearray(weights.read_bytes())
     if kind is Damage.REMOVED:
         weights.unlink()
@@ -134,7 +138,7 @@ def damage_newest(run: Path, kind: Damage, rng: random.Random) -> int:
     else:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         weights.write_bytes(content)
-    return step
+    return name
 
 
 def _sha256(path: Path) -> str:

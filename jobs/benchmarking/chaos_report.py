@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarking.chaos_outcome import Damage
+from benchmarking.chaos_outcome import Damage, Expected, Outcome
 
 
 class Victim(StrEnum):
@@ -50,17 +51,22 @@ class Kill:
     """Monotonic clock."""
     step: int = 0
     """Newest step that was known."""
-    damaged: int | None = None
-    """Step of the checkpoint that was damaged."""
-    expected: int | None = None
-    """Step of the newest whole checkpoint, where nobody could write one any more."""
-    resumed: int | None = None
-    """Step from which the run went on; None if it was killed again before that, or had ended."""
+    damaged: str | None = None
+    """The checkpoint that was damaged."""
+    known: bool = False
+    """Whether `newest` is known, since nobody could write a checkpoint any more."""
+    newest: str | None = None
+    """The newest whole checkpoint after the kill and the damage."""
+    recovered: bool = False
+    """Whether the run went on or ended well."""
+    resumed: str | None = None
+    """Checkpoint from which the run went on; None if it began anew, was killed again before, or had ended."""
+    followed: bool = False
+    """Whether workers began after it, before the next kill."""
     again: int = 0
     """Steps done again."""
     seconds: float | None = None
     """From the kill to the next step; None if it was killed after the last step."""
-    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,19 @@ class RunEnd:
     """Windows lost or seen twice."""
     notes: list[str]
     """What helps to find out why."""
+
+    @classmethod
+    def of(cls, run: Path, failure: list[str], calm: Outcome, expected: Expected) -> "RunEnd":
+        """Compare what a run left with what it should have left; `failure` says why it did not end, if it did not."""
+        if failure:
+            return cls(run.name, finished=False, differing=[], wrong_windows=0, notes=failure)
+        outcome = Outcome.read(run)
+        differing, notes = outcome.differing(calm), []
+        if "metrics" in differing:
+            pairs = zip(outcome.metrics, calm.metrics, strict=False)
+            notes = [f"{ours} instead of {theirs}" for ours, theirs in pairs if ours != theirs][:3]
+            notes.append(f"{len(outcome.metrics)} lines of metrics instead of {len(calm.metrics)}")
+        return cls(run.name, True, differing, outcome.wrong_windows(expected), notes)
 
 
 @dataclass(slots=True)
@@ -99,8 +118,7 @@ class Report:
             "windows lost or seen twice": sum(run.wrong_windows for run in self.runs),
             "damaged checkpoints loaded": self.damaged_loaded,
             "whole checkpoints passed over": sum(
-                kill.expected is not None and kill.resumed is not None and kill.resumed < kill.expected
-                for kill in self.kills
+                kill.known and kill.followed and kill.resumed != kill.newest for kill in self.kills
             ),
         }
 
@@ -112,10 +130,7 @@ class Report:
             "recovered": sum(kill.recovered for kill in self.kills),
             "resumes_from_checkpoints": self.resumes,
             "checkpoints_damaged": len(damaged),
-            "damaged_checkpoints_passed_over": sum(
-                kill.resumed is not None and kill.damaged is not None and kill.resumed < kill.damaged
-                for kill in damaged
-            ),
+            "damaged_checkpoints_passed_over": sum(kill.followed and kill.resumed != kill.damaged for kill in damaged),
             "loaded_checkpoints_not_verified": self.unverified,
             "steps_done_again": sum(kill.again for kill in self.kills),
             "seconds_to_next_step": {
@@ -135,7 +150,7 @@ class Report:
             counts = [whole["table"][victim][moment] for moment in Moment]
             lines.append(f"{victim:<10}" + "".join(f"{count:>12}" for count in (*counts, sum(counts))))
         lines.append(f"recovered: {whole['recovered']} of {len(self.kills)} kills, in {len(self.runs)} runs")
-        lines.append(f"steps done again: {whole['steps_done_again']} (after a killed driver up to half a second more)")
+        lines.append(f"steps done again: {whole['steps_done_again']} (after killed drivers within a second's steps)")
         for name, spread in whole["seconds_to_next_step"].items():
             if spread:
                 lines.append(f"seconds to the next step, {name}: median {spread['median']}, worst {spread['worst']}")

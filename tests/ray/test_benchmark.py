@@ -14,7 +14,7 @@ from qa_ray.recipes import minilm
 from qa_ray.schema import Answer, Passage, Question
 
 JOBS = Path(__file__).parents[2] / "jobs"
-CASES = {"featurise", "train MiniLM", "decode trained", "decode random", "driver"}
+CASES = {"featurise", "train MiniLM", "decode trained", "decode random", "checkpoint", "driver"}
 
 
 def passage(index):
@@ -225,6 +225,7 @@ def test_chaos_reads_restarts_and_steps_from_the_jobs_terminal():
     assert (screen.evaluating, screen.step) == (False, 5)
     screen.feed("00:09,  5 steps/s]\rtrain:  10%|#         | 6/60 [00:01<00:09,  5 steps/s]\r\n")
     screen.feed("going on from the checkpoint step-00000004\r\n")
+    screen.feed("\x1b[36m(RayTrainWorker pid=7)\x1b[0m going on from the checkpoint step-00000004\r\n")
     assert [(group.resumed, group.before) for group in screen.groups] == [(0, 0), (4, 6)]
     assert screen.groups[1].first_step is None
     screen.feed("\rtrain:  8%|8         | 5/60 [00:00<?, ? steps/s]")
