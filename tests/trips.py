@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,12 @@ def outcome_of(run: Path) -> dict[str, Any]:
     }
 
 
-def command(place: Path, name: str) -> list[str]:
-    """The command line of the same run for three epochs, with a checkpoint after every step."""
-    options = {
+def command(place: Path, name: str, changes: Mapping[str, object] | None = None) -> list[str]:
+    """The command line of the same run for three epochs, with a checkpoint after every step.
+
+    `changes` replaces options by their name on the command line; a list is several words.
+    """
+    options: dict[str, object] = {
         "model.name": place / "tiny",
         "model.attention": None,
         "model.dropout": None,
@@ -123,6 +127,8 @@ def command(place: Path, name: str) -> list[str]:
         "run.name": name,
         "run.storage-path": place / "runs",
     }
-    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    options |= changes or {}
+    words = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
+    flags = [str(word) for name, values in words.items() for word in (f"--{name}", *values)]
     script = Path(__file__).parents[1] / "jobs" / "train.py"
     return [sys.executable, str(script), "minilm", *flags, "--evaluate.before-training", "--tracking.no-enabled"]

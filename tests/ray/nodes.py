@@ -1,17 +1,19 @@
 """A cluster of several Ray nodes on this machine, whose nodes come and go while a run trains: nodes.py SCENARIO PLACE
 
-Each scenario trains twice, undisturbed and disturbed, in PLACE/runs; the test compares what they leave. It runs as a
+A scenario leaves its run, and an undisturbed one to compare it with, in PLACE/runs. It runs as a
 process of its own, since a process can be connected to one Ray cluster only.
 """
 
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,10 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ray
 from ray.cluster_utils import Cluster
-from trips import prepare, trip_config, write_squad
+from trips import command, prepare, trip_config, write_squad
 
+from qa_ray.config import Config
+from qa_ray.data.batching import plan_epoch
+from qa_ray.data.pipeline import tokenize_split
+from qa_ray.model import learn_template, load_tokenizer
 from qa_ray.training.driver import train
+from qa_ray.training.state import enter
 from qa_ray.training.store import MANIFEST
+from qa_ray.training.worker import make_collator
 
 NAMES = [first + second for first in ("An", "Ber", "Cla", "Do", "El", "Fri", "Ger") for second in "aeiouy"]
 # Three questions a name, in batches of four.
@@ -69,43 +77,75 @@ def main(scenario: str, place: Path) -> None:
     write_squad(place / "train.json", NAMES)
     nodes = Nodes()
     try:
-        # Long enough for the nodes to come and go; how long that takes decides nothing else.
-        epochs, disturb = SCENARIOS[scenario]
-        sections = RUN | {"train": {"epochs": epochs, "log_every": 1}}
-        train(trip_config(place, "calm", **sections))
-        disturb(nodes, place, sections)
+        SCENARIOS[scenario](nodes, place)
     finally:
         ray.shutdown()
         nodes.cluster.shutdown()
 
 
-def node_dies(nodes: Nodes, place: Path, sections: Sections) -> None:
+def node_dies(nodes: Nodes, place: Path) -> None:
     """Another node takes its place."""
     run = place / "runs" / "disturbed"
+    sections = RUN | {"train": {"epochs": 2, "log_every": 1}}
+    train(trip_config(place, "calm", **sections))
     with Training(place, sections | {"checkpoint": {"every_steps": 2}}) as training:
         training.wait_until(lambda: steps_saved(run) and max(steps_saved(run)) >= 4)
         nodes.kill()
         nodes.add()
 
 
-def node_leaves_and_returns(nodes: Nodes, place: Path, sections: Sections) -> None:
-    """The run goes on with one worker, then with two again."""
+def node_leaves_and_returns(nodes: Nodes, place: Path) -> None:
+    """The run goes on with one worker, then with two again, and is stopped once that was seen."""
     run = place / "runs" / "disturbed"
-    elastic: Sections = {
-        "checkpoint": {"every_steps": EVERY, "keep": 1000},
-        "cluster": {"num_workers": (1, 2), "elastic_interval_s": 1.0},
+    changes = {
+        "train.epochs": 1000,
+        "model.dropout": 0.0,
+        "checkpoint.every-steps": EVERY,
+        "checkpoint.keep": 1000,
+        "cluster.address": nodes.cluster.address,
+        "cluster.num-workers": [1, 2],
+        "cluster.elastic-interval-s": 1.0,
     }
-    with Training(place, sections | elastic) as training:
-        training.wait_until(lambda: 2 in world_sizes(run))
-        nodes.kill()
-        training.wait_until(lambda: 1 in world_sizes(run))
-        nodes.add()
-    (place / "seen.json").write_text(json.dumps(world_sizes(run)))
+    job = subprocess.Popen(command(place, "disturbed", changes), start_new_session=True)
+
+    def wait_for(*sizes: int) -> None:
+        while tuple(size for size, _ in groupby(world_sizes(run))) != sizes:
+            assert job.poll() is None, "the run ended before what was waited for"
+            time.sleep(0.05)
+
+    wait_for(2)
+    nodes.kill()
+    wait_for(2, 1)
+    nodes.add()
+    wait_for(2, 1, 2)
+    job.terminate()
+    assert job.wait() == 128 + signal.SIGTERM
+    states = [json.loads((folder / "state.json").read_text())["state"] for folder in saved(run)]
+    ledgers = {state["step"]: state["ledger"] for state in states}
+    planned = planned_ledgers(trip_config(place, "disturbed"), max(ledgers))
+    (place / "seen.json").write_text(json.dumps([[ledgers[step], planned[step]] for step in ledgers]))
 
 
-def node_is_preempted(nodes: Nodes, place: Path, sections: Sections) -> None:
+def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
+    """Ledger after each of the first steps, from the batch plan alone."""
+    tokenizer = load_tokenizer(config.model)
+    definition = tokenizer.backend_tokenizer.to_str()
+    split = tokenize_split(config.data, config.data.train, max_examples=None, tokenizer=definition)
+    lengths = make_collator(config, split.corpus(), learn_template(tokenizer)).windows.length
+    ledgers, ledger = {}, ""
+    for step in range(1, steps + 1):
+        epoch, position = divmod(step - 1, STEPS_PER_EPOCH)
+        plan = plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=epoch)
+        ledger = ledgers[step] = enter(ledger, next(plan.batches(position)))
+    return ledgers
+
+
+def node_is_preempted(nodes: Nodes, place: Path) -> None:
     """The warning comes between two checkpoints."""
     run = place / "runs" / "disturbed"
+    # Long enough to be warned in time: the command that warns takes seconds.
+    sections = RUN | {"train": {"epochs": 10, "log_every": 1}}
+    train(trip_config(place, "calm", **sections))
     planned: Sections = {"checkpoint": {"every_steps": EVERY, "every_minutes": None, "keep": 1000}}
     with Training(place, sections | planned) as training:
         training.wait_until(lambda: EVERY in steps_saved(run))
@@ -166,9 +206,9 @@ def unplanned(run: Path) -> list[int]:
 
 
 SCENARIOS = {
-    "dies": (2, node_dies),
-    "leaves-and-returns": (12, node_leaves_and_returns),
-    "is-preempted": (10, node_is_preempted),
+    "dies": node_dies,
+    "leaves-and-returns": node_leaves_and_returns,
+    "is-preempted": node_is_preempted,
 }
 
 
