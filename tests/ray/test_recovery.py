@@ -17,7 +17,7 @@ import ray
 from pyarrow.fs import copy_files
 from trips import command, metrics_of, outcome_of, prepare, trip_config
 
-from qa_ray.errors import ConfigError, StorageError
+from qa_ray.errors import ConfigError, StorageError, TrainingError
 from qa_ray.policies import Resume
 from qa_ray.report import summary
 from qa_ray.storage import RunFolder
@@ -74,6 +74,19 @@ def test_killed_worker_changes_nothing_but_the_time(
     killer.join()
     assert len(set(killed)) == 2
     assert outcome_of(run) == undisturbed
+
+
+def test_worker_lost_too_often_ends_the_run_in_words(ray_cluster: None, place: Path) -> None:
+    run = place / "runs" / "lost"
+
+    def kill() -> None:
+        wait_for_checkpoint(run, 1)
+        workers()[1].kill()
+
+    killer = meanwhile(kill)
+    with pytest.raises(TrainingError, match=r"a worker process was lost.*--run.name lost to go on"):
+        train(trip_config(place, "lost", **EVERY_STEP, cluster={"max_failures": 0}))
+    killer.join()
 
 
 def run_command(arguments: list[str]) -> subprocess.Popen[str]:
