@@ -85,7 +85,7 @@ def exit_code(action: Callable[[], None]) -> int:
 
 def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "alembic"):
+    for noisy in ("httpx", "httpx2", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It warns of a cluster without free CPUs while a new one has not yet counted them.
     logging.getLogger("ray.data").setLevel(logging.ERROR)

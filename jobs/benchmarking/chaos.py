@@ -16,8 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarking.chaos_cluster import Nodes, make_inputs, use_folder
-from benchmarking.chaos_disturber import SETTINGS, Disturber
+from benchmarking.chaos_cluster import Nodes, use_folder
+from benchmarking.chaos_disturber import Disturber
+from benchmarking.chaos_inputs import SETTINGS, make_arguments
 from benchmarking.chaos_outcome import Damage
 from benchmarking.chaos_report import Kill, Moment, Victim
 from benchmarking.comparison import machine
@@ -66,14 +67,13 @@ def chaos(options: Options) -> None:
     # A terminated benchmark cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin = time.monotonic()
-    with _folder() as place:
-        inputs = make_inputs(place)
-        with Nodes(place) as nodes:
-            disturber = Disturber(place, nodes, inputs, plan(options), epochs=options.epochs, seed=options.seed)
-            try:
-                disturber.work(begin + 60 * options.limit_minutes)
-            finally:
-                disturber.end()
+    with _folder() as place, Nodes(place) as nodes:
+        arguments = make_arguments(place, address=nodes.address, runs=place / "runs", epochs=options.epochs)
+        disturber = Disturber(place, nodes, arguments, plan(options), seed=options.seed)
+        try:
+            disturber.work(begin + 60 * options.limit_minutes)
+        finally:
+            disturber.end()
     report = disturber.report
     facts: dict[str, Any] = {"machine": machine(), "options": asdict(options) | {"out": str(options.out)}}
     facts |= {"settings": SETTINGS, "minutes": (time.monotonic() - begin) / 60, "cut_short": disturber.cut_short}
@@ -107,5 +107,5 @@ def plan(options: Options) -> list[Kill]:
         pairs += turn
     kills = [Kill(victim, moment) for victim, moment in pairs[: options.kills]]
     for number, kill in enumerate(kill for kill in kills if kill.victim is Victim.DRIVER):
-        kill.damage = rng.choice(list(Damage)) if number % 2 == 0 else None
+        kill.damage = list(Damage)[number // 2 % len(Damage)] if number % 2 == 0 else None
     return kills

@@ -1,6 +1,5 @@
 """Trains on the chaos benchmark's cluster, kills at the planned moments, and watches what becomes of it."""
 
-import contextlib
 import random
 import shutil
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from benchmarking.chaos_cluster import Job, Nodes, Traces
+from benchmarking.chaos_cluster import Nodes
+from benchmarking.chaos_job import Job, Traces
 from benchmarking.chaos_outcome import Expected, Outcome, damage_newest, is_whole, newest_whole
 from benchmarking.chaos_report import Kill, Moment, Report, RunEnd, Victim
 from benchmarking.comparison import Material
@@ -19,25 +19,8 @@ from qa_ray.cli import parse
 from qa_ray.errors import TrainingError
 from qa_ray.training.store import CHECKPOINTS
 
-SETTINGS = {
-    "model.dropout": "None",
-    "window.max-length": 192,
-    "window.stride": 64,
-    "batch.size": 8,
-    "optim.learning-rate": 1e-3,
-    "train.log-every": 1,
-    "train.precision": "fp32",
-    "evaluate.max-tokens-per-device": 1024,
-    "checkpoint.every-steps": 4,
-    "checkpoint.keep": 3,
-    "cluster.num-workers": 2,
-    "cluster.cpus-per-worker": 1,
-    "cluster.max-failures": -1,
-}
-"""Of every run, besides its inputs, its cluster and its place."""
-
 # A kill falls at random within so many seconds since its moment is seen.
-_SPANS = {Moment.START: 12.0, Moment.STEPS: 3.0, Moment.WRITE: 0.05, Moment.UPLOAD: 0.1, Moment.EVALUATION: 1.0}
+_SPANS = {Moment.START: 12.0, Moment.STEPS: 2.0, Moment.WRITE: 0.03, Moment.UPLOAD: 0.05, Moment.EVALUATION: 1.0}
 _SECONDS_BETWEEN_LOOKS = 0.002
 # What a killed group has sent may be shown for so long; a new one takes longer to begin.
 _LAG_S = 0.7
@@ -53,17 +36,14 @@ class Disturber:
         cut_short: whether the time was up before all kills were done.
     """
 
-    def __init__(
-        self, place: Path, nodes: Nodes, inputs: list[str], kills: list[Kill], *, epochs: int, seed: int
-    ) -> None:
+    def __init__(self, place: Path, nodes: Nodes, arguments: list[str], kills: list[Kill], *, seed: int) -> None:
         """Plan to kill.
 
         Args:
-            place: folder of the runs.
+            place: the folder that `use_folder` was given.
             nodes: the cluster.
-            inputs: the command line's part that names model and data.
+            arguments: the command line of a run in PLACE/runs, but for its name.
             kills: what is to be done, in this order.
-            epochs: epochs of each run.
             seed: decides on what is random within a kill.
         """
         self.report = Report()
@@ -72,13 +52,7 @@ class Disturber:
         self._runs = place / "runs"
         self._place = place
         self._nodes = nodes
-        settings = SETTINGS | {
-            "train.epochs": epochs,
-            "cluster.address": nodes.address,
-            "run.storage-path": self._runs,
-        }
-        flags = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-        self._arguments = ["minilm", *inputs, *flags, "--evaluate.before-training", "--tracking.no-enabled"]
+        self._arguments = arguments
         self._waiting = deque(kills)
         self._pending: list[Kill] = []
         self._job: Job | None = None
@@ -148,7 +122,7 @@ class Disturber:
             kill = None if self.cut_short else self._next(job)
             if kill is not None and self._is_due(kill, job, name):
                 self._strike(kill, job, name)
-                bar.update()
+                bar.update(len(self.report.kills) - bar.n)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         if job.process.returncode:
             return self._give_up(f"the job ended with {job.process.returncode}", job)
@@ -170,8 +144,10 @@ class Disturber:
                 self.report.damaged_loaded += whole is False
                 self.report.unverified += whole is None
             self._newest = max(self._newest, group.before)
+            for kill in self._pending:
+                if not kill.followed:
+                    kill.resumed, kill.followed = group.checkpoint, True
             if self._pending:
-                self._pending[-1].resumed, self._pending[-1].followed = group.checkpoint, True
                 self._pending[-1].again += max(self._newest - group.resumed, 0)
             self._newest = group.resumed
             self._workers = self._nodes.workers()
@@ -240,25 +216,34 @@ class Disturber:
         return True
 
     def _strike(self, kill: Kill, job: Job, name: str) -> None:
+        kill.run, kill.at, kill.step = name, time.monotonic(), self._newest
+        if kill.victim is Victim.WORKER:
+            try:
+                self._rng.choice(self._workers).kill()
+            except psutil.NoSuchProcess:
+                self._workers = []
+                return  # nobody was hit: the next look finds others
+        for earlier in self._pending:
+            earlier.hit_again = True
         self._waiting.popleft()
         self.report.kills.append(kill)
         self._pending.append(kill)
-        kill.run, kill.at, kill.step = name, time.monotonic(), self._newest
         self._moved_at = kill.at
-        if kill.victim is Victim.WORKER:
-            with contextlib.suppress(psutil.Error):
-                self._rng.choice(self._workers).kill()
-        elif kill.victim is Victim.NODE:
-            self._nodes.kill(self._rng.randrange(len(self._nodes)))
-        else:
-            job.kill()
-            self._look(job, self._runs / name)
-            # The bar lags, and will not catch up any more.
-            self._newest = max(self._newest, Traces.of(self._place, self._runs / name).newest_step())
-            if kill.damage is not None:
-                self._damage(kill, self._runs / name)
-            self._start(name)
         self._workers = []
+        if kill.victim is Victim.NODE:
+            self._nodes.kill(self._rng.randrange(len(self._nodes)))
+        elif kill.victim is Victim.DRIVER:
+            self._restart(kill, job, name)
+
+    def _restart(self, kill: Kill, job: Job, name: str) -> None:
+        """Kill the job and start it again, over a damaged checkpoint if that is planned."""
+        job.kill()
+        self._look(job, self._runs / name)
+        # The bar lags, and will not catch up any more.
+        self._newest = max(self._newest, Traces.of(self._place, self._runs / name).newest_step())
+        if kill.damage is not None:
+            self._damage(kill, self._runs / name)
+        self._start(name)
 
     def _damage(self, kill: Kill, run: Path) -> None:
         """Damage the newest checkpoint once the killed job's workers, which live on for a while, are gone."""

@@ -60,9 +60,11 @@ class Kill:
     recovered: bool = False
     """Whether the run went on or ended well."""
     resumed: str | None = None
-    """Checkpoint from which the run went on; None if it began anew, was killed again before, or had ended."""
+    """Checkpoint from which the run went on; None if it began anew or had ended."""
     followed: bool = False
-    """Whether workers began after it, before the next kill."""
+    """Whether workers began after it."""
+    hit_again: bool = False
+    """Whether the run was hit once more before its next step."""
     again: int = 0
     """Steps done again."""
     seconds: float | None = None
@@ -87,7 +89,10 @@ class RunEnd:
         """Compare what a run left with what it should have left; `failure` says why it did not end, if it did not."""
         if failure:
             return cls(run.name, finished=False, differing=[], wrong_windows=0, notes=failure)
-        outcome = Outcome.read(run)
+        try:
+            outcome = Outcome.read(run)
+        except (OSError, ValueError, KeyError) as error:
+            return cls(run.name, False, [], 0, [f"it says that it is finished, but {type(error).__name__}: {error}"])
         differing, notes = outcome.differing(calm), []
         if "metrics" in differing:
             pairs = zip(outcome.metrics, calm.metrics, strict=False)
@@ -134,7 +139,9 @@ class Report:
             "loaded_checkpoints_not_verified": self.unverified,
             "steps_done_again": sum(kill.again for kill in self.kills),
             "seconds_to_next_step": {
-                name: _spread(kill.seconds for kill in self.kills if name in ("all", kill.victim))
+                name: _spread(
+                    kill.seconds for kill in self.kills if name in ("all", kill.victim) and not kill.hit_again
+                )
                 for name in ("all", *Victim)
             },
             "broken_promises": self.broken_promises(),
@@ -153,7 +160,9 @@ class Report:
         lines.append(f"steps done again: {whole['steps_done_again']} (after killed drivers within a second's steps)")
         for name, spread in whole["seconds_to_next_step"].items():
             if spread:
-                lines.append(f"seconds to the next step, {name}: median {spread['median']}, worst {spread['worst']}")
+                lines.append(
+                    f"seconds to the next step, {name}, if not hit again before: median {spread['median']}, worst {spread['worst']}"
+                )
         lines.append(
             f"checkpoints: {self.resumes} loaded and {self.resumes - self.unverified} of them verified; "
             f"{whole['checkpoints_damaged']} damaged and {whole['damaged_checkpoints_passed_over']} of them passed over"

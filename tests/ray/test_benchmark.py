@@ -216,7 +216,7 @@ def test_chaos_tells_a_damaged_checkpoint_from_a_whole_one(tmp_path, number):
 
 @pytest.mark.usefixtures("jobs")
 def test_chaos_reads_restarts_and_steps_from_the_jobs_terminal():
-    from benchmarking.chaos_cluster import Screen
+    from benchmarking.chaos_job import Screen
 
     screen = Screen()
     screen.feed("\revaluate:  40%|####      | 12/30 [00:00<00:01,  9 windows/s]")
