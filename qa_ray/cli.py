@@ -129,15 +129,15 @@ def start_ray(config: ClusterConfig) -> None:
     if address is None:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        # Without an address ray.init would join a cluster that happens to run on this machine. The workers'
-        # own messages come through the metric stream, beside the progress bar.
+        # Without an address ray.init would join a cluster that happens to run on this machine.
         cores = config.local_cpus or len(os.sched_getaffinity(0))  # Ray counts those of other containers too
-        where = {"address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": False}
+        where = {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
         _require_reachable(address)
         where = {"address": address}
     try:
-        ray.init(**where, logging_level=logging.WARNING)
+        # The workers' own messages come through the metric stream, beside the progress bar.
+        ray.init(**where, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ClusterError(f"cluster.address={address}: {error}") from error
 

@@ -251,4 +251,6 @@ class Disturber:
         while self._nodes.workers() and time.monotonic() - kill.at < _PATIENCE_S:
             time.sleep(0.1)
         kill.damaged = damage_newest(run, kill.damage, self._rng)
-        kill.newest, kill.known = newest_whole(run), True
+        kill.known = True
+        for pending in self._pending:
+            pending.newest = newest_whole(run)

@@ -160,9 +160,8 @@ class Report:
         lines.append(f"steps done again: {whole['steps_done_again']} (after killed drivers within a second's steps)")
         for name, spread in whole["seconds_to_next_step"].items():
             if spread:
-                lines.append(
-                    f"seconds to the next step, {name}, if not hit again before: median {spread['median']}, worst {spread['worst']}"
-                )
+                lines.append(f"seconds to the next step, {name}: median {spread['median']}, worst {spread['worst']}")
+        lines.append("(of kills whose run was not hit again before that step)")
         lines.append(
             f"checkpoints: {self.resumes} loaded and {self.resumes - self.unverified} of them verified; "
             f"{whole['checkpoints_damaged']} damaged and {whole['damaged_checkpoints_passed_over']} of them passed over"

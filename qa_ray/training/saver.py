@@ -98,7 +98,12 @@ def find_saved(folder: RunFolder, accelerator: Accelerator) -> Saved | None:
     # The main process's copy serves its whole node.
     mine = accelerator.is_main_process or not place.exists()
     place = place if place.exists() else store.fetch(name)
-    return Saved.read(name, place, fetched=mine and not store.local)
+    saved = Saved.read(name, place, fetched=mine and not store.local)
+    if saved.best and name_of(saved.best.step) not in store.names():
+        # A better one had taken its place, and was found damaged.
+        logger.warning("the best epoch's checkpoint %s is gone: later ones are compared anew", name_of(saved.best.step))
+        return dataclasses.replace(saved, best=None)
+    return saved
 
 
 class Saver:
