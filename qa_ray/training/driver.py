@@ -15,8 +15,6 @@ from ray.train.torch import TorchTrainer
 from qa_ray.config import Config, flatten
 from qa_ray.data.pipeline import Split
 from qa_ray.errors import StoppedError, StorageError, TrainingError, UserError
-from qa_ray.operation import ClusterConfig
-from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
@@ -50,7 +48,7 @@ def train(config: Config) -> TrainResult:
     if found.finished:
         return found.finished
     prepared, tracker = _begin(config, found, resources)
-    with _recorded(tracker, prepared), patience(resources):
+    with _recorded(tracker, prepared), _patience(resources):
         outcome, follower = _fit(prepared, tracker)
         return _conclude(prepared, outcome, follower, tracker)
 
@@ -79,13 +77,13 @@ def _recorded(tracker: Tracker, prepared: Prepared) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        tracker.finish(RunStatus.FAILED)
+        tracker.finish(succeeded=False)
         raise
-    tracker.finish(RunStatus.FINISHED)
+    tracker.finish(succeeded=True)
 
 
 @contextlib.contextmanager
-def patience(resources: Resources) -> Iterator[None]:
+def _patience(resources: Resources) -> Iterator[None]:
     """How long Ray waits for the resources of a group of workers before it looks again how many there are."""
     # An elastic run starts with fewer workers instead: Ray learns only after a while that a node is gone, and would
     # wait for it. Others wait for a node to come back, or to be started.
@@ -135,23 +133,18 @@ def _make_trainer(prepared: Prepared) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
         train_loop_config={"job": prepared.job},
-        scaling_config=scaling_config(resources, cluster),
+        scaling_config=ScalingConfig(
+            num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
+            elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
+        ),
         run_config=RayRunConfig(
             name=prepared.folder.name,
             storage_path=prepared.folder.storage_path,
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-    )
-
-
-def scaling_config(resources: Resources, cluster: ClusterConfig) -> ScalingConfig:
-    """The workers of a run, as Ray Train takes them."""
-    return ScalingConfig(
-        num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
-        use_gpu=resources.use_gpu,
-        resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
-        elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
     )
 
 
