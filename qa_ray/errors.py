@@ -35,6 +35,10 @@ class TrainingError(UserError):
     """Training cannot go on: the loss or a gradient is no longer a finite number."""
 
 
+class PublishError(UserError):
+    """A model cannot be published: its run lacks something, or the Hub cannot be reached or refuses it."""
+
+
 class StoppedError(Exception):
     """A run was stopped by a signal, after a checkpoint; the message says how to go on.
 

@@ -76,17 +76,23 @@ def learn_template(tokenizer: FastTokenizer) -> Template:
     )
 
 
+def input_limit(config: ModelConfig, tokenizer: FastTokenizer) -> int | None:
+    """Most tokens that the model takes: the tokenizer's limit or, if it has none, the model's positions."""
+    limit: int = tokenizer.model_max_length
+    if limit > _NO_LIMIT:
+        limit = getattr(_load_settings(config), "max_position_embeddings", None) or 0
+    # Models with relative positions have no limit, which XLNet gives as -1.
+    return limit if limit > 0 else None
+
+
 def check_window(config: ModelConfig, tokenizer: FastTokenizer, max_length: int) -> None:
     """Refuse windows that are longer than the model's input.
 
     Raises:
-        ConfigError: `max_length` is beyond the tokenizer's limit or, if it has none, the model's positions.
+        ConfigError: `max_length` is beyond the model's `input_limit`.
     """
-    limit = tokenizer.model_max_length
-    if limit > _NO_LIMIT:
-        limit = getattr(_load_settings(config), "max_position_embeddings", None) or 0
-    # Models with relative positions have no limit, which XLNet gives as -1.
-    if 0 < limit < max_length:
+    limit = input_limit(config, tokenizer)
+    if limit is not None and limit < max_length:
         raise ConfigError(f"window.max_length={max_length} is beyond the {limit} tokens that the model takes: lower it")
 
 
@@ -109,13 +115,14 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
         )
 
 
-def load_model(config: ModelConfig) -> PreTrainedModel:
+def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel:
     """Load an encoder or decoder with a span head, in fp32, from safetensors only.
 
-    A model without such a head gets a new one, which is said in the log.
+    A model without such a head gets a new one, which is said in the log; with new_head=False it is refused.
 
     Raises:
-        ModelError: the model cannot be found, has no span head for its family, or holds other weights than it says.
+        ModelError: the model cannot be found, has no span head for its family, holds other weights than it says, or,
+            with new_head=False, lacks any weight.
     """
     settings = _load_settings(config)
     if config.dropout is not None:
@@ -137,6 +144,12 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
             f"model.name={config.name} does not hold the weights of {type(model).__name__}: {len(head | body)} of "
             f"{len(model.state_dict())} tensors are missing, such as {min(head | body)}: choose a folder whose weights "
             "are those of the model that its config.json describes"
+        )
+    if (head or body) and not new_head:
+        lacking = "has no question-answering head" if head else "lacks a part of its weights"
+        raise ModelError(
+            f"{config.name} {lacking} ({min(head or body)} is not there), so its answers would be random: fine-tune it "
+            "first, or choose a model that was fine-tuned for extractive question answering"
         )
     if body:
         logger.warning("%s lacks %d tensors, such as %s: they start at random", config.name, len(body), min(body))

@@ -6,7 +6,7 @@ None of it changes what is computed: all of it may change when a run goes on.
 from dataclasses import dataclass
 
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, holds_secret
+from qa_ray.locations import SECRET_RULE, holds_secret, is_local
 from qa_ray.policies import Resume
 
 
@@ -99,6 +99,10 @@ class TrackingConfig:
     """MLflow tracking server; without one, MLFLOW_TRACKING_URI or else the local file mlflow.db."""
     experiment: str = "qa_ray"
     """MLflow experiment that the run belongs to."""
+    spool: str | None = None
+    """Folder on the driver's own disk where records wait while the server is away; without one, qa_ray in the user's
+    cache (XDG_CACHE_HOME or ~/.cache)."""
 
     def __post_init__(self) -> None:
         require(self.uri is None or not holds_secret(self.uri), f"tracking.uri {SECRET_RULE}")
+        require(self.spool is None or is_local(self.spool), f"tracking.spool={self.spool} must be a folder on a disk")

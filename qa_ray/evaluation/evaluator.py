@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -15,14 +14,13 @@ from torch import nn
 
 from qa_ray.config import EvalConfig
 from qa_ray.data.batching import share_of_rank
-from qa_ray.data.collate import Batch, Collator
+from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError
-from qa_ray.evaluation.decode import Candidates, join_windows, window_candidates
+from qa_ray.evaluation.decode import Candidates
+from qa_ray.evaluation.inference import decode_batch, join_batches
 from qa_ray.evaluation.results import Evaluation, NullSpans, assemble
 from qa_ray.model import forward, span_loss
 from qa_ray.tracking import Progress, Record, ignore
-
-Longs = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,69 +63,25 @@ class Evaluator:
         tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
         mine = np.flatnonzero(np.isin(windows.question, examples))
-        found, done = [], 0
+        n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
+        found, done, loss = [], 0, 0.0
         for group in self._collate.groups(mine, self._config.max_tokens_per_device):
-            found.append(self._decode(model, self._collate(group).to(accelerator.device), group))
+            batch = self._collate(group).to(accelerator.device)
+            with torch.no_grad():
+                logits = forward(model, batch)
+                loss += float(span_loss(logits, batch))
+            found.append(
+                decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
+            )
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))
-        return self._join_share(found)
-
-    @torch.no_grad()
-    def _decode(self, model: nn.Module, batch: Batch, group: Longs) -> "_Decoded":
-        logits = forward(model, batch)
-        best = window_candidates(
-            logits.start,
-            logits.end,
-            batch.context_begin,
-            batch.context_end,
-            n_best=self._config.n_best,
-            max_answer_length=self._config.max_answer_length,
-        )
-        windows = self._collate.windows
-        # From places in the padded row to places among the context's tokens.
-        shift = windows.first[group][:, None] - batch.context_begin.cpu().numpy()[:, None]
-        cls = batch.cls_index[:, None]
-        return _Decoded(
-            windows.question[group],
-            best.first.cpu().numpy() + shift,
-            best.last.cpu().numpy() + shift,
-            best.start_logit.cpu().numpy(),
-            best.end_logit.cpu().numpy(),
-            logits.start.gather(1, cls)[:, 0].cpu().numpy(),
-            logits.end.gather(1, cls)[:, 0].cpu().numpy(),
-            float(span_loss(logits, batch)),
-        )
-
-    def _join_share(self, found: Sequence["_Decoded"]) -> _Share:
-        if not found:
-            nothing, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-            candidates = join_windows(nothing, nothing, nothing, scores, scores, n_best=1)
-            return _Share(candidates, NullSpans.of(nothing, scores, scores), 0.0)
-        example, first, last, start, end, null_start, null_end = (
-            np.concatenate([getattr(part, name) for part in found]) for name in _Decoded.__slots__[:-1]
-        )
-        candidates = join_windows(example, first, last, start, end, n_best=self._config.n_best)
-        return _Share(candidates, NullSpans.of(example, null_start, null_end), sum(part.loss for part in found))
+        return _Share(*join_batches(found, n_best=n_best), loss)
 
     def _join(self, shares: Sequence[_Share]) -> Evaluation:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)
         candidates = _concatenate([share.candidates for share in shares])
         null = NullSpans(*(np.concatenate([getattr(s.null, name) for s in shares]) for name in NullSpans.__slots__))
         return assemble(self._collate.corpus, candidates, null, loss, no_answer=self._no_answer)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """One batch's spans in context tokens, [windows, n_best], and its scores of no answer, [windows]."""
-
-    example: Longs
-    first: npt.NDArray[np.int32]
-    last: npt.NDArray[np.int32]
-    start_logit: npt.NDArray[np.float32]
-    end_logit: npt.NDArray[np.float32]
-    null_start: npt.NDArray[np.float32]
-    null_end: npt.NDArray[np.float32]
-    loss: float
 
 
 def _concatenate(parts: Sequence[Candidates]) -> Candidates:

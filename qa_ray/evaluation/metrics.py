@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,13 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SHOWN_IDS = 5
 
 Array = npt.NDArray[np.float64]
+
+
+class QuestionScores(NamedTuple):
+    """Scores of single questions in [0, 1], in the order of the references; both [num_questions]."""
+
+    exact_match: Array
+    f1: Array
 
 
 def normalize(text: str) -> str:
@@ -47,13 +55,20 @@ def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
 
     Raises DataError for an id without a prediction or without a reference text, and for no ids at all.
     """
+    exacts, f1s = squad_question_scores(predictions, references)
+    return {"exact_match": _percent(exacts), "f1": _percent(f1s), "total": len(references)}
+
+
+def squad_question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> QuestionScores:
+    """SQuAD v1.1 scores of each question; raises as `squad_scores` does."""
     _require(references, predictions, "prediction")
     unanswerable = [id_ for id_, texts in references.items() if not texts]
     if unanswerable:
         raise DataError(f"{_named(unanswerable)} without a reference answer: score them as SQuAD v2.0")
-    exacts = [exact_match(predictions[id_], texts) for id_, texts in references.items()]
-    f1s = [f1(predictions[id_], texts, both_empty=0.0) for id_, texts in references.items()]
-    return {"exact_match": _percent(exacts), "f1": _percent(f1s), "total": len(references)}
+    return QuestionScores(
+        np.array([exact_match(predictions[id_], texts) for id_, texts in references.items()]),
+        np.array([f1(predictions[id_], texts, both_empty=0.0) for id_, texts in references.items()]),
+    )
 
 
 def squad_v2_scores(
@@ -69,12 +84,9 @@ def squad_v2_scores(
     threshold=None uses the best one for F1. As in the official script, HasAns_* and NoAns_* are left out if there are
     no such questions. Raises DataError for an id without a prediction or a no-answer score, and for no ids at all.
     """
-    _require(references, predictions, "prediction")
-    _require(references, no_answer_scores, "no-answer score")
-    golds = [[text for text in texts if normalize(text)] or [""] for texts in references.values()]
-    exacts = np.array([exact_match(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)])
-    f1s = np.array([f1(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)])
+    exacts, f1s = squad_v2_question_scores(predictions, references)
     has_answer = np.array([len(texts) > 0 for texts in references.values()])
+    _require(references, no_answer_scores, "no-answer score")
     null = np.array([no_answer_scores[id_] for id_ in references], dtype=np.float64)
     if np.isnan(null).any():
         nan_ids = [id_ for id_, score in zip(references, null, strict=True) if math.isnan(score)]
@@ -83,7 +95,7 @@ def squad_v2_scores(
     best_exact = best_threshold(exacts, has_answer, null)
     best_f1 = best_threshold(f1s, has_answer, null)
     chosen = best_f1 if threshold is None else threshold
-    exact_at, f1_at = (_at_threshold(scores, has_answer, null, chosen) for scores in (exacts, f1s))
+    exact_at, f1_at = (at_threshold(scores, has_answer, null, chosen) for scores in (exacts, f1s))
     result = {"exact_match": _percent(exact_at), "f1": _percent(f1_at), "total": len(references)}
     for name, group in (("HasAns", has_answer), ("NoAns", ~has_answer)):
         if group.any():
@@ -91,12 +103,30 @@ def squad_v2_scores(
             result[f"{name}_f1"] = _percent(f1_at[group])
             result[f"{name}_total"] = int(group.sum())
     return result | {
-        "best_exact": _percent(_at_threshold(exacts, has_answer, null, best_exact)),
+        "best_exact": _percent(at_threshold(exacts, has_answer, null, best_exact)),
         "best_exact_thresh": best_exact,
-        "best_f1": _percent(_at_threshold(f1s, has_answer, null, best_f1)),
+        "best_f1": _percent(at_threshold(f1s, has_answer, null, best_f1)),
         "best_f1_thresh": best_f1,
         "threshold": chosen,
     }
+
+
+def squad_v2_question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> QuestionScores:
+    """SQuAD v2.0 scores of each question's best non-empty answer, before any threshold; see `at_threshold`.
+
+    Raises DataError for an id without a prediction, and for no ids at all.
+    """
+    _require(references, predictions, "prediction")
+    golds = [[text for text in texts if normalize(text)] or [""] for texts in references.values()]
+    return QuestionScores(
+        np.array([exact_match(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)]),
+        np.array([f1(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)]),
+    )
+
+
+def at_threshold(scores: Array, has_answer: npt.NDArray[np.bool_], no_answer_scores: Array, threshold: float) -> Array:
+    """Scores where questions above the threshold are predicted unanswerable; all [N], as in `best_threshold`."""
+    return np.where(no_answer_scores > threshold, ~has_answer, scores)
 
 
 def best_threshold(scores: Array, has_answer: npt.NDArray[np.bool_], no_answer_scores: Array) -> float:
@@ -128,10 +158,6 @@ def _cut_points(distinct: Array) -> Array:
     with np.errstate(over="ignore"):
         below = min(distinct[0] - 1, np.nextafter(distinct[0], -np.inf))
     return np.concatenate([[below], between, [distinct[-1] + 1]])
-
-
-def _at_threshold(scores: Array, has_answer: npt.NDArray[np.bool_], null: Array, threshold: float) -> Array:
-    return np.where(null > threshold, ~has_answer, scores)
 
 
 def _word_f1(words: Sequence[str], reference: Sequence[str], both_empty: float) -> float:

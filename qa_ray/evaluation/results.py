@@ -110,7 +110,15 @@ def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_an
     return Spans(corpus, candidates, chances, null, null_chances)
 
 
-def assemble(corpus: Corpus, candidates: Candidates, null: NullSpans, loss: float, *, no_answer: bool) -> Evaluation:
+def assemble(
+    corpus: Corpus,
+    candidates: Candidates,
+    null: NullSpans,
+    loss: float,
+    *,
+    no_answer: bool,
+    threshold: float | None = None,
+) -> Evaluation:
     """Cut answers out of their contexts and score them.
 
     Args:
@@ -118,7 +126,8 @@ def assemble(corpus: Corpus, candidates: Candidates, null: NullSpans, loss: floa
         candidates: n-best spans in context tokens.
         null: the "no answer" of every question.
         loss: mean loss of the windows.
-        no_answer: whether an answer may be that there is none; the threshold is then searched on this split.
+        no_answer: whether an answer may be that there is none.
+        threshold: no answer is predicted where its odds are above it; without one it is searched on this split.
     """
     spans = find_spans(corpus, candidates, null, no_answer=no_answer)
     ids, best = corpus.ids(), spans.best()
@@ -132,7 +141,7 @@ def assemble(corpus: Corpus, candidates: Candidates, null: NullSpans, loss: floa
     if not no_answer:
         answered = {key: texts for key, texts in references.items() if texts}
         return Evaluation({**squad_scores(answers, answered), "loss": loss}, answers, null_odds, spans)
-    metrics = squad_v2_scores(answers, references, null_odds)
+    metrics = squad_v2_scores(answers, references, null_odds, threshold)
     final = {key: "" if null_odds[key] > metrics["threshold"] else text for key, text in answers.items()}
     return Evaluation({**metrics, "loss": loss}, final, null_odds, spans)
 

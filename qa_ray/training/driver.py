@@ -15,6 +15,8 @@ from ray.train.torch import TorchTrainer
 from qa_ray.config import Config, flatten
 from qa_ray.data.pipeline import Split
 from qa_ray.errors import StoppedError, StorageError, TrainingError, UserError
+from qa_ray.operation import ClusterConfig
+from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
@@ -48,7 +50,7 @@ def train(config: Config) -> TrainResult:
     if found.finished:
         return found.finished
     prepared, tracker = _begin(config, found, resources)
-    with _recorded(tracker, prepared), _patience(resources):
+    with _recorded(tracker, prepared), patience(resources):
         outcome, follower = _fit(prepared, tracker)
         return _conclude(prepared, outcome, follower, tracker)
 
@@ -76,14 +78,17 @@ def _recorded(tracker: Tracker, prepared: Prepared) -> Iterator[None]:
     tracker.log_params(dict(flatten(prepared.config)))
     try:
         yield
-    except BaseException:
-        tracker.finish(succeeded=False)
+    except StoppedError:
+        tracker.finish(RunStatus.KILLED)
         raise
-    tracker.finish(succeeded=True)
+    except BaseException:
+        tracker.finish(RunStatus.FAILED)
+        raise
+    tracker.finish(RunStatus.FINISHED)
 
 
 @contextlib.contextmanager
-def _patience(resources: Resources) -> Iterator[None]:
+def patience(resources: Resources) -> Iterator[None]:
     """How long Ray waits for the resources of a group of workers before it looks again how many there are."""
     # An elastic run starts with fewer workers instead: Ray learns only after a while that a node is gone, and would
     # wait for it. Others wait for a node to come back, or to be started.
@@ -133,12 +138,7 @@ def _make_trainer(prepared: Prepared) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
         train_loop_config={"job": prepared.job},
-        scaling_config=ScalingConfig(
-            num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
-            use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
-            elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
-        ),
+        scaling_config=scaling_config(resources, cluster),
         run_config=RayRunConfig(
             name=prepared.folder.name,
             storage_path=prepared.folder.storage_path,
@@ -148,15 +148,30 @@ def _make_trainer(prepared: Prepared) -> TorchTrainer:
     )
 
 
+def scaling_config(resources: Resources, cluster: ClusterConfig) -> ScalingConfig:
+    """The workers of a run, as Ray Train takes them."""
+    return ScalingConfig(
+        num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
+        use_gpu=resources.use_gpu,
+        resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
+        elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
+    )
+
+
 def _train_worker(config: dict[str, Job]) -> Outcome | UserError:
     return train_worker(config["job"])
 
 
-def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
-    """The failure that the user can mend, if a worker met one."""
+def worker_failures(error: TrainingFailedError) -> list[BaseException]:
+    """What went wrong on the workers."""
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
     # A worker that died is known by its health check; the others fail in its wake, whatever they were doing.
-    causes = [getattr(one, "health_check_failure", None) or one.__cause__ or one for one in failures]
+    return [getattr(one, "health_check_failure", None) or one.__cause__ or one for one in failures]
+
+
+def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
+    """The failure that the user can mend, if a worker met one."""
+    causes = worker_failures(error)
     for cause in causes:
         if isinstance(cause, UserError):
             return cause

@@ -86,6 +86,16 @@ def train_worker(job: Job) -> Outcome | UserError:
         return error
 
 
+def set_up_process(num_threads: int) -> None:
+    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet and their caches small."""
+    torch.set_num_threads(num_threads)
+    # oneDNN keeps a kernel for each shape: the default of 1,024 costs a fifth of the memory, and no time is saved.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # Ranks would each print the same tables about the new head, between the lines of the progress bar.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def make_accelerator(config: Config, *, use_gpu: bool) -> Accelerator:
     """Accelerator of this rank, with the precision that its hardware computes in."""
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -101,12 +111,7 @@ def make_collator(config: Config, corpus: Corpus, template: Template) -> Collato
 
 def _train(job: Job) -> Outcome:
     config = job.config
-    torch.set_num_threads(job.num_threads)
-    # oneDNN keeps a kernel for each shape: the default of 1,024 costs a fifth of the memory, and no time is saved.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    # Ranks would each print the same tables about the new head, between the lines of the progress bar.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    set_up_process(job.num_threads)
     accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()))
     sender = Sender(job.stream)
     if accelerator.is_main_process:

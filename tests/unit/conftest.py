@@ -1,4 +1,4 @@
-"""Tiny models of every family, saved once for all tests."""
+"""For unit tests: tiny models of every family and an empty MLflow store, made once for all of them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -25,3 +25,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def bert(saved: Callable[[str], Path]) -> Path:
     """Folder of a tiny BERT with a span head."""
     return saved("bert")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a new MLflow store, which takes a second to make; tests copy it."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -1,0 +1,81 @@
+"""What a run was made with: versions, hardware and the code's commit, for the record and the model card."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+_PACKAGES = ("qa_ray", "torch", "transformers", "tokenizers", "accelerate", "ray", "pyarrow", "numpy", "mlflow")
+_PATIENCE_S = 10
+
+
+def describe_environment(folder: Path | None = None) -> dict[str, str]:
+    """Return versions, hardware and commit as names and texts; what is not there or not known is left out.
+
+    Names: python, platform, the packages, cpu, cpu_cores (those that this process may use), memory_gb (10^9 bytes),
+    gpu, git_commit and git_changed (whether files that git knows differ from the commit).
+
+    Args:
+        folder: of the code; the working directory by default.
+    """
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    found |= versions(_PACKAGES)
+    found |= {"cpu": _cpu_name(), "cpu_cores": str(_num_cores()), "memory_gb": _memory_gb(), "gpu": _gpus()}
+    commit = _output("git", "rev-parse", "HEAD", folder=folder)
+    if commit:
+        changed = _output("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
+        found |= {"git_commit": commit, "git_changed": "true" if changed else "false"}
+    return {name: value for name, value in found.items() if value}
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those packages that are installed; none is imported."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        named = None
+    return named[1] if named else platform.processor()
+
+
+def _memory_gb() -> str:
+    try:
+        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f}"
+    except (AttributeError, OSError, ValueError):
+        return ""
+
+
+def _gpus() -> str:
+    """GPUs of this machine: `2 x NVIDIA A100-SXM4-40GB`. CUDA itself is not asked: it would take memory of each."""
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def _output(command: str, *arguments: str, folder: Path | None = None) -> str:
+    """What a command prints; nothing if it fails or is not there."""
+    program = shutil.which(command)
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, *arguments], cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,89 @@
+"""The frame of an HTML page that needs no network and no file beside it: sections, tables, figures, data and script."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+# Nothing may be fetched: a browser that honours this could not even if a text tried to make it.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+
+
+@dataclass(slots=True)
+class Page:
+    """A page in the making."""
+
+    sections: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Heading and content, as HTML, by id."""
+    data: dict[str, str] = field(default_factory=dict)
+    """What the page's script reads, as JSON, by id."""
+    _figures: list[str] = field(default_factory=list)
+
+    def add(self, key: str, heading: str, *content: str) -> None:
+        """Add a section; the content is HTML."""
+        self.sections[key] = (heading, "".join(content))
+
+    def figure(self, heading: str, description: str, figure: go.Figure, numbers: str = "") -> str:
+        """HTML of a figure, which the page's script draws; `numbers` is a table of what it shows."""
+        key = f"figure-{len(self._figures)}"
+        self._figures.append(figure.to_json())
+        label = escape(f"{heading}: {description}")
+        return (
+            f"<div><h3>{escape(heading)}</h3><figure><figcaption>{escape(description)}</figcaption>"
+            f'<div class="plot" id="{key}" role="img" aria-label="{label}" style="height:{figure.layout.height}px">'
+            "</div></figure>"
+            + (f"<details><summary>Numbers</summary>{numbers}</details>" if numbers else "")
+            + "</div>"
+        )
+
+    def render(self, title: str, facts: Mapping[str, str]) -> str:
+        """The whole page; `facts` stand below its title."""
+        links = "".join(
+            f'<li><a href="#{key}">{escape(heading)}</a></li>' for key, (heading, _) in self.sections.items()
+        )
+        about = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+        sections = "".join(
+            f'<section id="{key}" aria-labelledby="{key}-heading"><h2 id="{key}-heading">{escape(heading)}</h2>'
+            f"{content}</section>\n"
+            for key, (heading, content) in self.sections.items()
+        )
+        blocks = {"figure-data": f"[{','.join(self._figures)}]", **self.data}
+        parts = files("qa_ray")
+        css, script = (parts.joinpath(f"html_report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        return (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(title)}</title><style>\n{css}</style></head>\n<body>"
+            '<a class="skip" href="#errors">To the errors</a>'
+            f'<header><h1>{escape(title)}</h1><dl class="facts">{about}</dl>'
+            f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>{sections}</main>\n'
+            + "".join(_data_block(key, text) for key, text in blocks.items())
+            + f"<script>{get_plotlyjs()}</script>\n<script>\n{script}</script></body></html>\n"
+        )
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """HTML of a table, whose first column names its rows."""
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="scroll"><table><caption class="hidden">{escape(caption)}</caption>'
+        f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def grid(drawn: Sequence[str]) -> str:
+    """HTML of figures side by side."""
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def _data_block(key: str, text: str) -> str:
+    """JSON for the page's script; no text in it can end the block."""
+    return f'<script type="application/json" id="{key}">{text.replace("<", chr(92) + "u003c")}</script>\n'

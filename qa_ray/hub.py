@@ -1,0 +1,272 @@
+"""A model repository on the Hugging Face Hub: made, written and checked, through failures that pass.
+
+huggingface_hub itself repeats five times the requests that ask how files are to be uploaded and that upload them. What
+it does once is repeated here: making repository, branch and tag, reading, and, without Xet, the commit.
+"""
+
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha1, sha256
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.hf_api import ModelInfo, RepoFile
+
+from qa_ray.errors import PublishError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAIN = "main"
+"""Name of a repository's first branch."""
+
+# Seconds before each further attempt.
+_PATIENCE = (1.0, 5.0)
+# 412: the branch has moved since it was looked at, by somebody else or by a commit whose answer was lost.
+_PASSING = frozenset({408, 412, 500, 502, 503, 504})
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_SECRETS = (
+    (_TOKEN, "hf_***"),
+    (re.compile(r"(?i)\b(bearer|basic) [^\s'\"]+"), r"\1 ***"),
+    (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (re.compile(r"\?[^\s'\"]+=[^\s'\"]+"), "?***"),  # signatures of upload addresses
+)
+_LONGEST_REASON = 300
+# These would be loaded instead of, or beside, what is pushed.
+_OF_A_MODEL = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|index\.json)|(added_tokens|special_tokens_map)\.json")
+# They name the addresses of requests, signatures and all.
+_TALKATIVE = ("huggingface_hub.utils._http", "httpx2")
+
+
+def holds_token(text: str) -> bool:
+    """Whether a text holds what looks like a token of the Hub."""
+    return _TOKEN.search(text) is not None
+
+
+def scrub(text: str, token: str) -> str:
+    """Take the token, and whatever else looks like a credential, out of a text."""
+    text = text.replace(token, "***")
+    for pattern, cover in _SECRETS:
+        text = pattern.sub(cover, text)
+    return text
+
+
+class HubRepository:
+    """A model repository; every failure is a PublishError of one line, without secrets."""
+
+    def __init__(self, repo_id: str, token: str) -> None:
+        """Name a repository: USER/NAME, or NAME for one of the token's owner, who is looked up."""
+        self._api = HfApi(token=token)
+        self._token = token
+        self.repo_id = repo_id
+        if "/" not in repo_id:
+            owner = self._do("look up whose the token is", self._api.whoami)["name"]
+            self.repo_id = f"{owner}/{repo_id}"
+
+    def check_card(self, card: ModelCard) -> None:
+        """Have the Hub look at the card, before anything is made."""
+
+        def look() -> None:
+            try:
+                card.validate()
+            except json.JSONDecodeError:
+                raise
+            except ValueError as error:
+                reason = _shown(error, self._token)
+                raise PublishError(f"the Hub refuses the model card; look at --license. Reason: {reason}") from None
+
+        self._do("check the model card", look)
+
+    def make(self, *, private: bool, branch: str) -> None:
+        """Make repository and branch, where they are not there.
+
+        Raises:
+            PublishError: the repository is there and public, though a private one was asked for, or is no model.
+        """
+        info = self._find()
+        if info is None:
+            self._do(f"make {self.repo_id}", lambda: self._create(private))
+        elif private and not info.private:
+            raise PublishError(
+                f"{self.repo_id} is there and public, and a private one was asked for: add --no-private to publish the "
+                "model to everybody, choose another --repo-id, or make the repository private in its settings"
+            )
+        elif info.private and not private:
+            logger.info("%s stays private, as it is: its settings on the Hub change that", self.repo_id)
+        if branch != MAIN:
+            self._do(
+                f"make the branch {branch} of {self.repo_id}",
+                lambda: self._api.create_branch(self.repo_id, branch=branch, exist_ok=True),
+            )
+
+    def push(self, folder: Path, branch: str, message: str) -> CommitInfo:
+        """Commit a folder, in place of the model that was there; no commit is made where nothing has changed.
+
+        Raises:
+            PublishError: it cannot be uploaded, or the Hub holds something else than was sent.
+        """
+        commit: CommitInfo = self._do(f"upload to {self.repo_id}", lambda: self._upload(folder, branch, message))
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        held = self._do(
+            f"read {self.repo_id}", lambda: self._api.get_paths_info(self.repo_id, names, revision=commit.oid)
+        )
+        ids = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in held if isinstance(file, RepoFile)}
+        differing = [name for name in names if ids.get(name) not in _ids(folder / name)]
+        if differing:
+            raise PublishError(
+                f"{self.repo_id} does not hold what was sent: {', '.join(differing)} differ at {commit.commit_url}. "
+                "Delete these files there, or choose another --repo-id, and publish again"
+            )
+        return commit
+
+    def tag(self, tag: str, commit: CommitInfo) -> None:
+        """Tag a commit.
+
+        Raises:
+            PublishError: the tag stands at another commit.
+        """
+        self._do(
+            f"tag {self.repo_id} as {tag}",
+            lambda: self._api.create_tag(self.repo_id, tag=tag, revision=commit.oid, exist_ok=True),
+        )
+        refs = self._do(f"read {self.repo_id}", lambda: self._api.list_repo_refs(self.repo_id))
+        if {ref.target_commit for ref in refs.tags if ref.name == tag} != {commit.oid}:
+            raise PublishError(
+                f"the model is at {commit.commit_url}, but the tag {tag} of {self.repo_id} stands at another commit: "
+                "choose another --tag, or delete that one on the Hub"
+            )
+
+    def _find(self) -> ModelInfo | None:
+        def look() -> ModelInfo | None:
+            try:
+                return self._api.model_info(self.repo_id)
+            except RepositoryNotFoundError:
+                return None
+
+        return self._do(f"read {self.repo_id}", look)
+
+    def _create(self, private: bool) -> None:
+        try:
+            self._api.create_repo(self.repo_id, private=private)
+        except HfHubHTTPError as error:
+            if error.response.status_code != HTTPStatus.CONFLICT:
+                raise
+            # It is there now if an earlier attempt made it and the answer was lost.
+            if self._find() is None:
+                raise PublishError(
+                    f"{self.repo_id} is taken, and is no model repository that this token can see (it may be a data "
+                    "set or a Space): choose another --repo-id"
+                ) from None
+
+    def _upload(self, folder: Path, branch: str, message: str) -> CommitInfo:
+        now = self._api.model_info(self.repo_id, revision=branch)
+        stale = [file.rfilename for file in now.siblings or [] if _OF_A_MODEL.fullmatch(file.rfilename)]
+        return self._api.upload_folder(
+            repo_id=self.repo_id,
+            folder_path=folder,
+            revision=branch,
+            commit_message=message,
+            # Of these, the ones that are uploaded are not deleted.
+            delete_patterns=stale or None,
+            # A commit whose answer was lost is not made again.
+            parent_commit=now.sha,
+        )
+
+    def _do(self, what: str, action: Callable[[], T]) -> T:
+        """Do something on the Hub, and again after a failure that passes."""
+        with _scrubbed_log(self._token):
+            for seconds in (*_PATIENCE, None):
+                try:
+                    return action()
+                except PublishError:
+                    raise
+                # The Hub's clients raise errors of several packages, whose texts may name addresses with signatures.
+                except Exception as error:
+                    told = self._explain(what, _root(error))
+                    if seconds is None or not _passes(_root(error)):
+                        raise told from None
+                logger.info("%s. Trying again in %g s", told, seconds)
+                time.sleep(seconds)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _explain(self, what: str, error: Exception) -> PublishError:
+        if isinstance(error, OfflineModeIsEnabled):
+            cure = "unset HF_HUB_OFFLINE, which forbids every request"
+        elif isinstance(error, HfHubHTTPError):
+            cure = self._cure(error.response)
+        elif isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
+            cure = f"look whether {self._api.endpoint} can be reached from here (network, proxy, HF_ENDPOINT)"
+        else:
+            cure = "see the reason"
+        return PublishError(f"cannot {what} on the Hub: {cure}. Reason: {_shown(error, self._token)}")
+
+    def _cure(self, response: httpx2.Response) -> str:
+        owner, pages = self.repo_id.partition("/")[0], f"{self._api.endpoint}/settings/tokens"
+        status = response.status_code
+        if status == HTTPStatus.UNAUTHORIZED:
+            return f"the token is not valid (401); make one that may write at {pages}, then set HF_TOKEN or log in"
+        if status == HTTPStatus.FORBIDDEN:
+            return f"the token may not write there (403); give it write access to {owner} at {pages}"
+        if status == HTTPStatus.NOT_FOUND:
+            return f"there is no such place (404); check --repo-id and that the token may see {owner}"
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            wait = response.headers.get("Retry-After")
+            return f"there were too many requests (429); try again {f'in {wait} s' if wait else 'in an hour'}"
+        if status in _PASSING:
+            return f"the Hub has a fault ({status}); try again later"
+        return f"the Hub refuses it ({status})"
+
+
+def _root(error: Exception) -> Exception:
+    """What went wrong; huggingface_hub tells of a large file's failure by a RuntimeError around it."""
+    cause = error.__cause__
+    return _root(cause) if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
+
+
+def _shown(error: Exception, token: str) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return scrub(reason, token)[:_LONGEST_REASON].rstrip(".")
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may well succeed a little later."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _PASSING
+    # A proxy's error page is no JSON.
+    return isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
+
+
+def _ids(path: Path) -> tuple[str, str]:
+    """A file's id as a git blob, and as a large file: its SHA-256."""
+    blob, large = sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False), sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            blob.update(part)
+            large.update(part)
+    return blob.hexdigest(), large.hexdigest()
+
+
+@contextlib.contextmanager
+def _scrubbed_log(token: str) -> Iterator[None]:
+    def cover(record: logging.LogRecord) -> bool:
+        record.msg, record.args = scrub(record.getMessage(), token), ()
+        return True
+
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(cover)
+    try:
+        yield
+    finally:
+        for name in _TALKATIVE:
+            logging.getLogger(name).removeFilter(cover)

@@ -1,0 +1,145 @@
+"""Models in MLflow: log one so that `mlflow models serve` answers questions with it, and keep the best as champion."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qa_ray.environment import versions
+from qa_ray.errors import StorageError
+from qa_ray.mlflow_outbox import reason, uploading
+from qa_ray.records import Candidate
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+"""Alias of the best version: models:/NAME@champion."""
+_PACKAGE = Path(__file__).parent
+# What answering imports; qa_ray itself travels with the model.
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+_EXAMPLE = {"question": ["Who laid the first stone?"], "context": ["Charles IV. laid the first stone in 1357."]}
+_RETRIES = 3
+
+
+def log_model(client: Any, run_id: str, folder: Path, step: int = 0) -> str:
+    """Log the fine-tuned model in `folder`, and return its URI, models:/ID.
+
+    MLflow gets a copy of the folder, the source text of `mlflow_model` and of the package, and no pickle.
+
+    Args:
+        client: an MlflowClient.
+        run_id: the run that made the model.
+        folder: on the local disk, as `save_pretrained` wrote it.
+        step: optimizer step at which it was saved.
+
+    Raises:
+        StorageError: MLflow does not take it.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    with _guard("logged"), tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
+        experiment = client.get_run(run_id).info.experiment_id
+        model_id = client.create_logged_model(experiment, "qa_ray", run_id, model_type="question-answering").model_id
+        try:
+            _save(Path(place) / "model", folder, run_id, model_id)
+            client.log_model_artifacts(model_id, f"{place}/model")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                client.finalize_logged_model(model_id, "FAILED")
+            raise
+        client.finalize_logged_model(model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    return f"models:/{model_id}"
+
+
+def register(client: Any, name: str, candidate: Candidate) -> str:
+    """Make a logged model the next version of the registered model `name`; returns what it was compared with.
+
+    The alias `champion` moves to it if there is none, or if it scores more than the champion on the same data.
+
+    Raises:
+        StorageError: MLflow cannot be reached.
+    """
+    with _guard("registered"):
+        _make_name(client, name)
+        tags = {"metric": candidate.metric, "score": repr(candidate.score), "data": candidate.data}
+        model_id = candidate.uri.removeprefix("models:/")
+        version = client.create_model_version(name, candidate.uri, tags=tags, model_id=model_id).version
+        champion = _champion(client, name)
+        better, why = _compare(candidate, champion)
+        if better:
+            client.set_registered_model_alias(name, CHAMPION, version)
+    if champion is None or better:
+        return f"{name} version {version} is the champion: {why}"
+    return f"{name} version {version} is registered, version {champion.version} stays the champion: {why}"
+
+
+def _compare(candidate: Candidate, champion: Any | None) -> tuple[bool, str]:
+    """Whether the candidate takes the champion's place, and why."""
+    if champion is None:
+        return True, "there was none"
+    known = champion.tags
+    if (known.get("data"), known.get("metric")) != (candidate.data, candidate.metric):
+        return False, (
+            f"the two cannot be compared, they were measured by {candidate.metric} on the data {candidate.data} and by "
+            f"{known.get('metric')} on {known.get('data')}"
+        )
+    before = float(known["score"])
+    sign = ">" if candidate.score > before else "<" if candidate.score < before else "="
+    return sign == ">", (
+        f"{candidate.metric} {candidate.score:.2f} {sign} {before:.2f} of version {champion.version} on the same data"
+    )
+
+
+def _champion(client: Any, name: str) -> Any | None:
+    alias = client.get_registered_model(name).aliases.get(CHAMPION)
+    return None if alias is None else client.get_model_version(name, str(alias))
+
+
+def _make_name(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _save(target: Path, folder: Path, run_id: str, model_id: str) -> None:
+    """Write the model as MLflow keeps it."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    outputs = {"answer": "string", "score": "double", "start": "long", "end": "long"}
+    mlflow.pyfunc.save_model(
+        target,
+        # Its source is stored, and run when the model is loaded.
+        python_model=str(_PACKAGE / "mlflow_model.py"),
+        artifacts={"model": str(folder)},
+        code_paths=[str(_PACKAGE)],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", name) for name in _EXAMPLE]),
+            outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
+        ),
+        input_example=pd.DataFrame(_EXAMPLE),
+        # Given, or MLflow would load the model in another process to see what it imports. A build's own mark (+cpu)
+        # is not on PyPI.
+        pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in versions(_REQUIREMENTS).items()],
+        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+    )
+
+
+@contextlib.contextmanager
+def _guard(what: str) -> Iterator[None]:
+    """Take the time that large files need, and turn what MLflow raises into a StorageError of one line."""
+    try:
+        with uploading(retries=_RETRIES):
+            yield
+    # MLflow lets through whatever its many stores raise.
+    except Exception as error:
+        raise StorageError(f"the model cannot be {what} in MLflow: {reason(error)}") from error

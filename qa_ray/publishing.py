@@ -1,0 +1,257 @@
+"""Publish a run's model on the Hugging Face Hub: staged with a model card, loaded back, then pushed."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import torch
+from huggingface_hub import ModelCard, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from pyarrow import fs
+from safetensors import SafetensorError
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from qa_ray.config import ModelConfig
+from qa_ray.errors import ConfigError, PublishError, require
+from qa_ray.hub import MAIN, HubRepository, holds_token
+from qa_ray.locations import SECRET_RULE, holds_secret, is_local
+from qa_ray.model import learn_template, load_tokenizer
+from qa_ray.model_card import benchmark_entry, make_card
+from qa_ray.run_record import RunRecord
+from qa_ray.storage import RunFolder
+from qa_ray.training.checkpoint import MODEL
+
+logger = logging.getLogger(__name__)
+
+# Weights are safetensors only: whatever else lies in the folder stays there.
+_ENDINGS = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
+_CODE = ".py"
+_REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+_PROBES = ("Who laid the first stone?", "When was the bridge finished?")
+_CONTEXT = "Charles IV laid the first stone of the bridge in 1357; it was finished in 1402."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions:
+    """Where on the Hub a model goes, and as what."""
+
+    repo_id: str | None = None
+    """USER/NAME on the Hub; without USER it is the token's owner, without anything the run's name."""
+    private: bool = True
+    """Only you, or your organisation, see a repository that is made."""
+    revision: str | None = None
+    """Branch that takes the model; made if it is not there."""
+    tag: str | None = None
+    """Tag of the commit, such as v1."""
+    license: str | None = None
+    """Licence by the Hub's name for it, such as apache-2.0; the base model's and the data's own terms may bind you."""
+    benchmark_task: str | None = None
+    """Task in the eval.yaml of the Hub data set `data.hub`: F1 is then given as a result for its leaderboard too."""
+
+    def __post_init__(self) -> None:
+        if self.repo_id is not None:
+            _check_repo_id(self.repo_id, "--repo-id")
+        for name in ("revision", "tag"):
+            ref = getattr(self, name)
+            require(
+                ref is None or (_REF.fullmatch(ref) is not None and ".." not in ref),
+                f"--{name}={ref!r} must be a name such as v1: letters, digits and . - _ /",
+            )
+        for name in ("license", "benchmark_task"):
+            require(getattr(self, name) != "", f"--{name.replace('_', '-')} is empty")
+
+
+def _check_repo_id(repo_id: str, source: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigError(f"{source}={repo_id!r} cannot name a repository: {error} Give --repo-id USER/NAME") from error
+
+
+def run_at(location: str) -> RunFolder:
+    """The run whose folder is at a path or URI, which may end with a query (?endpoint_override=...).
+
+    Raises:
+        ConfigError: the URI holds a secret.
+        StorageError: the storage cannot be read.
+        PublishError: nothing is there.
+    """
+    require(not holds_secret(location), f"RUN {SECRET_RULE}")
+    if is_local(location):
+        path = os.path.abspath(os.path.expanduser(location))
+        run = RunFolder(os.path.dirname(path), os.path.basename(path))
+    else:
+        place, mark, query = location.partition("?")
+        storage, _, name = place.rstrip("/").rpartition("/")
+        run = RunFolder(f"{storage}{mark}{query}", unquote(name))
+    if not run.exists():
+        raise PublishError(f"there is no run {run.uri}: name its folder, such as runs/NAME")
+    return run
+
+
+def publish(run: RunFolder, options: PublishOptions) -> str:
+    """Push a finished run's model, tokenizer, answer settings and model card to the Hub; returns the commit's URL.
+
+    A model that is there already, unchanged, is not committed again. The run itself is only read.
+
+    Raises:
+        PublishError: something that the user can mend; what was not published stays in the run's folder.
+        StorageError: the run cannot be read.
+        ConfigError: the run's name cannot name a repository.
+    """
+    try:
+        return _publish(run, options)
+    except PublishError as error:
+        command = f"python jobs/publish.py '{run.uri}'" + (f" --repo-id {options.repo_id}" if options.repo_id else "")
+        raise PublishError(f"{error}. The model stays in {run.uri}; publish it later with: {command}") from None
+
+
+def _publish(run: RunFolder, options: PublishOptions) -> str:
+    token = _token()
+    record = RunRecord.read(run)
+    _refuse_secrets(record.settings(), "the run's config.json")
+    if options.repo_id is None:
+        _check_repo_id(run.name, "the run's name")
+    _check_benchmark(options, record)
+    with _model_of(run) as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
+        folder = Path(staged)
+        _stage(model, folder, remote_code=record.config["model"]["trust_remote_code"])
+        _check_loads_alike(model, folder, record)
+        repository = HubRepository(options.repo_id or run.name, token)
+        card = _write_card(folder, record, repository.repo_id, options)
+        _check_no_secrets(folder, token)
+        repository.check_card(card)
+        branch = options.revision or MAIN
+        repository.make(private=options.private, branch=branch)
+        logger.info("uploading to %s", repository.repo_id)
+        commit = repository.push(folder, branch, f"Model of the run {run.name}")
+    if options.tag:
+        repository.tag(options.tag, commit)
+    return str(commit.commit_url)
+
+
+def _token() -> str:
+    token = get_token()
+    if token is None:
+        raise PublishError("there is no token for the Hub: set HF_TOKEN in the environment, or run `hf auth login`")
+    return token
+
+
+def _check_benchmark(options: PublishOptions, record: RunRecord) -> None:
+    data = record.config["data"]
+    if options.benchmark_task and (data["hub"] is None or data["max_validation_examples"] is not None):
+        raise PublishError(
+            "--benchmark-task is for a model that was measured on a whole split of a Hub data set (data.hub, without "
+            "data.max_validation_examples): leave it out"
+        )
+
+
+@contextmanager
+def _model_of(run: RunFolder) -> Iterator[Path]:
+    """The run's model as a local folder, which is the run's own where that is local."""
+    filesystem, _ = run.filesystem()
+    folder = run.download(MODEL)
+    try:
+        yield folder
+    finally:
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stage(model: Path, folder: Path, *, remote_code: bool) -> None:
+    endings = _ENDINGS | {_CODE} if remote_code else _ENDINGS
+    try:
+        for path in sorted(model.iterdir()):
+            if path.is_file() and path.suffix in endings and not path.name.startswith("."):
+                shutil.copyfile(path, folder / path.name)
+    except OSError as error:
+        raise PublishError(f"the model cannot be copied to {folder}: {error.strerror}; TMPDIR names another") from error
+
+
+def _write_card(folder: Path, record: RunRecord, repo_id: str, options: PublishOptions) -> ModelCard:
+    template = learn_template(load_tokenizer(ModelConfig(name=str(folder))))
+    card = make_card(
+        record,
+        repo_id,
+        revision=options.revision,
+        license=options.license,
+        context_first=template.context_first,
+    )
+    card.save(folder / "README.md")
+    if options.benchmark_task:
+        entry = folder / ".eval_results" / "qa_ray.yaml"
+        entry.parent.mkdir()
+        entry.write_text(benchmark_entry(record, options.benchmark_task), encoding="utf-8")
+    return card
+
+
+def _check_loads_alike(model: Path, staged: Path, record: RunRecord) -> None:
+    """Refuse a staged folder that does not open, or gives other logits than the run's own model."""
+    questions = [*_PROBES, *(example.question for example in record.result.examples[:2])]
+    trusted = record.config["model"]["trust_remote_code"]
+    try:
+        own, copied = (_logits(folder, questions, trust_remote_code=trusted) for folder in (model, staged))
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise PublishError(f"the model cannot be opened again, so nobody could use it: {reason}") from error
+    if not all(torch.equal(left, right) for left, right in zip(own, copied, strict=True)):
+        raise PublishError("the staged model gives other logits than the run's own: the copy is damaged, try again")
+
+
+@torch.no_grad()
+def _logits(folder: Path, questions: Sequence[str], *, trust_remote_code: bool) -> list[torch.Tensor]:
+    """Start and end logits of each question about a fixed context, [2, length], on the CPU."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    model = AutoModelForQuestionAnswering.from_pretrained(
+        folder,
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+    ).eval()
+    found = []
+    for question in questions:
+        outputs = model(**tokenizer(question, _CONTEXT, return_tensors="pt"))
+        found.append(torch.cat([outputs.start_logits, outputs.end_logits]))
+    return found
+
+
+def _check_no_secrets(folder: Path, token: str) -> None:
+    """Refuse to push the token, or a location with a password, in any of the folder's texts."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.suffix == ".safetensors":
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if token in text or holds_token(text):
+            raise PublishError(f"{path.name} holds a token of the Hub, which nobody may see: take it out of the run")
+        if path.name.endswith("config.json"):
+            _refuse_secrets(_strings(json.loads(text)), path.name)
+
+
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner, name)
+    else:
+        yield name, value
+
+
+def _refuse_secrets(fields: Iterator[tuple[str, Any]], source: str) -> None:
+    for name, value in fields:
+        if isinstance(value, str) and (holds_secret(value) or holds_token(value)):
+            raise PublishError(
+                f"{source}: {name} holds a password or a key, which nobody may see: take it out of there"
+            )

@@ -1,0 +1,78 @@
+"""What can be recorded of a run besides its metrics, as plain values; and what must not be: secrets."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from qa_ray.locations import holds_secret, is_local
+
+_SECRET = re.compile("token|secret|password|passwd|credential|key")
+# Counts of tokens and tokenizers are no access tokens.
+_HARMLESS = re.compile(r"tokeni[sz]\w*|(max|num)_tokens|tokens_per_\w+")
+MASK = "(hidden)"
+"""Stands for a value that may be a secret."""
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+    """A signal stopped it, or the search that it was a trial of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataUse:
+    """A data set that a run has read."""
+
+    name: str
+    context: str
+    """What for: `training` or `validation`."""
+    source: str
+    """Path or URI of its files, or its name on the Hub."""
+    digest: str
+    """Fingerprint of its content, at most 36 characters."""
+    on_hub: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """MLflow type of each column: string, long, double, boolean."""
+    profile: Mapping[str, float] = field(default_factory=dict)
+    """What was counted: num_questions and so on."""
+
+    @property
+    def source_type(self) -> str:
+        """The kind of the source by MLflow's names: hugging_face, local, or the URI's scheme."""
+        if self.on_hub:
+            return "hugging_face"
+        return "local" if is_local(self.source) else self.source.partition("://")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A logged model that wants to be the best of its name."""
+
+    uri: str
+    """What `log_model` returned."""
+    metric: str
+    """What it was measured by: `f1` or another metric of which more is better."""
+    score: float
+    data: str
+    """Fingerprint of the data that it was measured on."""
+
+
+def shown(name: str, value: Any) -> str:
+    """The text of a parameter, or a mask where its name or the value itself speaks of a secret."""
+    text = str(value)
+    speaks = _SECRET.search(_HARMLESS.sub("", name.lower())) is not None
+    return MASK if (speaks and value is not None) or holds_secret(text) else text
+
+
+def cut(text: str, limit: int, *, name: bool = False) -> str:
+    """The text if it has at most `limit` characters, else its beginning with a mark; a name's mark is a plain `...`."""
+    if len(text) <= limit:
+        return text
+    # MLflow takes no brackets in a name.
+    mark = "..." if name else f"... (cut: {len(text)} characters)"
+    return text[: limit - len(mark)] + mark

@@ -1,0 +1,129 @@
+"""What a finished run has recorded of itself, as the model card tells it."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qa_ray.config import Columns, DataConfig
+from qa_ray.data.files import find_files
+from qa_ray.data.readers import read_files
+from qa_ray.data.validation import check
+from qa_ray.errors import PublishError, UserError
+from qa_ray.evaluation.bootstrap import Interval
+from qa_ray.evaluation.intervals import score_intervals
+from qa_ray.policies import BadRows, DataFormat
+from qa_ray.schema import table_to_passages
+from qa_ray.storage import RunFolder
+from qa_ray.training.checkpoint import EVALUATION, MODEL, SETTINGS
+from qa_ray.training.resume import CONFIG, RESULT, TrainResult
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "environment.json"
+"""What the run was made with, in its folder, if it was recorded."""
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A finished run's own files."""
+
+    config: Json
+    """The configuration, section by section; may be that of another version of qa_ray."""
+    result: TrainResult
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval] | None
+    """95% intervals of the metrics; None where the validation data is not as it was, or out of reach."""
+    answers: Json
+    """How answers are decoded: window, n-best, threshold."""
+    architecture: Json
+    """The model's config.json."""
+    environment: Mapping[str, str]
+    """Versions and hardware by name; empty where they were not recorded."""
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "RunRecord":
+        """Read a run's files.
+
+        Raises:
+            PublishError: it is no finished run.
+            StorageError: its storage cannot be read.
+        """
+        config = _read(run, CONFIG)
+        if run.read(RESULT) is None:
+            raise PublishError(
+                f"the run {run.uri} is not finished: it has no {RESULT}. Go on with it: the same training command with "
+                f"--run.name {run.name}"
+            )
+        result = TrainResult.read(run)
+        assert result is not None
+        metrics = _read(run, f"{EVALUATION}/metrics.json")
+        predictions = _read(run, f"{EVALUATION}/predictions.json")
+        return cls(
+            config=config,
+            result=result,
+            metrics=metrics,
+            intervals=_intervals(config["data"], metrics, predictions),
+            answers=_read(run, f"{MODEL}/{SETTINGS}"),
+            architecture=_read(run, f"{MODEL}/config.json"),
+            environment=_read(run, ENVIRONMENT) if run.read(ENVIRONMENT) else {},
+        )
+
+    def settings(self) -> Iterator[tuple[str, Any]]:
+        """Every recorded field of the configuration as (dotted name, value)."""
+        yield from _flatten(self.config, "")
+
+
+def _flatten(section: Json, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(run: RunFolder, name: str) -> Any:
+    content = run.read(name)
+    if content is None:
+        raise PublishError(f"{run.uri} holds no {name}: name the folder of a run that qa_ray has finished")
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise PublishError(f"{run.uri}: {name} is not JSON: {error}") from error
+
+
+def _intervals(data: Json, metrics: Mapping[str, float], predictions: Mapping[str, str]) -> dict[str, Interval] | None:
+    try:
+        found = score_intervals(metrics, predictions, _references(_data_config(data)))
+    except (UserError, TypeError, ValueError, KeyError) as error:
+        logger.info("the model card has no 95%% intervals, since the validation data cannot be read: %s", error)
+        return None
+    if found is None:
+        logger.info("the model card has no 95%% intervals: the validation data is not what the run was measured on")
+    return found
+
+
+def _data_config(fields: Json) -> DataConfig:
+    choices = {"format": DataFormat(fields["format"]), "on_bad_row": BadRows(fields["on_bad_row"])}
+    return DataConfig(**{**fields, **choices, "columns": Columns(**fields["columns"])})
+
+
+def _references(data: DataConfig) -> dict[str, Sequence[str]]:
+    """The reference answers of each validation question, read as training reads them."""
+    references: dict[str, Sequence[str]] = {}
+    for table in _tables(data):
+        for passage in table_to_passages(table)[0]:
+            for question in check(passage)[0].questions:
+                references.setdefault(question.id, [answer.text for answer in question.answers])
+    return references
+
+
+def _tables(data: DataConfig) -> Iterator[Any]:
+    if data.hub is None:
+        return read_files(find_files(data, data.validation), data.columns, data.max_validation_examples)
+    from qa_ray.data.sources import hub_tables  # here, since it brings Ray, and only Hub data needs it
+
+    return hub_tables(data, data.validation, data.max_validation_examples)

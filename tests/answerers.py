@@ -1,0 +1,79 @@
+"""Answerers of tiny models, saved as training leaves them, and the questions that tests put to them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
+
+from qa_ray.answering import Answered, QuestionAnswerer
+from qa_ray.evaluation.evaluator import Evaluator
+from qa_ray.evaluation.results import Evaluation
+from qa_ray.model import load_model, load_tokenizer
+from qa_ray.training.checkpoint import save_model
+
+MAX_ANSWER_LENGTH = 6
+ALL = 100_000
+"""More answers than there are spans."""
+PASSAGES = made_passages(6, unanswerable=2, num_words=(12, 40))
+QUESTIONS = [passage.questions[0].text for passage in PASSAGES]
+CONTEXTS = [passage.context for passage in PASSAGES]
+ONE = ("Which river?", "The river Vltava flows through Prague.")
+TWO = ("Who built it?", "Charles built the bridge in the town.")
+
+
+def save_decisive(
+    family: str, source: Path, target: Path, *, threshold: float | None = None, evaluated: bool = False
+) -> Evaluation:
+    """Save the tiny model in `source` with scores far apart and windows of 14 context tokens; return its evaluation.
+
+    With `evaluated` it is saved with the threshold of that evaluation.
+    """
+    config = tiny_config(source, evaluate={"n_best": 5, "max_answer_length": MAX_ANSWER_LENGTH})
+    collator = make_collator(changed(config, window={"max_length": 512}), PASSAGES)
+    length = int(collator.corpus.question_lengths.max()) + collator.template.num_special + 14
+    config = changed(config, window={"max_length": length, "stride": 8})
+    model = load_model(config.model).eval()
+    with torch.no_grad():
+        getattr(model, "classifier" if family == "modernbert" else "qa_outputs").weight.mul_(100)
+    evaluate = Evaluator(make_collator(config, PASSAGES), config.evaluate, no_answer=evaluated or threshold is not None)
+    result = evaluate(model, cpu_accelerator())
+    assert result is not None
+    saved_threshold = result.metrics["threshold"] if evaluated else threshold
+    save_model(target, model, load_tokenizer(config.model), config, saved_threshold)
+    return result
+
+
+def open_cpu(folder: Path, **options: Any) -> QuestionAnswerer:
+    """Open a model on the CPU."""
+    return QuestionAnswerer.from_pretrained(str(folder), device="cpu", **options)
+
+
+def texts(results: list[Answered]) -> list[str]:
+    """The answers alone."""
+    return [result["answer"] for result in results]
+
+
+def by_place(answers: list[Answered]) -> dict[tuple[int, int], float]:
+    """Score of each answer by its place: in an order that rounding does not change."""
+    found = {(answer["start"], answer["end"]): answer["score"] for answer in answers}
+    assert len(found) == len(answers), "a place comes twice"
+    return found
+
+
+def assert_close(found: list[list[Answered]], expected: list[list[Answered]]) -> None:
+    """Answers at the same places, with about the same scores, question by question."""
+    for mine, other in zip(found, expected, strict=True):
+        assert by_place(mine) == pytest.approx(by_place(other), abs=1e-4)
+
+
+def shapes(answerer: QuestionAnswerer, *arguments: Any, **keywords: Any) -> list[tuple[int, int]]:
+    """Windows and padded length of each batch that a call runs."""
+    seen: list[tuple[int, int]] = []
+    hook = answerer.model.register_forward_pre_hook(
+        lambda module, args, inputs: seen.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    answerer(*arguments, **keywords)
+    hook.remove()
+    return seen

@@ -1,0 +1,217 @@
+"""The evaluation job on a local cluster, with tiny models: its scores are the evaluator's, whatever the workers."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES
+from pages import Page
+from passages import corpus_of
+from runs import cpu_accelerator
+from trips import NAMES, write_squad
+
+from qa_ray.config import Config, ModelConfig, WindowConfig
+from qa_ray.data import squad
+from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
+from qa_ray.evaluation import job
+from qa_ray.evaluation.evaluator import Evaluator
+from qa_ray.evaluation.job import evaluate
+from qa_ray.evaluation.metrics import squad_v2_scores
+from qa_ray.evaluation.options import Options
+from qa_ray.evaluation.results import Evaluation
+from qa_ray.model import learn_template, load_model, load_tokenizer
+from qa_ray.operation import ClusterConfig
+from qa_ray.policies import Precision
+from qa_ray.training.checkpoint import save_model
+from qa_ray.training.worker import make_collator
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+THRESHOLD = 0.25
+WINDOW = WindowConfig(max_length=48, stride=8)
+
+
+def save(folder: Path, tiny: Path, *, seed: int, threshold: float | None) -> None:
+    """A model with a head of its own, whose scores are far apart."""
+    config = Config(model=ModelConfig(name=str(tiny)), window=WINDOW)
+    model = load_model(config.model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model.qa_outputs.weight.normal_()
+    save_model(folder, model, load_tokenizer(config.model), config, threshold)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a model that has a threshold, another model that has none, and 24 questions."""
+    place = tmp_path_factory.mktemp("evaluate")
+    FAMILIES["bert"].save(place / "tiny")
+    save(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD)
+    save(place / "other", place / "tiny", seed=2, threshold=None)
+    line = {"time": 1.0, "phase": "train", "step": 1, "train_loss": 2.5}
+    (place / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    write_squad(place / "dev.json", NAMES[:8])
+    return place
+
+
+@pytest.fixture(scope="module")
+def options(place: Path) -> Callable[..., Options]:
+    return partial(
+        Options,
+        model=str(place / "run"),
+        data=str(place / "dev.json"),
+        out=place / "out",
+        precision=Precision.FP32,
+        num_resamples=200,
+        cluster=ClusterConfig(num_workers=2, cpus_per_worker=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def shown(ray_cluster: None, place: Path, options: Callable[..., Options]) -> str:
+    """What the job shows of the run's model against the other one, on two workers."""
+    return evaluate(options(against=str(place / "other")))
+
+
+@pytest.fixture(scope="module")
+def plain(place: Path) -> Evaluation:
+    """The same evaluation of the run's model in this process."""
+    config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=WINDOW)
+    tokenizer = load_tokenizer(config.model)
+    corpus = corpus_of(list(squad.parse((place / "dev.json").read_bytes(), "dev.json")), tokenizer)
+    collator = make_collator(config, corpus, learn_template(tokenizer))
+    assert len(collator.windows) > len(corpus)
+    evaluator = Evaluator(collator, config.evaluate, no_answer=True)
+    return evaluator(load_model(config.model), cpu_accelerator())
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_answers_are_those_of_the_evaluator_in_plain_python(shown: str, place: Path, plain: Evaluation) -> None:
+    found, expected = read(place / "out", "nbest_predictions"), plain.n_best
+    assert found.keys() == expected.keys()
+    for key, spans in expected.items():
+        assert [span["text"] for span in found[key]] == [span.text for span in spans]
+        assert [span["probability"] for span in found[key]] == pytest.approx([s.probability for s in spans], rel=1e-3)
+    assert read(place / "out", "null_odds") == pytest.approx(dict(plain.null_odds), rel=1e-3, abs=1e-4)
+
+
+def test_scores_are_those_at_the_saved_threshold_beside_the_best_ones(
+    shown: str, place: Path, plain: Evaluation
+) -> None:
+    answers = {key: next(span.text for span in spans if span.text.strip()) for key, spans in plain.n_best.items()}
+    corpus = plain.spans.corpus
+    references = {corpus.id(question): corpus.references(question) for question in range(len(corpus))}
+    expected = squad_v2_scores(answers, references, plain.null_odds, THRESHOLD)
+    metrics = read(place / "out", "metrics")
+    assert metrics["threshold"] == THRESHOLD != pytest.approx(metrics["best_f1_thresh"])
+    for name in ("exact_match", "f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_exact", "total"):
+        assert metrics[name] == pytest.approx(expected[name])
+    assert metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-4)
+    predictions = read(place / "out", "predictions")
+    silent = {key for key, odds in plain.null_odds.items() if odds > THRESHOLD}
+    assert 0 < len(silent) < len(predictions)
+    assert {key for key, text in predictions.items() if not text} == silent
+    intervals = read(place / "out", "intervals")
+    assert intervals["f1"]["mean"] == pytest.approx(metrics["f1"])
+    assert intervals["f1"]["low"] <= metrics["f1"] <= intervals["f1"]["high"]
+
+
+def test_report_is_about_the_run_with_its_learning_curves(shown: str, place: Path) -> None:
+    page = Page((place / "out" / "report.html").read_text(encoding="utf-8"))
+    assert page.all("h1")[0].text == f"{place / 'run'} on {place / 'dev.json'}"
+    assert {"comparison", "learning", "no-answer", "errors"} <= {item.attributes["id"] for item in page.all("section")}
+    assert f"{place / 'out' / 'report.html'}" in shown
+
+
+def test_models_are_compared_on_the_same_questions(shown: str, place: Path) -> None:
+    found = read(place / "out", "comparison")
+    mine, others = read(place / "out", "metrics"), read(place / "out" / "against", "metrics")
+    assert found["against"] == str(place / "other")
+    assert others["threshold"] == others["best_f1_thresh"]
+    for name, difference in found["differences"].items():
+        assert difference["mean"] == pytest.approx(mine[name] - others[name])
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+    won = sum(flip["won"] for flip in found["flips"])
+    lost = len(found["flips"]) - won
+    assert found["flips"]
+    assert (won - lost) / 24 == pytest.approx((mine["exact_match"] - others["exact_match"]) / 100)
+    predictions = [read(folder, "predictions") for folder in (place / "out", place / "out" / "against")]
+    for flip in found["flips"]:
+        both = [texts[flip["id"]] for texts in predictions]
+        assert both == [flip["prediction"], flip["prediction_against"]]
+        assert both[0] != both[1]
+    assert f"{won} questions that A answers exactly and B does not" in shown
+    assert "which flatters" in shown
+
+
+def test_one_worker_finds_what_two_find(shown: str, place: Path, options: Callable[..., Options]) -> None:
+    alone = evaluate(options(out=place / "alone", cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
+    assert read(place / "alone", "predictions") == read(place / "out", "predictions")
+    assert read(place / "alone", "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
+    assert read(place / "alone", "intervals") == read(place / "out", "intervals")
+    assert "exact_match" in alone
+    assert not (place / "alone" / "comparison.json").exists()
+
+
+def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
+    place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "other", place / "fleeting")
+    run = job._run
+
+    def remove_and_run(*arguments: Any, **named: Any) -> job.Found:
+        shutil.rmtree(place / "fleeting")
+        return run(*arguments, **named)
+
+    monkeypatch.setattr(job, "_run", remove_and_run)
+    with pytest.raises(
+        ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
+    ):
+        evaluate(options(model=str(place / "fleeting"), out=place / "never"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": "/no/such/model"}, ModelError, "cannot load the tokenizer /no/such/model: there is no such folder"),
+        (
+            {"against": "/no/such/model"},
+            ModelError,
+            "cannot load the tokenizer /no/such/model: there is no such folder",
+        ),
+        ({"data": "/no/such.json"}, DataError, "/no/such.json"),
+        ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
+        ({"out": Path("/dev/null/out")}, StorageError, "--out=/dev/null/out cannot be written: Not a directory"),
+        ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+    ],
+    ids=["model", "other model", "data", "window", "folder", "precision"],
+)
+def test_mistake_is_found_before_anything_is_computed(
+    changes: dict[str, Any],
+    error: type[Exception],
+    words: str,
+    options: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_run", None)
+    with pytest.raises(error, match=words):
+        evaluate(dataclasses.replace(options(), **changes))
+
+
+def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., Options]) -> None:
+    content = json.loads((place / "dev.json").read_text())
+    for paragraph in content["data"][0]["paragraphs"]:
+        paragraph["qas"] = [qa for qa in paragraph["qas"] if qa["is_impossible"]]
+    content["data"][0]["paragraphs"] = [p for p in content["data"][0]["paragraphs"] if p["qas"]]
+    (place / "unanswerable.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"unanswerable\.json has no question with an answer"):
+        evaluate(options(data=str(place / "unanswerable.json")))

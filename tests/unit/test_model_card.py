@@ -1,0 +1,147 @@
+"""The model card tells what the run has recorded, for people and as metadata."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from finished_run import change, finished_run
+from huggingface_hub import EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+
+from qa_ray.model_card import benchmark_entry, make_card
+from qa_ray.run_record import ENVIRONMENT, RunRecord
+from qa_ray.storage import RunFolder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return RunRecord.read(finished_run(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.fixture(scope="module")
+def abstaining(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return RunRecord.read(finished_run(tmp_path_factory.mktemp("abstaining"), unanswerable=3))
+
+
+def card_of(record: RunRecord, license: str | None = None) -> ModelCard:
+    return make_card(record, "me/tiny", revision=None, license=license, context_first=False)
+
+
+def with_config(tmp_path: Path, section: str, **fields: Any) -> RunRecord:
+    run = finished_run(tmp_path)
+    config = json.loads(run.read("config.json") or b"")
+    change(run, "config.json", **{section: config[section] | fields})
+    return RunRecord.read(run)
+
+
+def test_scores_stand_with_intervals_around_them_and_those_before(plain: RunRecord) -> None:
+    text = card_of(plain).text
+    assert "On 4 questions of `dev.json`, in percent." in text
+    assert "| score | value | 95% interval | before fine-tuning |" in text
+    assert plain.intervals is not None
+    low, high = plain.intervals["exact_match"].low, plain.intervals["exact_match"].high
+    assert low < plain.metrics["exact_match"] == 50 < high
+    assert f"| Exact match | 50.00 | {low:.2f} to {high:.2f} | 1.50 |" in text
+    assert "nanswerable" not in text
+    assert "holds none" not in text
+
+
+def test_answerable_and_unanswerable_questions_have_scores_of_their_own(abstaining: RunRecord) -> None:
+    text = card_of(abstaining).text
+    for label in ("Exact match, answerable questions", "F1, unanswerable questions", "F1 at its own best threshold"):
+        assert f"| {label} |" in text
+    assert abstaining.intervals is not None
+    assert abstaining.intervals["NoAns_f1"].mean == pytest.approx(abstaining.metrics["NoAns_f1"])
+    assert f"by more than {abstaining.metrics['threshold']:g}" in text
+    assert "or that the context holds none" in text
+
+
+@pytest.mark.parametrize("change_data", ["gone", "other answers"])
+def test_without_the_data_it_was_measured_on_there_are_no_intervals(tmp_path: Path, change_data: str) -> None:
+    run, data = finished_run(tmp_path), tmp_path / "dev.json"
+    if change_data == "gone":
+        data.unlink()
+    else:
+        data.write_text(data.read_text().replace('"text": "north"', '"text": "flows north"').replace("57", "51"))
+    record = RunRecord.read(run)
+    assert record.intervals is None
+    assert "interval" not in card_of(record).text
+    assert "| Exact match | 50.00 | 1.50 |" in card_of(record).text
+
+
+def test_metadata_holds_scores_and_no_path_of_this_machine(plain: RunRecord, tmp_path: Path) -> None:
+    card = card_of(plain, license="apache-2.0")
+    data = card.data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert (data["pipeline_tag"], data["library_name"]) == ("question-answering", "transformers")
+    assert not {"base_model", "datasets", "language"} & data.keys()
+    [model] = data["model-index"]
+    [result] = model["results"]
+    assert result["dataset"] == {"name": "dev.json", "type": "dev.json"}
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        "exact_match": 50,
+        "f1": round(plain.metrics["f1"], 4),
+    }
+    assert "/tmp" not in card.content
+    assert str(Path(plain.config["data"]["validation"]).parent) not in card.content
+    assert "`s3://bucket/train.json`" in card.text
+
+
+def test_hub_model_and_data_set_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = with_config(tmp_path, "model", name="google-bert/bert-base-cased")
+    squad = {"hub": "rajpurkar/squad", "validation": "validation", "revision": "abc"}
+    record.config["data"].update(squad)
+    data = card_of(record).data.to_dict()
+    assert (data["base_model"], data["datasets"]) == ("google-bert/bert-base-cased", "rajpurkar/squad")
+    [result] = data["model-index"][0]["results"]
+    assert result["dataset"] == {
+        "name": "rajpurkar/squad",
+        "type": "rajpurkar/squad",
+        "split": "validation",
+        "revision": "abc",
+    }
+    entry = EvalResultEntry(
+        dataset_id="rajpurkar/squad",
+        task_id="squad",
+        value=round(record.metrics["f1"], 4),
+        dataset_revision="abc",
+        notes="F1 in percent; exact match 50.00",
+    )
+    assert yaml.safe_load(benchmark_entry(record, "squad")) == eval_result_entries_to_yaml([entry])
+
+
+def test_settings_are_told_and_what_changes_no_result_is_not(plain: RunRecord) -> None:
+    text = card_of(plain).text
+    for line in ("| `optim.learning_rate` | `0.001` |", "| `window.stride` | `8` |", "| `train.seed` | `42` |"):
+        assert line in text
+    for name in ("tracking.", "cluster.", "run.", "checkpoint.", "train.max_steps"):
+        assert f"`{name}" not in text
+
+
+def test_versions_and_hardware_are_told_where_they_were_recorded(plain: RunRecord, tmp_path: Path) -> None:
+    assert f"saved by transformers {plain.architecture['transformers_version']}" in card_of(plain).text
+    assert "It was made with" not in card_of(plain).text
+    run = finished_run(tmp_path)
+    run.write(ENVIRONMENT, json.dumps({"gpu": "2 x A|100"}).encode())
+    assert (
+        "It was made with:\n\n| what | which |\n| --- | --- |\n| `gpu` | 2 x A\\|100 |"
+        in card_of(RunRecord.read(run)).text
+    )
+
+
+def test_licence_is_stated_only_where_it_is_given(plain: RunRecord) -> None:
+    assert "No licence has been stated" in card_of(plain).text
+    assert "license" not in card_of(plain).data.to_dict()
+    assert "Licence: `mit`." in card_of(plain, license="mit").text
+
+
+def test_run_of_another_version_of_qa_ray_is_read(tmp_path: Path) -> None:
+    record = with_config(tmp_path, "data", novelty=1)
+    assert record.intervals is None
+    assert "| `data.novelty` | `1` |" in card_of(record).text
+
+
+def test_record_reads_a_folder_on_any_storage(plain: RunRecord, tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    assert RunRecord.read(RunFolder(tmp_path.as_uri(), "first")).metrics == plain.metrics
