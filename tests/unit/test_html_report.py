@@ -1,5 +1,6 @@
 """The HTML report's structure: everything is there, nothing is fetched, and no text of the data becomes HTML."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -134,14 +135,17 @@ def test_no_text_becomes_html(write) -> None:
 def test_flips_are_escaped_and_counted() -> None:
     evaluation, corpus, windows = evaluation_of(ASKED)
     table = tabulate(evaluation, corpus, windows)
-    changed = [Asked(item.question, item.context, item.reference, item.context[:3], item.null_odds) for item in ASKED]
-    other = tabulate(*evaluation_of(changed[:1] + ASKED[1:]))
+    changed = [dataclasses.replace(ASKED[0], best="Ada"), dataclasses.replace(ASKED[1], best="Bo"), *ASKED[2:]]
+    other = tabulate(*evaluation_of(changed))
     page = Page(render(table, evaluation.metrics, title="t", comparison=compare(table, other, EVIL, num_resamples=50)))
     assert "Comparison" in headings(page)
     section = page.by_id("comparison")
-    assert "1 questions are answered exactly by one model only: 1 won, 0 lost." in section.text
-    assert EVIL in section.text
-    assert "Which town?" in section.text
+    assert "2 questions are answered exactly by one model only: 1 won, 1 lost." in section.text
+    assert f"Against {EVIL}," in section.text
+    rows = [[cell.text for cell in row.children] for row in page.all("tr")]
+    assert ["won", "Which town?", "Rome", "Rome", "Ada"] in rows
+    assert ["lost", f"Who {EVIL}?", "Bo", EVIL, "Bo"] in rows
+    assert len(page.all("script")) == 4
 
 
 def test_errors_are_the_worst_ones_first_with_their_slices(write) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluations import Asked, evaluation_of, table_of
@@ -122,7 +124,9 @@ def test_threshold_curve_goes_through_the_metrics_at_each_threshold(thresholds) 
 
 
 def test_precision_and_recall_count_f1_as_true_positives(thresholds) -> None:
-    curve = precision_recall(thresholds)
+    # An answer to an unanswerable question is never right, whatever its text.
+    answered = thresholds.answered._replace(f1=np.where(thresholds.has_answer, thresholds.answered.f1, 1))
+    curve = precision_recall(dataclasses.replace(thresholds, answered=answered))
     for place, odds in enumerate(sorted(set(thresholds.null_odds.tolist())), start=1):
         given = thresholds.null_odds <= odds
         positives = thresholds.answered.f1[given & thresholds.has_answer].sum()

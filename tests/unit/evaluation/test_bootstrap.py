@@ -46,7 +46,7 @@ def test_same_seed_gives_the_same_resamples_whatever_is_computed_at_once(monkeyp
 
 
 def test_only_members_count() -> None:
-    values = np.array([[1.0, 1.0, 0.0, 0.0]])
+    values = np.array([[1.0, 1.0, 7.0, 7.0]])
     [found] = intervals(values, np.array([[True, True, False, False]]), num_resamples=200)
     assert found == (1.0, 1.0, 1.0)
 
