@@ -124,7 +124,8 @@ def test_chaos_kills_as_planned_and_no_promise_is_broken(chaos):
     assert {kill["victim"] for kill in chaos["kills"]} == {"worker", "driver"}
     assert {kill["moment"] for kill in chaos["kills"]} == {"steps"}
     assert chaos["recovered"] == 2
-    assert all(kill["seconds"] > 0 for kill in chaos["kills"])
+    # A run that was hit at its end may have no step left to recover by.
+    assert all(kill["seconds"] is None or kill["seconds"] > 0 for kill in chaos["kills"])
     assert all(run["finished"] and not run["differing"] for run in chaos["runs"])
     assert set(chaos["broken_promises"].values()) == {0}
 

@@ -48,10 +48,10 @@ def tracker(place: Path) -> Iterator[MlflowTracker]:
 @pytest.fixture(scope="module")
 def logged(tracker: MlflowTracker, place: Path, bert: Path) -> Iterator[str]:
     """URI of a logged model, in the store that MLflow's own functions look into."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
-    yield tracker.log_model(bert, step=7)
-    mlflow.set_tracking_uri(before)
+    # Not set_tracking_uri: what that has set once beats the environment variable for the rest of the process.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+        yield tracker.log_model(bert, step=7)
 
 
 @pytest.fixture
