@@ -40,6 +40,7 @@ def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int
         if dry_run:
             print(json.dumps(dataclasses.asdict(config), indent=1))
             return
+        _hide_scripts()
         _set_up_logging()
         start_ray(config.cluster)
         print(job(config))
@@ -58,6 +59,7 @@ def run_job(options: type[T], job: Callable[[T], str], argv: Sequence[str] | Non
 
     def run() -> None:
         parsed = tyro.cli(options, args=argv, config=(tyro.conf.EnumChoicesFromValues,))
+        _hide_scripts()
         _set_up_logging()
         print(job(parsed))
 
@@ -83,6 +85,16 @@ def exit_code(action: Callable[[], None]) -> int:
     return 0
 
 
+def _hide_scripts() -> None:
+    """Take the running script's folder off the import path, for this process and for Ray's workers after it.
+
+    Whoever imports the library `evaluate` would find jobs/evaluate.py there.
+    """
+    folder = os.path.dirname(os.path.realpath(sys.argv[0]))
+    if os.path.isfile(sys.argv[0]):
+        sys.path[:] = [place for place in sys.path if os.path.realpath(place) != folder]
+
+
 def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpx2", "alembic"):
@@ -91,6 +103,8 @@ def _set_up_logging() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # MLflow sets up its logger when it is imported, from this.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # It would draw one for each handful of files.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def parse(argv: Sequence[str]) -> tuple[Config, bool]:

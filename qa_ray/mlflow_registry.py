@@ -66,7 +66,11 @@ def register(client: Any, name: str, candidate: Candidate) -> str:
         _make_name(client, name)
         tags = {"metric": candidate.metric, "score": repr(candidate.score), "data": candidate.data}
         model_id = candidate.uri.removeprefix("models:/")
-        version = client.create_model_version(name, candidate.uri, tags=tags, model_id=model_id).version
+        # A local registry would look for models:/ID at the tracking URI of the process, not at the client's.
+        model = client.get_logged_model(model_id)
+        version = client.create_model_version(
+            name, model.artifact_location, model.source_run_id, tags=tags, model_id=model_id
+        ).version
         champion = _champion(client, name)
         better, why = _compare(candidate, champion)
         if better:

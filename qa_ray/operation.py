@@ -99,10 +99,19 @@ class TrackingConfig:
     """MLflow tracking server; without one, MLFLOW_TRACKING_URI or else the local file mlflow.db."""
     experiment: str = "qa_ray"
     """MLflow experiment that the run belongs to."""
+    log_model: bool = True
+    """Also logs the best model, so that MLflow can load and serve it."""
+    registered_model: str | None = None
+    """Name in MLflow's registry under which the logged model becomes a version; the alias champion moves to it if it is
+    better on the same validation data."""
     spool: str | None = None
     """Folder on the driver's own disk where records wait while the server is away; without one, qa_ray in the user's
     cache (XDG_CACHE_HOME or ~/.cache)."""
 
     def __post_init__(self) -> None:
         require(self.uri is None or not holds_secret(self.uri), f"tracking.uri {SECRET_RULE}")
+        require(
+            self.registered_model is None or (self.log_model and bool(self.registered_model)),
+            f"tracking.registered_model={self.registered_model!r} must be a name, and needs tracking.log_model",
+        )
         require(self.spool is None or is_local(self.spool), f"tracking.spool={self.spool} must be a folder on a disk")

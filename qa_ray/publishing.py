@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from huggingface_hub import ModelCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from pyarrow import fs
 from safetensors import SafetensorError
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -123,7 +121,7 @@ def _publish(run: RunFolder, options: PublishOptions) -> str:
     if options.repo_id is None:
         _check_repo_id(run.name, "the run's name")
     _check_benchmark(options, record)
-    with _model_of(run) as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
+    with run.local(MODEL) as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
         folder = Path(staged)
         _stage(model, folder, remote_code=record.config["model"]["trust_remote_code"])
         _check_loads_alike(model, folder, record)
@@ -154,18 +152,6 @@ def _check_benchmark(options: PublishOptions, record: RunRecord) -> None:
             "--benchmark-task is for a model that was measured on a whole split of a Hub data set (data.hub, without "
             "data.max_validation_examples): leave it out"
         )
-
-
-@contextmanager
-def _model_of(run: RunFolder) -> Iterator[Path]:
-    """The run's model as a local folder, which is the run's own where that is local."""
-    filesystem, _ = run.filesystem()
-    folder = run.download(MODEL)
-    try:
-        yield folder
-    finally:
-        if not isinstance(filesystem, fs.LocalFileSystem):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stage(model: Path, folder: Path, *, remote_code: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from qa_ray.locations import is_local
 from qa_ray.tracking import EVAL_PREFIX
 from qa_ray.training.checkpoint import EVALUATION, MODEL
+from qa_ray.training.conclusion import REPORT
 from qa_ray.training.resume import Example, TrainResult
 
 _NO_ANSWER = "(no answer)"
@@ -24,8 +25,10 @@ def summary(result: TrainResult) -> str:
         f"run     {result.folder}",
         f"model   {result.folder}/{MODEL}",
         f"answers {result.folder}/{EVALUATION}/predictions.json",
+        f"report  {result.folder}/{REPORT}",
         f"MLflow  {result.record}",
     ]
+    lines += [f"        {text}" for text in (result.logged_model, result.registered) if text]
     if is_local(result.folder):
         lines += [
             "",

@@ -17,12 +17,9 @@ from qa_ray.policies import BadRows, DataFormat
 from qa_ray.schema import table_to_passages
 from qa_ray.storage import RunFolder
 from qa_ray.training.checkpoint import EVALUATION, MODEL, SETTINGS
-from qa_ray.training.resume import CONFIG, RESULT, TrainResult
+from qa_ray.training.resume import CONFIG, ENVIRONMENT, RESULT, TrainResult
 
 logger = logging.getLogger(__name__)
-
-ENVIRONMENT = "environment.json"
-"""What the run was made with, in its folder, if it was recorded."""
 
 Json = Mapping[str, Any]
 

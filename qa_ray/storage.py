@@ -131,6 +131,17 @@ class RunFolder:
             raise
         return target
 
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """As `download`, with the copy deleted at the end."""
+        filesystem, _ = self.filesystem()
+        folder = self.download(name)
+        try:
+            yield folder
+        finally:
+            if not isinstance(filesystem, fs.LocalFileSystem):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def remove(self) -> None:
         """Delete the run's folder, if it is there."""
         filesystem, path = self.filesystem()

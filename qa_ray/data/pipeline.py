@@ -3,6 +3,7 @@
 Workers take the resulting Arrow blocks from the object store, where a node holds one copy for all of them.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class Split:
     """Rows that were left out, and why."""
     has_unanswerable: bool
     """Whether some question in use has no answer."""
+    digest: str
+    """Of the questions in use, their contexts and reference answers, in their order; the tokenizer changes nothing."""
 
     def __len__(self) -> int:
         return len(self.selection)
@@ -99,6 +102,7 @@ class _Summary:
     ids: list[str]
     records: list[str]
     answered: npt.NDArray[np.bool_]
+    digests: list[bytes]
     problems: list[Problem]
 
 
@@ -113,8 +117,22 @@ def _summarise(table: pa.Table) -> _Summary | None:
         pc.struct_field(questions, "id").to_pylist(),
         pc.struct_field(questions, "record").to_pylist(),
         answered,
+        _digests(table["context"].to_pylist(), table["questions"].to_pylist()),
         [Problem(**problem) for problem in problems],
     )
+
+
+def _digests(contexts: list[str], passages: list[list[dict[str, Any]]]) -> list[bytes]:
+    """Digest of each question with its context and its answers."""
+    digests = []
+    for context, questions in zip(contexts, passages, strict=True):
+        whole = hashlib.sha256(context.encode())
+        for question in questions:
+            own = whole.copy()
+            for text in (question["id"], question["text"], *(answer["text"] for answer in question["answers"])):
+                own.update(b"\0" + text.encode())
+            digests.append(own.digest())
+    return digests
 
 
 def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split:
@@ -125,6 +143,7 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
     ids = [key for summary in summaries for key in summary.ids]
     records = [record for summary in summaries for record in summary.records]
     answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
+    digests = [digest for summary in summaries for digest in summary.digests]
     problems = [problem for summary in summaries for problem in summary.problems] + duplicate_ids(ids, records)
     first_seen: dict[str, int] = {}
     for place, key in enumerate(ids):
@@ -136,4 +155,5 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
         selection=selection,
         problems=tuple(problems),
         has_unanswerable=not answered[selection].all(),
+        digest=hashlib.sha256(b"".join(digests[place] for place in selection)).hexdigest(),
     )

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
 
 from qa_ray.data.corpus import Corpus
 from qa_ray.evaluation.decode import Candidates, probabilities
@@ -16,6 +17,9 @@ from qa_ray.evaluation.metrics import squad_scores, squad_v2_scores
 from qa_ray.schema import Prediction
 
 Floats = npt.NDArray[np.float32]
+
+_METRICS = "metrics.json"
+_SPANS = "spans.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ class Spans:
                 spans.sort(key=lambda span: -span.probability)
         return dict(zip(self.corpus.ids(), found, strict=True))
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The candidates and null spans, by name: what they can be made from again."""
+        candidates = {f"candidates.{name}": getattr(self.candidates, name) for name in Candidates.__slots__}
+        return candidates | {f"null.{name}": getattr(self.null, name) for name in NullSpans.__slots__}
+
     def _questions(self) -> Iterator[Iterator[Prediction]]:
         """The candidates of each question, best first; only those that are taken are made."""
         candidates = self.candidates
@@ -93,13 +102,24 @@ class Evaluation:
         return self.spans.n_best()
 
     def save(self, folder: Path) -> None:
-        """Write predictions.json, nbest_predictions.json, null_odds.json and metrics.json into `folder`."""
+        """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
         _write(folder / "predictions.json", self.predictions)
         _write(folder / "nbest_predictions.json", n_best)
         _write(folder / "null_odds.json", self.null_odds)
-        _write(folder / "metrics.json", self.metrics)
+        _write(folder / _METRICS, self.metrics)
+        save_file(self.spans.arrays(), folder / _SPANS)
+
+    @staticmethod
+    def load(folder: Path, corpus: Corpus) -> "Evaluation":
+        """The evaluation of `corpus` that `save` wrote into `folder`."""
+        metrics = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
+        arrays = load_file(folder / _SPANS)
+        candidates = Candidates(*(arrays[f"candidates.{name}"] for name in Candidates.__slots__))
+        null = NullSpans(*(arrays[f"null.{name}"] for name in NullSpans.__slots__))
+        threshold = metrics.get("threshold")
+        return assemble(corpus, candidates, null, metrics["loss"], no_answer=threshold is not None, threshold=threshold)
 
 
 def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_answer: bool) -> Spans:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -13,20 +13,20 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from qa_ray.config import Config, flatten
-from qa_ray.data.pipeline import Split
+from qa_ray.environment import describe_environment
 from qa_ray.errors import StoppedError, StorageError, TrainingError, UserError
 from qa_ray.operation import ClusterConfig
 from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
-from qa_ray.training.checkpoint import EVALUATION, MODEL
+from qa_ray.training.conclusion import METRICS, conclude, is_wanting, keep_model
 from qa_ray.training.preparation import Prepared, prepare
 from qa_ray.training.progress import Follower
+from qa_ray.training.provenance import data_uses, tags
 from qa_ray.training.resources import Resources, plan_resources
-from qa_ray.training.resume import CONFIG, Example, Found, TrainResult, find_run
-from qa_ray.training.saver import OWNER, name_of
+from qa_ray.training.resume import CONFIG, ENVIRONMENT, Found, TrainResult, find_run
+from qa_ray.training.saver import OWNER
 from qa_ray.training.signals import Interruptible
-from qa_ray.training.store import CHECKPOINTS
 from qa_ray.training.worker import Job, Outcome, train_worker
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,26 @@ def train(config: Config) -> TrainResult:
     resources = plan_resources(config.cluster)
     found = find_run(config)
     if found.finished:
-        return found.finished
+        return _keep_again(config, found.folder, found.finished)
     prepared, tracker = _begin(config, found, resources)
-    with _recorded(tracker, prepared), patience(resources):
+    with _recorded(tracker), patience(resources):
+        tracker.log_params(dict(flatten(config)))
         outcome, follower = _fit(prepared, tracker)
-        return _conclude(prepared, outcome, follower, tracker)
+        result = conclude(prepared, outcome, follower.evaluations, tracker)
+        return keep_model(result, config, prepared.folder, tracker)
+
+
+def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> TrainResult:
+    """Do what could not be done in MLflow when the run was finished."""
+    if not is_wanting(result, config):
+        return result
+    try:
+        tracker = start_tracker(config.tracking, folder.name, _known_run(folder))
+    except StorageError as error:
+        logger.warning("%s", error)
+        return result
+    with _recorded(tracker):
+        return keep_model(result, config, folder, tracker)
 
 
 def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared, Tracker]:
@@ -60,9 +75,11 @@ def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared
     try:
         folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
         prepared = prepare(config, folder, resources)
-        known = json.loads(folder.read(_TRACKING) or "{}")
-        tracker = start_tracker(config.tracking, folder.name, known.get("run_id"))
+        splits = prepared.job.train, prepared.job.validation
+        tracker = start_tracker(config.tracking, folder.name, _known_run(folder), tags(config, *splits))
+        tracker.log_inputs(data_uses(config, *splits))
         folder.write(_TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+        folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
         folder.write(OWNER, prepared.job.owner.encode())
     except BaseException:
         if not found.resumed:
@@ -72,10 +89,15 @@ def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared
     return prepared, tracker
 
 
+def _known_run(folder: RunFolder) -> str | None:
+    """The MLflow run of an earlier process."""
+    known: str | None = json.loads(folder.read(_TRACKING) or "{}").get("run_id")
+    return known
+
+
 @contextlib.contextmanager
-def _recorded(tracker: Tracker, prepared: Prepared) -> Iterator[None]:
-    """Keep the run's parameters, and whether it succeeded."""
-    tracker.log_params(dict(flatten(prepared.config)))
+def _recorded(tracker: Tracker) -> Iterator[None]:
+    """Record whether the run succeeded."""
     try:
         yield
     except StoppedError:
@@ -107,7 +129,7 @@ def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
     folder, stream = prepared.folder, prepared.job.stream
     trainer = _make_trainer(prepared)
     stop = Interruptible(lambda: _ask_to_stop(stream))
-    with Follower(stream, lambda content: folder.write("metrics.jsonl", content), tracker) as follower:
+    with Follower(stream, lambda content: folder.write(METRICS, content), tracker) as follower:
         try:
             result: Result = stop.run(trainer.fit)
         except TrainingFailedError as error:
@@ -187,37 +209,3 @@ def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
             return StorageError(f"the run {folder.uri} cannot be written: {cause.strerror or cause}")
     again: Exception = error
     return again
-
-
-def _conclude(prepared: Prepared, outcome: Outcome, follower: Follower, tracker: Tracker) -> TrainResult:
-    """Put the best model and its predictions into the run's folder."""
-    if outcome.best_step is None:
-        raise TrainingError(f"the run {prepared.folder.name} ended without a model")
-    folder = prepared.folder
-    filesystem, path = folder.filesystem()
-    for name in (MODEL, EVALUATION):
-        folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{name_of(outcome.best_step)}/{name}", name)
-    evaluation = folder.download(EVALUATION)
-    tracker.log_folder(evaluation, EVALUATION)
-    predictions = json.loads((evaluation / "predictions.json").read_text(encoding="utf-8"))
-    result = TrainResult(
-        folder=folder.uri,
-        epochs=prepared.config.train.epochs,
-        before=follower.evaluations.get(0),
-        best=follower.evaluations[outcome.best_step],
-        examples=_examples(prepared.job.validation, predictions),
-        record=tracker.where(),
-        ledger=outcome.ledger,
-    )
-    result.save(folder)
-    return result
-
-
-def _examples(split: Split, predictions: Mapping[str, str], num_examples: int = 6) -> list[Example]:
-    """Questions spread evenly over the split."""
-    corpus = split.corpus()
-    step = max(1, len(corpus) // num_examples)
-    return [
-        Example(corpus.text(question), predictions[corpus.id(question)], corpus.references(question))
-        for question in range(step // 2, len(corpus), step)
-    ][:num_examples]

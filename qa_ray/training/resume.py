@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 """The run's configuration, in its folder."""
+ENVIRONMENT = "environment.json"
+"""Versions and hardware that the run was made with, in its folder."""
 RESULT = "result.json"
 """What a finished run has to show, in its folder."""
 
@@ -26,6 +28,7 @@ _MAY_CHANGE = (
     "run.",
     "checkpoint.",
     "tracking.",
+    "publish.",
     "train.epochs",
     "train.log_every",
     "train.compile",
@@ -53,6 +56,8 @@ class TrainResult:
     """Path or URI of the run's folder."""
     epochs: int
     """Epochs trained."""
+    step: int
+    """Optimizer steps made by the model that was kept."""
     before: Mapping[str, float] | None
     """Validation metrics before the first step, if they were asked for."""
     best: Mapping[str, float]
@@ -62,6 +67,12 @@ class TrainResult:
     """How to look at the tracker's record."""
     ledger: str
     """Digest of all batches trained, see `TrainState`."""
+    data: str
+    """Digest of the validation questions."""
+    logged_model: str | None = None
+    """The model's URI in MLflow, if it is there."""
+    registered: str | None = None
+    """What became of it in MLflow's registry, in words."""
     trained_now: bool = True
     """Whether it was trained by this call, or had been finished before."""
 

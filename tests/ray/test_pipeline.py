@@ -72,6 +72,18 @@ def test_all_bad_rows_are_reported_at_once(tmp_path: Path, tokenizer: str) -> No
         read(tmp_path, tokenizer, on_bad_row=BadRows.SKIP)
 
 
+def test_digest_tells_data_apart_and_not_tokenizers_or_limits(tmp_path: Path, tokenizer: str) -> None:
+    rows = write_rows(tmp_path / "a.jsonl", 0, 5)
+    digest = read(rows, tokenizer).digest
+    assert read(rows, FAMILIES["roberta"].tokenizer().backend_tokenizer.to_str()).digest == digest
+    longer = write_rows(tmp_path / "longer.jsonl", 0, 9)
+    assert read(longer, tokenizer, max_train_examples=5).digest == digest
+    others = [longer, write_rows(tmp_path / "b.jsonl", 1, 5)]
+    others.append(write_rows(tmp_path / "c.jsonl", 0, 5, question="Which other?"))
+    others.append(write_rows(tmp_path / "d.jsonl", 0, 5, answers=None))
+    assert len({digest, *(read(place, tokenizer).digest for place in others)}) == 5
+
+
 def test_file_that_cannot_be_read_stops_even_a_lenient_run(tmp_path: Path, tokenizer: str) -> None:
     (tmp_path / "broken.json").write_text('{"data": [')
     with pytest.raises(DataError, match=r"broken\.json"):

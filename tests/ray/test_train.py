@@ -6,13 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
+import ray
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from trips import metrics_of, prepare, trip_config
 
+from qa_ray.answering import QuestionAnswerer
 from qa_ray.config import Config
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError, TrainingError, UserError
 from qa_ray.policies import BadRows, Precision
@@ -34,7 +39,22 @@ def make_config(place: Path) -> Callable[..., Config]:
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: None, make_config: Callable[..., Config]) -> TrainResult:
-    return train(make_config("first"))
+    return train(make_config("first", tracking={"registered_model": "trips"}))
+
+
+@pytest.fixture
+def store(place: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """What MLflow has recorded; its own functions look there too."""
+    uri = f"sqlite:///{place}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+def record_of(store: MlflowClient, name: str) -> Run:
+    """The only MLflow run of a name."""
+    experiment = store.get_experiment_by_name("qa_ray")
+    (run,) = store.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+    return run
 
 
 def test_run_leaves_model_predictions_metrics_and_configuration(trained: TrainResult, place: Path) -> None:
@@ -68,17 +88,77 @@ def test_every_step_and_evaluation_is_in_the_metrics_file(trained: TrainResult, 
     assert trained.best["eval_f1"] == max(scores)
 
 
-def test_mlflow_holds_parameters_curves_and_answers(trained: TrainResult, place: Path) -> None:
-    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
-    experiment = store.get_experiment_by_name("qa_ray")
-    (run,) = store.search_runs([experiment.experiment_id], "attributes.run_name = 'first'")
+def test_mlflow_holds_parameters_curves_and_answers(trained: TrainResult, place: Path, store: MlflowClient) -> None:
+    run = record_of(store, "first")
     assert run.info.status == "FINISHED"
     assert run.data.params["optim.learning_rate"] == "0.001"
     losses = {point.step: point.value for point in store.get_metric_history(run.info.run_id, "train_loss")}
     lines = metrics_of(place / "runs" / "first")
     assert losses == {line["step"]: line["train_loss"] for line in lines if "train_loss" in line}
-    assert "evaluation/predictions.json" in [item.path for item in store.list_artifacts(run.info.run_id, "evaluation")]
+    files = {item.path for item in store.list_artifacts(run.info.run_id, "evaluation")}
+    assert {f"evaluation/{name}" for name in ("predictions.json", "nbest_predictions.json", "report.html")} <= files
     assert run.info.run_id in trained.record
+
+
+def test_mlflow_tells_what_the_run_was_made_from(trained: TrainResult, place: Path, store: MlflowClient) -> None:
+    run = record_of(store, "first")
+    tags = run.data.tags
+    assert tags["model.name"] == str(place / "tiny")
+    assert tags["ray.job_id"] == ray.get_runtime_context().get_job_id()
+    digests = {"training": tags["data.train.digest"], "validation": tags["data.validation.digest"]}
+    used = {use.tags[0].value: use.dataset for use in run.inputs.dataset_inputs}
+    assert {name: data.digest for name, data in used.items()} == {name: text[:36] for name, text in digests.items()}
+    assert used["training"].name == "train.json"
+    assert json.loads(used["training"].source) == {"uri": str(place / "train.json")}
+    assert json.loads(used["validation"].profile)["num_questions"] == 9
+    environment = json.loads((place / "runs" / "first" / "environment.json").read_text())
+    assert environment["ray"] == tags["environment.ray"] == ray.__version__
+
+
+def test_logged_model_is_the_one_that_was_kept(trained: TrainResult, place: Path, store: MlflowClient) -> None:
+    assert trained.logged_model is not None
+    asked = pd.DataFrame(
+        {"question": ["Where did Ada go?"], "context": ["Once upon a time Ada went to Rome by train."]}
+    )
+    (answer,) = mlflow.pyfunc.load_model(trained.logged_model).predict(asked).to_dict("records")
+    own = QuestionAnswerer.from_pretrained(str(place / "runs" / "first"))
+    assert answer == own(question=asked["question"][0], context=asked["context"][0])
+    champion = store.get_model_version_by_alias("trips", "champion")
+    assert champion.run_id == record_of(store, "first").info.run_id
+    assert float(champion.tags["score"]) == trained.best["eval_f1"]
+    assert trained.registered == "trips version 1 is the champion: there was none"
+
+
+def test_report_tells_scores_and_curves(trained: TrainResult, place: Path) -> None:
+    page = (place / "runs" / "first" / "evaluation" / "report.html").read_text()
+    assert ">Learning curves</h2>" in page
+    assert f"<b>{trained.best['eval_f1']:.1f}</b>" in page
+    assert "Measured on" in page
+    assert "validation.json, 9 questions in 9 windows" in page
+
+
+def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
+    make_config: Callable[..., Config], place: Path, store: MlflowClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config("late", train={"max_steps": 1}, tracking={"uri": f"sqlite:///{place}/late.db"})
+    # MLflow cannot make its folder there.
+    (place / "mlartifacts").rename(place / "kept")
+    (place / "mlartifacts").write_text("")
+    try:
+        result = train(config)
+    finally:
+        (place / "mlartifacts").unlink()
+        (place / "kept").rename(place / "mlartifacts")
+    assert result.logged_model is None
+    assert "cannot be logged in MLflow" in caplog.text
+    assert "the same command tries again" in caplog.text
+    again = train(config)
+    assert not again.trained_now
+    assert again.logged_model is not None
+    assert again.best == result.best
+    seen = {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")}
+    assert train(config).logged_model == again.logged_model
+    assert {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")} == seen
 
 
 def test_summary_shows_scores_answers_and_places(trained: TrainResult) -> None:
@@ -100,15 +180,12 @@ def test_same_seed_and_workers_give_the_same_bits(
 
 
 def test_loss_that_is_no_number_stops_the_run_and_names_the_batch(
-    make_config: Callable[..., Config], place: Path
+    make_config: Callable[..., Config], store: MlflowClient
 ) -> None:
     config = make_config("astray", optim={"learning_rate": 1e38, "warmup_ratio": 0.0, "max_grad_norm": 0.0})
     with pytest.raises(TrainingError, match=r"at step \d+, epoch 0: .*questions train-\d+"):
         train(config)
-    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
-    experiment = store.get_experiment_by_name("qa_ray")
-    (run,) = store.search_runs([experiment.experiment_id], "attributes.run_name = 'astray'")
-    assert run.info.status == "FAILED"
+    assert record_of(store, "astray").info.status == "FAILED"
 
 
 def test_bad_rows_are_left_out_and_written_down_if_asked(

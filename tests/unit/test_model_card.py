@@ -10,8 +10,9 @@ from finished_run import change, finished_run
 from huggingface_hub import EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 
 from qa_ray.model_card import benchmark_entry, make_card
-from qa_ray.run_record import ENVIRONMENT, RunRecord
+from qa_ray.run_record import RunRecord
 from qa_ray.storage import RunFolder
+from qa_ray.training.resume import ENVIRONMENT
 
 
 @pytest.fixture(scope="module")

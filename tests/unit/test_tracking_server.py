@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer
 
 from qa_ray.errors import StorageError
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import RunStatus
+from qa_ray.records import Candidate, RunStatus
+from qa_ray.saved_model import open_model
 from qa_ray.tracking import Tracker, start_tracker
 
 NUM_WRITERS = 6
@@ -184,3 +186,21 @@ def test_many_writers_share_a_postgresql_database(spool: Path) -> None:
     if uri is None:
         pytest.skip("QA_RAY_TEST_POSTGRESQL names no database (postgresql+psycopg2://USER@HOST/DATABASE)")
     write_at_once(uri, spool)
+
+
+def test_server_takes_a_model_and_makes_the_better_one_champion(
+    server: MlflowServer, spool: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = start_tracker(TrackingConfig(uri=server.uri, spool=str(spool)), "registered")
+    champions = []
+    for score in (61.5, 60.0, 62.25):
+        uri = tracker.log_model(bert, step=3)
+        assert uri is not None
+        tracker.register("served", Candidate(uri=uri, metric="f1", score=score, data="d"))
+        champions.append(MlflowClient(server.uri).get_model_version_by_alias("served", "champion").tags["score"])
+    tracker.finish(RunStatus.FINISHED)
+    assert champions == ["61.5", "61.5", "62.25"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    saved = open_model("models:/served@champion")
+    own = open_model(str(bert))
+    assert all(torch.equal(weight, own.model.state_dict()[name]) for name, weight in saved.model.state_dict().items())

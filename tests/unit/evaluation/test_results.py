@@ -6,7 +6,7 @@ from families import FAMILIES
 from passages import corpus_of
 
 from qa_ray.evaluation.decode import Candidates
-from qa_ray.evaluation.results import NullSpans, assemble
+from qa_ray.evaluation.results import Evaluation, NullSpans, assemble
 from qa_ray.schema import Answer, Passage, Question
 
 
@@ -112,3 +112,16 @@ def test_files_keep_every_script_readable(tmp_path):
     assert json.loads((tmp_path / "nbest_predictions.json").read_text("utf-8")) == {
         "q": [{"text": "東京", "probability": 1.0, "start_logit": 2.0, "end_logit": 2.0}]
     }
+
+
+@pytest.mark.parametrize("no_answer", [True, False], ids=["with no answer", "always an answer"])
+def test_saved_evaluation_is_the_same_when_it_is_loaded(tmp_path, no_answer):
+    corpus = corpus_with("town", None, "river")
+    spans = candidates_of(corpus, (0, "town", 3), (0, "river", 1), (1, "bridge", 2), (2, "river", 5))
+    saved = assemble(corpus, spans, null_of(1, 4, 2), 0.25, no_answer=no_answer)
+    saved.save(tmp_path)
+    loaded = Evaluation.load(tmp_path, corpus)
+    assert loaded.metrics == saved.metrics
+    assert loaded.predictions == saved.predictions
+    assert loaded.null_odds == saved.null_odds
+    assert loaded.n_best == saved.n_best

@@ -22,6 +22,8 @@ RESULT = TrainResult(
     examples=[Example("Which river?", "the Rhine", ["Rhine", "the Rhine"]), Example("Who?", "", [])],
     record="not recorded",
     ledger="abc",
+    step=12,
+    data="d1",
 )
 
 
