@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from qa_ray.cli import run_job
-from qa_ray.publishing import PublishOptions, publish, run_at
+from qa_ray.operation import PublishOptions
+from qa_ray.publishing import publish, run_at
 
 
 @dataclass(frozen=True, kw_only=True)

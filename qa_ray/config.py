@@ -10,7 +10,7 @@ from typing import Any
 
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
-from qa_ray.operation import CheckpointConfig, ClusterConfig, RunConfig, TrackingConfig
+from qa_ray.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
 from qa_ray.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Schedule
 
 
@@ -221,6 +221,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,6 +36,22 @@ def resolve(location: str) -> str:
     return str(Path(next(iter(spec.submodule_search_locations))) / inner)
 
 
+def check_repo_id(repo_id: str, source: str) -> None:
+    """Refuse what cannot name a repository on the Hub.
+
+    Raises:
+        ConfigError: the message begins with `source`.
+    """
+    # Here: it takes a while to import, and only those who publish need it.
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigError(f"{source}={repo_id!r} cannot name a repository: {error} Give USER/NAME") from error
+
+
 def is_local(location: str) -> bool:
     """Whether `location` is a path on this machine, not a URI."""
     return "://" not in location

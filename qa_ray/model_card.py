@@ -144,7 +144,7 @@ def _recorded(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _results(record: RunRecord) -> str:
-    before, intervals = record.result.before, record.intervals or {}
+    before, intervals = record.before, record.intervals or {}
     head = ["score", "value", *["95% interval"] * bool(intervals), *["before fine-tuning"] * bool(before)]
     rows = []
     for metric, label in _recorded(record):
@@ -210,7 +210,8 @@ def _training(record: RunRecord) -> str:
     saved = f" The model was saved by transformers {version}." if version else ""
     made_with = [[f"`{name}`", value] for name, value in record.environment.items()]
     chosen = f"The model kept is that of the epoch with the best validation `{record.config['evaluate']['best_by']}`"
-    parts = [f"Trained on {_data(record, 'train')}. {chosen}.{saved}", _table(["setting", "value"], rows)]
+    so_far = "" if record.finished else f" Training was going on: it is the best model up to step {record.step}."
+    parts = [f"Trained on {_data(record, 'train')}. {chosen}.{so_far}{saved}", _table(["setting", "value"], rows)]
     if made_with:
         parts += ["It was made with:", _table(["what", "which"], made_with)]
     return "\n\n".join(parts)

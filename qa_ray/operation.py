@@ -1,13 +1,17 @@
-"""How a run is operated: its cluster, its folder, its checkpoints and its record.
+"""How a run is operated: its cluster, its folder, its checkpoints, its record and its publication.
 
 None of it changes what is computed: all of it may change when a run goes on.
 """
 
+import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, holds_secret, is_local
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, is_local
 from qa_ray.policies import Resume
+
+_REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,3 +119,65 @@ class TrackingConfig:
             f"tracking.registered_model={self.registered_model!r} must be a name, and needs tracking.log_model",
         )
         require(self.spool is None or is_local(self.spool), f"tracking.spool={self.spool} must be a folder on a disk")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions:
+    """Where on the Hugging Face Hub a model goes, and as what."""
+
+    repo_id: str | None = None
+    """USER/NAME on the Hub; without USER it is the token's owner, without anything the run's name."""
+    private: bool = True
+    """Only you, or your organisation, see a repository that is made."""
+    revision: str | None = None
+    """Branch that takes the model; made if it is not there."""
+    tag: str | None = None
+    """Tag of the commit, such as v1."""
+    license: str | None = None
+    """Licence by the Hub's name for it, such as apache-2.0; the base model's and the data's own terms may bind you."""
+    benchmark_task: str | None = None
+    """Task in the eval.yaml of the Hub data set `data.hub`: F1 is then given as a result for its leaderboard too."""
+
+    _prefix: ClassVar[str] = "--"
+    """Stands before a field's name on the command line."""
+
+    def __post_init__(self) -> None:
+        if self.repo_id is not None:
+            check_repo_id(self.repo_id, self.option("repo_id"))
+        for name in ("revision", "tag"):
+            ref = getattr(self, name)
+            require(
+                ref is None or (_REF.fullmatch(ref) is not None and ".." not in ref),
+                f"{self.option(name)}={ref!r} must be a name such as v1: letters, digits and . - _ /",
+            )
+        for name in ("license", "benchmark_task"):
+            require(getattr(self, name) != "", f"{self.option(name)} is empty")
+
+    def option(self, name: str) -> str:
+        """How a field is written on the command line."""
+        return self._prefix + name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishConfig(PublishOptions):
+    """Where on the Hugging Face Hub the best model goes, if anywhere.
+
+    The token comes from HF_TOKEN or from `hf auth login`, and needs write access.
+    """
+
+    repo_id: str | None = None
+    """USER/NAME on the Hub that takes the best model at the end of training; without it nothing is published."""
+    each_best: bool = False
+    """Also publishes the model of each epoch that is the best so far, while training goes on."""
+
+    _prefix: ClassVar[str] = "--publish."
+    """Stands before a field's name on the command line."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        others = [name for name in ("revision", "tag", "license", "benchmark_task") if getattr(self, name) is not None]
+        others += ["each_best"] * self.each_best
+        require(
+            self.repo_id is not None or not others,
+            f"{', '.join(map(self.option, others))} needs {self.option('repo_id')}: name the repository",
+        )

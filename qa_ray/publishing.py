@@ -3,28 +3,25 @@
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import torch
 from huggingface_hub import ModelCard, get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from qa_ray.config import ModelConfig
-from qa_ray.errors import ConfigError, PublishError, require
+from qa_ray.errors import PublishError, require
 from qa_ray.hub import MAIN, HubRepository, holds_token
-from qa_ray.locations import SECRET_RULE, holds_secret, is_local
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, is_local
 from qa_ray.model import learn_template, load_tokenizer
 from qa_ray.model_card import benchmark_entry, make_card
+from qa_ray.operation import PublishOptions
 from qa_ray.run_record import RunRecord
 from qa_ray.storage import RunFolder
 from qa_ray.training.checkpoint import MODEL
@@ -34,46 +31,8 @@ logger = logging.getLogger(__name__)
 # Weights are safetensors only: whatever else lies in the folder stays there.
 _ENDINGS = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
 _CODE = ".py"
-_REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _PROBES = ("Who laid the first stone?", "When was the bridge finished?")
 _CONTEXT = "Charles IV laid the first stone of the bridge in 1357; it was finished in 1402."
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishOptions:
-    """Where on the Hub a model goes, and as what."""
-
-    repo_id: str | None = None
-    """USER/NAME on the Hub; without USER it is the token's owner, without anything the run's name."""
-    private: bool = True
-    """Only you, or your organisation, see a repository that is made."""
-    revision: str | None = None
-    """Branch that takes the model; made if it is not there."""
-    tag: str | None = None
-    """Tag of the commit, such as v1."""
-    license: str | None = None
-    """Licence by the Hub's name for it, such as apache-2.0; the base model's and the data's own terms may bind you."""
-    benchmark_task: str | None = None
-    """Task in the eval.yaml of the Hub data set `data.hub`: F1 is then given as a result for its leaderboard too."""
-
-    def __post_init__(self) -> None:
-        if self.repo_id is not None:
-            _check_repo_id(self.repo_id, "--repo-id")
-        for name in ("revision", "tag"):
-            ref = getattr(self, name)
-            require(
-                ref is None or (_REF.fullmatch(ref) is not None and ".." not in ref),
-                f"--{name}={ref!r} must be a name such as v1: letters, digits and . - _ /",
-            )
-        for name in ("license", "benchmark_task"):
-            require(getattr(self, name) != "", f"--{name.replace('_', '-')} is empty")
-
-
-def _check_repo_id(repo_id: str, source: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ConfigError(f"{source}={repo_id!r} cannot name a repository: {error} Give --repo-id USER/NAME") from error
 
 
 def run_at(location: str) -> RunFolder:
@@ -97,10 +56,24 @@ def run_at(location: str) -> RunFolder:
     return run
 
 
-def publish(run: RunFolder, options: PublishOptions) -> str:
-    """Push a finished run's model, tokenizer, answer settings and model card to the Hub; returns the commit's URL.
+def warn_without_token() -> None:
+    """Say so early where there is no token for the Hub: at the end of training it would be needed."""
+    try:
+        _token()
+    except PublishError as error:
+        logger.warning("%s; the run goes on, but its model cannot be published until then", error)
+
+
+def publish(run: RunFolder, options: PublishOptions, step: int | None = None) -> str:
+    """Push a run's model, tokenizer, answer settings and model card to the Hub; returns the commit's URL.
 
     A model that is there already, unchanged, is not committed again. The run itself is only read.
+
+    Args:
+        run: its folder.
+        options: where the model goes.
+        step: of the evaluated checkpoint that goes there, untagged, while training goes on; without it, the model of
+            the finished run.
 
     Raises:
         PublishError: something that the user can mend; what was not published stays in the run's folder.
@@ -108,20 +81,22 @@ def publish(run: RunFolder, options: PublishOptions) -> str:
         ConfigError: the run's name cannot name a repository.
     """
     try:
-        return _publish(run, options)
+        return _publish(run, options, step)
     except PublishError as error:
+        if step is not None:
+            raise  # there is no finished run yet to publish later
         command = f"python jobs/publish.py '{run.uri}'" + (f" --repo-id {options.repo_id}" if options.repo_id else "")
         raise PublishError(f"{error}. The model stays in {run.uri}; publish it later with: {command}") from None
 
 
-def _publish(run: RunFolder, options: PublishOptions) -> str:
+def _publish(run: RunFolder, options: PublishOptions, step: int | None) -> str:
     token = _token()
-    record = RunRecord.read(run)
+    record = RunRecord.read(run, step)
     _refuse_secrets(record.settings(), "the run's config.json")
     if options.repo_id is None:
-        _check_repo_id(run.name, "the run's name")
+        check_repo_id(run.name, "--repo-id is not given, and the run's name")
     _check_benchmark(options, record)
-    with run.local(MODEL) as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
+    with run.local(f"{record.place}{MODEL}") as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
         folder = Path(staged)
         _stage(model, folder, remote_code=record.config["model"]["trust_remote_code"])
         _check_loads_alike(model, folder, record)
@@ -132,8 +107,8 @@ def _publish(run: RunFolder, options: PublishOptions) -> str:
         branch = options.revision or MAIN
         repository.make(private=options.private, branch=branch)
         logger.info("uploading to %s", repository.repo_id)
-        commit = repository.push(folder, branch, f"Model of the run {run.name}")
-    if options.tag:
+        commit = repository.push(folder, branch, f"Model of the run {run.name}, step {record.step}")
+    if options.tag and step is None:
         repository.tag(options.tag, commit)
     return str(commit.commit_url)
 
@@ -149,8 +124,8 @@ def _check_benchmark(options: PublishOptions, record: RunRecord) -> None:
     data = record.config["data"]
     if options.benchmark_task and (data["hub"] is None or data["max_validation_examples"] is not None):
         raise PublishError(
-            "--benchmark-task is for a model that was measured on a whole split of a Hub data set (data.hub, without "
-            "data.max_validation_examples): leave it out"
+            f"{options.option('benchmark_task')} is for a model that was measured on a whole split of a Hub data set "
+            "(data.hub, without data.max_validation_examples): leave it out"
         )
 
 
@@ -183,7 +158,7 @@ def _write_card(folder: Path, record: RunRecord, repo_id: str, options: PublishO
 
 def _check_loads_alike(model: Path, staged: Path, record: RunRecord) -> None:
     """Refuse a staged folder that does not open, or gives other logits than the run's own model."""
-    questions = [*_PROBES, *(example.question for example in record.result.examples[:2])]
+    questions = [*_PROBES, *record.questions[:2]]
     trusted = record.config["model"]["trust_remote_code"]
     try:
         own, copied = (_logits(folder, questions, trust_remote_code=trusted) for folder in (model, staged))

@@ -1,4 +1,4 @@
-"""What a finished run has recorded of itself, as the model card tells it."""
+"""What a run has recorded of itself, as the model card tells it."""
 
 import json
 import logging
@@ -17,7 +17,9 @@ from qa_ray.policies import BadRows, DataFormat
 from qa_ray.schema import table_to_passages
 from qa_ray.storage import RunFolder
 from qa_ray.training.checkpoint import EVALUATION, MODEL, SETTINGS
-from qa_ray.training.resume import CONFIG, ENVIRONMENT, RESULT, TrainResult
+from qa_ray.training.resume import CONFIG, ENVIRONMENT, METRICS, RESULT, TrainResult
+from qa_ray.training.saver import name_of
+from qa_ray.training.store import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +28,20 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A finished run's own files."""
+    """A run's own files: those of the finished run, or of one of its evaluated checkpoints."""
 
     config: Json
     """The configuration, section by section; may be that of another version of qa_ray."""
-    result: TrainResult
+    place: str
+    """Stands before the names of model and evaluation in the run's folder; ends with a slash, or is empty."""
+    step: int
+    """Optimizer steps that the model has made."""
+    finished: bool
+    """Whether training had ended."""
+    before: Mapping[str, float] | None
+    """Validation metrics before the first step, if they were asked for."""
+    questions: Sequence[str]
+    """Some validation questions, once training has ended."""
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval] | None
     """95% intervals of the metrics; None where the validation data is not as it was, or out of reach."""
@@ -42,36 +53,51 @@ class RunRecord:
     """Versions and hardware by name; empty where they were not recorded."""
 
     @classmethod
-    def read(cls, run: RunFolder) -> "RunRecord":
-        """Read a run's files.
+    def read(cls, run: RunFolder, step: int | None = None) -> "RunRecord":
+        """Read a run's files, or those of its evaluated checkpoint at a step.
 
         Raises:
-            PublishError: it is no finished run.
+            PublishError: it is no finished run, or has no such checkpoint.
             StorageError: its storage cannot be read.
         """
         config = _read(run, CONFIG)
-        if run.read(RESULT) is None:
-            raise PublishError(
-                f"the run {run.uri} is not finished: it has no {RESULT}. Go on with it: the same training command with "
-                f"--run.name {run.name}"
-            )
-        result = TrainResult.read(run)
-        assert result is not None
-        metrics = _read(run, f"{EVALUATION}/metrics.json")
-        predictions = _read(run, f"{EVALUATION}/predictions.json")
+        result = _result(run) if step is None else None
+        place = f"{CHECKPOINTS}/{name_of(step)}/" if step is not None else ""
+        metrics = _read(run, f"{place}{EVALUATION}/metrics.json")
+        predictions = _read(run, f"{place}{EVALUATION}/predictions.json")
         return cls(
             config=config,
-            result=result,
+            place=place,
+            step=result.step if result else step or 0,
+            finished=result is not None,
+            before=result.before if result else _before(run),
+            questions=[example.question for example in result.examples] if result else (),
             metrics=metrics,
             intervals=_intervals(config["data"], metrics, predictions),
-            answers=_read(run, f"{MODEL}/{SETTINGS}"),
-            architecture=_read(run, f"{MODEL}/config.json"),
+            answers=_read(run, f"{place}{MODEL}/{SETTINGS}"),
+            architecture=_read(run, f"{place}{MODEL}/config.json"),
             environment=_read(run, ENVIRONMENT) if run.read(ENVIRONMENT) else {},
         )
 
     def settings(self) -> Iterator[tuple[str, Any]]:
         """Every recorded field of the configuration as (dotted name, value)."""
         yield from _flatten(self.config, "")
+
+
+def _result(run: RunFolder) -> TrainResult:
+    result = TrainResult.read(run)
+    if result is None:
+        raise PublishError(
+            f"the run {run.uri} is not finished: it has no {RESULT}. Go on with it: the same training command with "
+            f"--run.name {run.name}"
+        )
+    return result
+
+
+def _before(run: RunFolder) -> Mapping[str, float] | None:
+    """What was measured before the first step, in a run that has not ended."""
+    lines = (json.loads(line) for line in (run.read(METRICS) or b"").splitlines())
+    return next((line for line in lines if line["step"] == 0), None)
 
 
 def _flatten(section: Json, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -17,15 +17,13 @@ from qa_ray.storage import RunFolder
 from qa_ray.tracking import EVAL_PREFIX, Tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.training.preparation import Prepared
-from qa_ray.training.resume import Example, TrainResult
+from qa_ray.training.resume import METRICS, Example, TrainResult
 from qa_ray.training.saver import name_of
 from qa_ray.training.store import CHECKPOINTS
 from qa_ray.training.worker import Outcome, make_collator
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
-"""What was recorded by step, in the run's folder."""
 REPORT = f"{EVALUATION}/report.html"
 """The page that shows how good the model is, in the run's folder."""
 

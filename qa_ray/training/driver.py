@@ -19,12 +19,13 @@ from qa_ray.operation import ClusterConfig
 from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
-from qa_ray.training.conclusion import METRICS, conclude, is_wanting, keep_model
+from qa_ray.training.best_publisher import BestPublisher
+from qa_ray.training.conclusion import conclude, is_wanting, keep_model
 from qa_ray.training.preparation import Prepared, prepare
 from qa_ray.training.progress import Follower
 from qa_ray.training.provenance import data_uses, tags
 from qa_ray.training.resources import Resources, plan_resources
-from qa_ray.training.resume import CONFIG, ENVIRONMENT, Found, TrainResult, find_run
+from qa_ray.training.resume import CONFIG, ENVIRONMENT, METRICS, Found, TrainResult, find_run
 from qa_ray.training.saver import OWNER
 from qa_ray.training.signals import Interruptible
 from qa_ray.training.worker import Job, Outcome, train_worker
@@ -129,7 +130,10 @@ def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
     folder, stream = prepared.folder, prepared.job.stream
     trainer = _make_trainer(prepared)
     stop = Interruptible(lambda: _ask_to_stop(stream))
-    with Follower(stream, lambda content: folder.write(METRICS, content), tracker) as follower:
+    with (
+        Follower(stream, lambda content: folder.write(METRICS, content), tracker) as follower,
+        BestPublisher(prepared.config, folder, follower.evaluations),
+    ):
         try:
             result: Result = stop.run(trainer.fit)
         except TrainingFailedError as error:

@@ -19,6 +19,8 @@ CONFIG = "config.json"
 """The run's configuration, in its folder."""
 ENVIRONMENT = "environment.json"
 """Versions and hardware that the run was made with, in its folder."""
+METRICS = "metrics.jsonl"
+"""What was recorded by step, in the run's folder."""
 RESULT = "result.json"
 """What a finished run has to show, in its folder."""
 

@@ -18,7 +18,8 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from qa_ray.cli import run_job
 from qa_ray.errors import ConfigError, PublishError
-from qa_ray.publishing import PublishOptions, publish, run_at
+from qa_ray.operation import PublishConfig, PublishOptions
+from qa_ray.publishing import publish, run_at
 from qa_ray.storage import RunFolder
 
 ID = "somebody/tiny"
@@ -131,7 +132,7 @@ def test_branch_tag_and_the_runs_name_are_used(hub: Hub, run: RunFolder) -> None
     repo = hub.repos["somebody/first"]
     assert not repo.private
     assert repo.tags == {"v1": repo.branches["trial"][-1].oid}
-    assert repo.branches["trial"][-1].message == "Model of the run first"
+    assert repo.branches["trial"][-1].message == "Model of the run first, step 8"
     assert b'revision="trial"' in files(hub, "somebody/first", "v1")["README.md"]
 
 
@@ -216,14 +217,21 @@ def test_benchmark_result_needs_a_whole_split_of_a_hub_data_set(hub: Hub, run: R
 
 
 @pytest.mark.parametrize("options", [{"repo_id": "a/b/c"}, {"repo_id": "me/.x"}, {"tag": "a b"}, {"revision": ".."}])
-def test_name_that_cannot_be_is_refused(options: dict[str, str]) -> None:
-    with pytest.raises(ConfigError):
-        PublishOptions(**options)
+@pytest.mark.parametrize(("kind", "prefix"), [(PublishOptions, "--"), (PublishConfig, "--publish.")])
+def test_name_that_cannot_be_is_refused(kind: type[PublishOptions], prefix: str, options: dict[str, str]) -> None:
+    (field,) = options
+    with pytest.raises(ConfigError, match=f"^{prefix}{field.replace('_', '-')}="):
+        kind(**options)
+
+
+def test_option_of_a_run_that_is_not_published_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--publish\.tag, --publish\.each-best needs --publish\.repo-id"):
+        PublishConfig(tag="v1", each_best=True)
 
 
 def test_run_whose_name_cannot_name_a_repository_needs_one(hub: Hub, pattern: Path, tmp_path: Path) -> None:
     shutil.copytree(pattern, tmp_path / "with space")
-    with pytest.raises(ConfigError, match=r"the run's name='with space' cannot name a repository.*--repo-id"):
+    with pytest.raises(ConfigError, match=r"--repo-id is not given, .*'with space' cannot name a repository"):
         publish(RunFolder(str(tmp_path), "with space"), PublishOptions())
 
 

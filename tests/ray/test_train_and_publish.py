@@ -1,0 +1,66 @@
+"""Training that publishes: the model is on the Hub when the job ends, or the same command brings it there later."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hub import connected_hub
+from hub_state import WRITER, Hub
+from trips import prepare, trip_config
+
+from qa_ray.cli import exit_code
+from qa_ray.config import Config
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+ID = "somebody/trips"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with connected_hub(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def job() -> Callable[[Config], str]:
+    """What jobs/train.py does with a configuration."""
+    spec = importlib.util.spec_from_file_location("train_job", Path(__file__).parents[2] / "jobs" / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[[Config], str] = module.job
+    return found
+
+
+def test_job_publishes_what_it_has_trained_or_says_how_to_do_it_later(
+    hub: Hub,
+    job: Callable[[Config], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = prepare(tmp_path)
+    config = trip_config(
+        place, "shared", train={"max_steps": 2}, tracking={"enabled": False}, publish={"repo_id": ID, "tag": "v1"}
+    )
+    run = place / "runs" / "shared"
+    monkeypatch.delenv("HF_TOKEN")
+    assert exit_code(lambda: print(job(config))) == 1
+    out, err = capsys.readouterr()
+    assert "there is no token for the Hub" in caplog.text
+    assert f"model   {run}/model" in out
+    assert f"The model stays in {run}; publish it later with: python jobs/publish.py '{run}' --repo-id {ID}" in err
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    assert exit_code(lambda: print(job(config))) == 0
+    out, _ = capsys.readouterr()
+    assert "nothing was trained" in out
+    assert out.endswith(f"\npublished {hub.endpoint}/{ID}/commit/{hub.repos[ID].tags['v1']}\n")
+    published = hub.repos[ID].branches["main"][-1].files
+    assert published["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
+    assert json.loads((run / "environment.json").read_text())["ray"] in published["README.md"].decode()
+    assert WRITER not in "".join(path.read_text(errors="replace") for path in run.rglob("*") if path.is_file())
