@@ -19,7 +19,7 @@ from qa_ray.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, rec
 from qa_ray.mlflow_registry import log_model, register
 from qa_ray.mlflow_sender import Sender
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import Candidate, DataUse, RunStatus, cut, shown
+from qa_ray.records import SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
 from qa_ray.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,9 @@ class MlflowTracker:
         boxes = [Outbox(self._client, run_id, spool) for spool in spools]
         self._client.update_run(run_id, status="RUNNING")
         for name in run.data.metrics:
-            self._recorded[name] = max(recorded_steps(self._client, run_id, name))
+            # A node's steps are never done again, and its curves are long.
+            if not name.startswith(SYSTEM_PREFIX):
+                self._recorded[name] = max(recorded_steps(self._client, run_id, name))
         self._known = {"param": dict(run.data.params), "tag": dict(run.data.tags)}
         for box in boxes:
             box.forget("status")

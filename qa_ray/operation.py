@@ -111,8 +111,13 @@ class TrackingConfig:
     spool: str | None = None
     """Folder on the driver's own disk where records wait while the server is away; without one, qa_ray in the user's
     cache (XDG_CACHE_HOME or ~/.cache)."""
+    system_metrics_every_s: float | None = None
+    """Seconds between two looks at each node's CPU, memory, disk, network and GPU use, recorded as MLflow's system
+    metrics; without a number, none is recorded."""
 
     def __post_init__(self) -> None:
+        every = self.system_metrics_every_s
+        require(every is None or every > 0, f"tracking.system_metrics_every_s={every} must be above 0")
         require(self.uri is None or not holds_secret(self.uri), f"tracking.uri {SECRET_RULE}")
         require(
             self.registered_model is None or (self.log_model and bool(self.registered_model)),

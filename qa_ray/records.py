@@ -11,6 +11,8 @@ from qa_ray.locations import holds_secret, is_local
 _SECRET = re.compile("token|secret|password|passwd|credential|key")
 # Counts of tokens and tokenizers are no access tokens.
 _HARMLESS = re.compile(r"tokeni[sz]\w*|(max|num)_tokens|tokens_per_\w+")
+SYSTEM_PREFIX = "system/"
+"""Stands before the metrics of nodes, which are MLflow's system metrics."""
 MASK = "(hidden)"
 """Stands for a value that may be a secret."""
 

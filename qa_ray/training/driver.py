@@ -21,6 +21,7 @@ from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.best_publisher import BestPublisher
 from qa_ray.training.conclusion import conclude, is_wanting, keep_model
+from qa_ray.training.node_record import NodeRecord
 from qa_ray.training.preparation import Prepared, prepare
 from qa_ray.training.progress import Follower
 from qa_ray.training.provenance import data_uses, tags
@@ -130,8 +131,9 @@ def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
     folder, stream = prepared.folder, prepared.job.stream
     trainer = _make_trainer(prepared)
     stop = Interruptible(lambda: _ask_to_stop(stream))
+    nodes = NodeRecord(folder, tracker)
     with (
-        Follower(stream, lambda content: folder.write(METRICS, content), tracker) as follower,
+        Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes) as follower,
         BestPublisher(prepared.config, folder, follower.evaluations),
     ):
         try:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from qa_ray.errors import StorageError
 from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS, Progress, Tracker
+from qa_ray.training.node_metrics import NodeSample
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ class Restart:
     history: list[Line]
 
 
-Item = Progress | Restart | str
+Item = Progress | Restart | NodeSample | str
 
 
 class MetricStream:
-    """An actor between rank 0 and the driver: takes records and messages one way, and the wish to stop the other."""
+    """An actor between workers and the driver: takes records and messages one way, and the wish to stop the other."""
 
     def __init__(self) -> None:
         self._waiting: list[Item] = []
@@ -128,12 +129,19 @@ class Follower:
         evaluations: validation metrics by the step at which they were taken.
     """
 
-    def __init__(self, stream: Any, write: Callable[[bytes], None], tracker: Tracker) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        write: Callable[[bytes], None],
+        tracker: Tracker,
+        record_node: Callable[[NodeSample], None] = lambda sample: None,
+    ) -> None:
         """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self._stream = stream
         self._write = write
         self._tracker = tracker
+        self._record_node = record_node
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
         self._bars: dict[str, tqdm] = {}
@@ -165,6 +173,8 @@ class Follower:
                 tqdm.write(item, file=sys.stderr)
             elif isinstance(item, Restart):
                 self._restart(item)
+            elif isinstance(item, NodeSample):
+                self._record_node(item)
             else:
                 self._show(item)
                 if item.metrics:

@@ -1,5 +1,6 @@
 """What runs on each Ray Train worker: load, train, evaluate and report, epoch by epoch."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -30,6 +31,7 @@ from qa_ray.storage import RunFolder
 from qa_ray.tracking import EVAL_PREFIX, Progress, Record
 from qa_ray.training.control import Control
 from qa_ray.training.loop import TrainingLoop
+from qa_ray.training.node_metrics import NodeSampler
 from qa_ray.training.precision import accelerate_name, choose_precision
 from qa_ray.training.progress import Sender
 from qa_ray.training.saver import Saved, Saver, find_saved
@@ -117,12 +119,23 @@ def _train(job: Job) -> Outcome:
     if accelerator.is_main_process:
         logging.getLogger("qa_ray").addHandler(sender)
     try:
-        run = _Run.start(job, accelerator, sender)
-        while not run.loop.finished and not run.stopped:
-            run.epoch()
-        return run.end()
+        with _node_sampler(job):
+            run = _Run.start(job, accelerator, sender)
+            while not run.loop.finished and not run.stopped:
+                run.epoch()
+            return run.end()
     finally:
         logging.getLogger("qa_ray").removeHandler(sender)
+
+
+def _node_sampler(job: Job) -> contextlib.AbstractContextManager[object]:
+    """Looks at this node if that is asked for; one rank of each node does."""
+    every = job.config.tracking.system_metrics_every_s if job.config.tracking.enabled else None
+    if every is None or train.get_context().get_local_rank() > 0:
+        return contextlib.nullcontext()
+    # Nodes that are gone are counted too: no curve gets another name when a cluster shrinks.
+    alone = len(ray.nodes()) == 1
+    return NodeSampler(every, job.stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone)
 
 
 @dataclass(slots=True)

@@ -4,10 +4,12 @@ import json
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 import ray
 import torch
@@ -39,7 +41,7 @@ def make_config(place: Path) -> Callable[..., Config]:
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: None, make_config: Callable[..., Config]) -> TrainResult:
-    return train(make_config("first", tracking={"registered_model": "trips"}))
+    return train(make_config("first", tracking={"registered_model": "trips", "system_metrics_every_s": 0.5}))
 
 
 @pytest.fixture
@@ -159,6 +161,22 @@ def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
     seen = {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")}
     assert train(config).logged_model == again.logged_model
     assert {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")} == seen
+
+
+def test_mlflow_holds_how_busy_the_node_was_apart_from_the_metrics(
+    trained: TrainResult, place: Path, store: MlflowClient
+) -> None:
+    run = record_of(store, "first")
+    found = {name for name in run.data.metrics if "utilization" in name or "usage" in name}
+    # The cluster's only node has no name.
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_megabytes"} <= found
+    assert not [name for name in found if not name.startswith("system/") or "node_" in name]
+    busy = store.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert any(0 < point.value <= 100 for point in busy)
+    assert all(first.step < second.step for first, second in pairwise(busy))
+    used = run.data.metrics["system/system_memory_usage_megabytes"]
+    assert 0 < used < psutil.virtual_memory().total / 1e6
+    assert "usage" not in (place / "runs" / "first" / "metrics.jsonl").read_text()
 
 
 def test_summary_shows_scores_answers_and_places(trained: TrainResult) -> None:

@@ -63,6 +63,7 @@ SECTIONS = {
         ("checkpoint.every_steps", 0),
         ("checkpoint.every_minutes", 0.0),
         ("checkpoint.keep", 0),
+        ("tracking.system_metrics_every_s", 0.0),
         ("run.storage_path", ""),
         ("run.name", ""),
         ("run.name", "."),

@@ -1,0 +1,44 @@
+"""How busy nodes are, on the way from the workers into MLflow's local store; test_train.py sees it in a whole run."""
+
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from trips import metrics_of
+
+from qa_ray.operation import TrackingConfig
+from qa_ray.records import RunStatus
+from qa_ray.storage import RunFolder
+from qa_ray.tracking import Progress, start_tracker
+from qa_ray.training.node_metrics import NodeSample
+from qa_ray.training.node_record import NodeRecord
+from qa_ray.training.progress import Follower, Restart, start_stream
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_samples_go_on_across_a_restart_and_stay_out_of_the_metrics(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "runs"), "followed")
+    tracker = start_tracker(
+        TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", spool=str(tmp_path / "spool")), "followed"
+    )
+    stream = start_stream()
+    history = [{"time": 1000.0, "phase": "train", "step": 1, "train_loss": 2.0}]
+    items = [
+        NodeSample("10.0.0.5", {"cpu_utilization_percentage": 10.0}, 990.0),
+        Restart(0, []),
+        Progress("train", 1, 2, 1, {"train_loss": 2.0}, 1000.0),
+        NodeSample("10.0.0.5", {"cpu_utilization_percentage": 20.0}, 1001.0),
+        Restart(1, history),
+        NodeSample("10.0.0.5", {"cpu_utilization_percentage": 30.0}, 1002.0),
+    ]
+    ray.get([stream.put.remote(item) for item in items])
+    with Follower(stream, lambda text: folder.write("metrics.jsonl", text), tracker, NodeRecord(folder, tracker)):
+        pass
+    tracker.finish(RunStatus.FINISHED)
+    assert metrics_of(tmp_path / "runs" / "followed") == history
+    store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    points = store.get_metric_history(tracker.run_id, "system/node_0/cpu_utilization_percentage")
+    assert [(point.step, point.value) for point in points] == [(0, 10.0), (11, 20.0), (12, 30.0)]
+    assert len(store.get_run(tracker.run_id).data.metrics) == 2
