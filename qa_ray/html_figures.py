@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from qa_ray.evaluation.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve
-from qa_ray.evaluation.bootstrap import Interval
+from qa_ray.evaluation.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve, spread
+from qa_ray.evaluation.bootstrap import Interval, bracketed
 from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS
 
 _FIRST, _SECOND, _THIRD = "var(--series-1)", "var(--series-2)", "var(--series-3)"
@@ -15,6 +16,7 @@ _INK, _MUTED, _GRID, _NONE = "var(--ink)", "var(--muted)", "var(--grid)", "rgba(
 _HEIGHT = 320
 _PERCENT = (0, 100)
 _SHARE = (0, 1.02)
+_MAX_POINTS = 1000
 
 Line = Mapping[str, Any]
 """A line of metrics.jsonl: phase, step and metrics."""
@@ -25,7 +27,7 @@ def loss_curves(history: Sequence[Line]) -> go.Figure | None:
     figure = go.Figure()
     _curve(figure, history, TRAIN_LOSS, "training", _FIRST, "lines")
     _curve(figure, history, f"{EVAL_PREFIX}loss", "validation", _SECOND, "lines+markers")
-    return _styled(figure, x="optimizer step", y="loss (nats)") if figure.data else None
+    return _styled(figure, x="optimizer step", y="loss (nats)", from_zero=True) if figure.data else None
 
 
 def score_curves(history: Sequence[Line]) -> go.Figure | None:
@@ -33,12 +35,12 @@ def score_curves(history: Sequence[Line]) -> go.Figure | None:
     figure = go.Figure()
     _curve(figure, history, f"{EVAL_PREFIX}f1", "F1", _FIRST, "lines+markers")
     _curve(figure, history, f"{EVAL_PREFIX}exact_match", "exact match", _SECOND, "lines+markers")
-    return _styled(figure, x="optimizer step", y="percent") if figure.data else None
+    return _styled(figure, x="optimizer step", y="percent", from_zero=True) if figure.data else None
 
 
 def slice_bars(slices: Sequence[Slice]) -> go.Figure:
     """F1 and exact match of each slice with their confidence intervals, and its number of questions."""
-    labels = [f"{part.label}  ({part.number})" for part in slices]
+    labels = [f"{part.label}  ({part.number:,})" for part in slices]
     figure = go.Figure()
     for name, colour, scores in (
         ("F1", _FIRST, [part.f1 for part in slices]),
@@ -51,7 +53,8 @@ def slice_bars(slices: Sequence[Slice]) -> go.Figure:
             orientation="h",
             marker_color=colour,
             error_x={**_whiskers(scores), "color": _INK, "thickness": 1, "width": 3},
-            hovertemplate="%{y}: %{x:.1f}<extra>" + name + "</extra>",
+            customdata=[bracketed(score) for score in scores],
+            hovertemplate="%{y}: %{x:.1f} %{customdata}<extra>" + name + "</extra>",
         )
     _styled(figure, x="percent", y=None, height=90 + 44 * len(slices))
     figure.update_xaxes(range=_PERCENT)
@@ -95,7 +98,7 @@ def reliability(calibration: Calibration) -> go.Figure:
     return figure.update_yaxes(title_text="questions", nticks=3, row=2, col=1)
 
 
-def threshold_scores(curve: ThresholdCurve, chosen: float, best: float) -> go.Figure:
+def threshold_scores(curve: ThresholdCurve, chosen: float, best: float | None) -> go.Figure:
     """Scores by no-answer threshold, with the chosen one and, where it is another, the best one of this data."""
     figure = go.Figure()
     for name, colour, values in (("F1", _FIRST, curve.f1), ("exact match", _SECOND, curve.exact_match)):
@@ -105,11 +108,11 @@ def threshold_scores(curve: ThresholdCurve, chosen: float, best: float) -> go.Fi
             mode="lines",
             name=name,
             line={"color": colour, "width": 2, "shape": "hv"},
-            hovertemplate="%{x:.2f}: %{y:.1f}<extra>" + name + "</extra>",
+            hovertemplate="threshold %{x:.2f}: %{y:.1f}<extra>" + name + "</extra>",
         )
-    _styled(figure, x="threshold on (null score \u2212 best score)", y="percent")
+    _styled(figure, x="threshold: null \u2212 best score", y="percent")
     figure.add_vline(x=chosen, line={"color": _INK, "width": 1.5}, name="chosen", showlegend=True)
-    if best != chosen:
+    if best is not None and best != chosen:
         line = {"color": _MUTED, "width": 1.5, "dash": "dash"}
         figure.add_vline(x=best, line=line, name="best here", showlegend=True)
     return figure
@@ -130,9 +133,12 @@ def precision_recall_curve(curve: PrecisionRecall) -> go.Figure:
 
 
 def _curve(figure: go.Figure, history: Sequence[Line], metric: str, name: str, colour: str, mode: str) -> None:
-    points = [(line["step"], line[metric]) for line in history if metric in line]
-    if points:
-        steps, values = zip(*points, strict=True)
+    # A run that went on from a checkpoint may have recorded a step twice: the later one counts.
+    found = {line["step"]: line[metric] for line in history if metric in line}
+    steps = sorted(found)
+    if steps:
+        steps = [steps[place] for place in spread(len(steps), _MAX_POINTS).tolist()]
+        values = [found[step] for step in steps]
         figure.add_scatter(
             x=steps,
             y=values,
@@ -148,12 +154,19 @@ def _whiskers(scores: Sequence[Interval]) -> dict[str, Any]:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [score.high - score.mean for score in scores],
-        "arrayminus": [score.mean - score.low for score in scores],
+        "array": [_length(score.high - score.mean) for score in scores],
+        "arrayminus": [_length(score.mean - score.low) for score in scores],
     }
 
 
-def _styled(figure: go.Figure, *, x: str | None, y: str | None, height: int = _HEIGHT) -> go.Figure:
+def _length(length: float) -> float | str:
+    """As Plotly takes it, which draws null as a whisker of no length, but nothing for what is not a number."""
+    return length if np.isfinite(length) else "none"
+
+
+def _styled(
+    figure: go.Figure, *, x: str | None, y: str | None, height: int = _HEIGHT, from_zero: bool = False
+) -> go.Figure:
     """One look for all: no boxes, faint grid lines, the legend above."""
     figure.update_layout(
         template="none",
@@ -167,5 +180,5 @@ def _styled(figure: go.Figure, *, x: str | None, y: str | None, height: int = _H
         hovermode="closest",
     )
     axis = {"gridcolor": _GRID, "linecolor": _GRID, "zeroline": False}
-    figure.update_xaxes(title_text=x, **axis)
-    return figure.update_yaxes(title_text=y, **axis)
+    figure.update_xaxes(title_text=x, title_font_size=13, rangemode="tozero" if from_zero else "normal", **axis)
+    return figure.update_yaxes(title_text=y, title_font_size=13, **axis)

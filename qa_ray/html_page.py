@@ -66,15 +66,16 @@ class Page:
         )
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """HTML of a table, whose first column names its rows."""
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
+    """HTML of a table, whose first column names its rows; the others hold numbers, or `texts`."""
+    kind = "texts" if texts else "numbers"
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
         f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
         for first, *rest in rows
     )
     return (
-        f'<div class="scroll"><table><caption class="hidden">{escape(caption)}</caption>'
+        f'<div class="scroll" tabindex="0"><table class="{kind}"><caption class="hidden">{escape(caption)}</caption>'
         f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 

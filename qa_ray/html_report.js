@@ -55,6 +55,7 @@
         .join("\n").toLowerCase());
 
     function show() {
+      const focused = document.activeElement;
       place.textContent = shown.length ? `${current + 1} of ${shown.length}` : "no such error";
       previous.disabled = current <= 0;
       next.disabled = current >= shown.length - 1;
@@ -74,9 +75,14 @@
           ["Slices", example.slices.join("  |  ")],
           ["Id", example.id],
         ]),
-        element("p", { class: "context" },
+        element("div", { class: "context", tabindex: "0", role: "region", "aria-label": "Context" },
           ...marked(contexts[example.context], example.reference_span, example.predicted_span)),
       );
+      const context = article.lastElementChild;
+      const first = context.querySelector("mark");
+      if (first) context.scrollTop = first.offsetTop - context.clientHeight / 3;
+      // A button that can no longer be pressed loses the focus, and the arrow keys with it.
+      if (focused.disabled) article.focus({ preventScroll: true });
     }
 
     function filter() {

@@ -239,6 +239,8 @@ def _cannot_load(what: str, name: str, error: Exception) -> str:
     # transformers takes a folder that is not there for a Hub id.
     if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(resolve(name)).exists():
         reason = "there is no such folder"
+    elif Path(resolve(name)).is_dir() and not (Path(resolve(name)) / "config.json").is_file():
+        reason = "the folder holds no config.json"
     return (
         f"cannot load the {what} {name}: {reason} "
         "(a Hub id needs network access to the Hub or a filled cache; a folder must hold config.json, safetensors "

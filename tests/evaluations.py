@@ -80,6 +80,7 @@ def table_of(exact: Sequence[float], f1: Sequence[float] | None = None, **column
         probability=np.full(number, 0.5),
         has_answer=np.ones(number, bool),
         threshold=None,
+        best_threshold=None,
         null_odds=np.zeros(number),
         answered=scores,
         reference_span=np.tile([0, 9], (number, 1)),

@@ -20,6 +20,8 @@ _QUESTION_WORD = re.compile(r"\b(who|whom|whose|what|when|where|why|how|which)\b
 _ANSWER_WORDS = (1, 2, 3, 5, 10)
 _CONTEXT_TOKENS = (64, 128, 192, 256, 384, 512)
 _WINDOWS = (1, 2, 3)
+FEWEST = 10
+"""Slices of fewer questions get no interval: resamples of so few are too much alike, and it would be too narrow."""
 _FIFTHS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")
 
 
@@ -92,12 +94,17 @@ def groupings(table: QuestionTable) -> list[Grouping]:
 def slice_scores(
     table: QuestionTable, grouping: Grouping, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> list[Slice]:
-    """Scores of each slice with their confidence intervals."""
+    """Scores of each slice with their confidence intervals, which are NaN for fewer than FEWEST questions."""
     members = np.arange(len(grouping.labels))[:, None] == grouping.slice_of
     rows = np.repeat(100 * np.stack(table.scores), len(grouping.labels), axis=0)
     found = intervals(rows, np.concatenate([members, members]), num_resamples=num_resamples, seed=seed)
-    exact, f1 = found[: len(members)], found[len(members) :]
-    return [Slice(*row) for row in zip(grouping.labels, members.sum(axis=1).tolist(), exact, f1, strict=True)]
+    numbers = members.sum(axis=1).tolist()
+    shown = [
+        score if number >= FEWEST else Interval(score.mean, np.nan, np.nan)
+        for score, number in zip(found, 2 * numbers, strict=True)
+    ]
+    exact, f1 = shown[: len(members)], shown[len(members) :]
+    return [Slice(*row) for row in zip(grouping.labels, numbers, exact, f1, strict=True)]
 
 
 def calibrate(probability: Array, right: Array, num_bins: int = 10) -> Calibration:
@@ -119,7 +126,7 @@ def threshold_curve(table: QuestionTable, max_points: int = 400) -> ThresholdCur
     odds, has_answer = table.null_odds[order], table.has_answer[order]
     # A question counts with its answer's score from the threshold on that equals its odds; before, with "no answer".
     last = np.flatnonzero(np.append(np.diff(odds) > 0, True) & np.isfinite(odds))
-    last = last[_spread(len(last), max_points)]
+    last = last[spread(len(last), max_points)]
     silent = np.sum(~has_answer)
     curves = [100 * (silent + np.cumsum(score[order] - ~has_answer)[last]) / len(odds) for score in table.answered]
     return ThresholdCurve(odds[last], *curves)
@@ -134,7 +141,7 @@ def precision_recall(table: QuestionTable, max_points: int = 400) -> PrecisionRe
     precision = positives[last] / (last + 1)
     recall = positives[last] / max(int(table.has_answer.sum()), 1)
     average = float(precision @ np.diff(recall, prepend=0.0))
-    shown = _spread(len(last), max_points)
+    shown = spread(len(last), max_points)
     return PrecisionRecall(np.append(0.0, recall[shown]), np.append(1.0, precision[shown]), average)
 
 
@@ -144,6 +151,11 @@ def worst_errors(table: QuestionTable, limit: int) -> list[int]:
     order = np.lexsort((-table.probability[wrong], table.scores.f1[wrong]))
     chosen: list[int] = wrong[order[:limit]].tolist()
     return chosen
+
+
+def spread(number: int, most: int) -> Longs:
+    """At most `most` places among `number`, spread evenly, the first and the last with them."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(np.int64))
 
 
 def _grouping(name: str, places: Longs, labels: Sequence[str]) -> Grouping:
@@ -175,8 +187,3 @@ def _between(values: Longs, limits: Sequence[int], unit: str) -> tuple[Longs, tu
     ranges = [f"{begin}" if begin == end else f"{begin}\u2013{end}" for begin, end in zip(begins, limits, strict=True)]
     labels = [f"{words} {unit.removesuffix('s') if words == '1' else unit}" for words in ranges]
     return np.searchsorted(limits, values), (*labels, f"over {limits[-1]} {unit}")
-
-
-def _spread(number: int, most: int) -> Longs:
-    """At most `most` places among `number`, spread evenly, the first and the last with them."""
-    return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(np.int64))

@@ -34,7 +34,12 @@ class Difference(NamedTuple):
     low: float
     high: float
     share_better: float
-    """Share of the resamples in which the first model is better; equal ones count half."""
+    """Share of the resamples in which the first model is better; equal ones count half, those with no member do not."""
+
+
+def bracketed(score: Interval | Difference, form: str = ".1f") -> str:
+    """The interval as text, such as [48.7, 56.3]; empty where there is none."""
+    return "" if np.isnan(score.low) else f"[{score.low:{form}}, {score.high:{form}}]"
 
 
 def resampled_means(
@@ -90,9 +95,11 @@ def paired_differences(
     """
     values = one - other
     samples = resampled_means(values, members, num_resamples=num_resamples, seed=seed)
-    better = (samples > 0).mean(axis=0) + (samples == 0).mean(axis=0) / 2
+    # NaN where a resample holds no member: it stays NaN, and is left out.
+    better = np.heaviside(samples, 0.5)
     found = _intervals(values, members, samples, level)
-    return [Difference(*interval, float(share)) for interval, share in zip(found, better, strict=True)]
+    shares = [float(np.nanmean(row)) if np.isfinite(row).any() else np.nan for row in better.T]
+    return [Difference(*interval, share) for interval, share in zip(found, shares, strict=True)]
 
 
 def _intervals(values: Array, members: npt.NDArray[np.bool_] | None, samples: Array, level: float) -> list[Interval]:
@@ -100,11 +107,11 @@ def _intervals(values: Array, members: npt.NDArray[np.bool_] | None, samples: Ar
     tail = (1 - level) / 2
     found = []
     for row, chosen, sample in zip(values, inside, samples.T, strict=True):
-        if chosen.any():
+        if np.isfinite(sample).any():
             low, high = np.nanquantile(sample, [tail, 1 - tail])
             found.append(Interval(float(row[chosen].mean()), float(low), float(high)))
         else:
-            found.append(Interval(np.nan, np.nan, np.nan))
+            found.append(Interval(float(row[chosen].mean()) if chosen.any() else np.nan, np.nan, np.nan))
     return found
 
 

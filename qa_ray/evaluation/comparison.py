@@ -1,6 +1,6 @@
 """The headline scores of a model with their confidence intervals, and two models side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,7 @@ def compare(
     Raises:
         DataError: the two have not answered the same questions.
     """
-    if list(table.ids) != list(other.ids):
-        raise DataError(
-            f"the two models have not answered the same questions: {len(table)} and {len(other)}, of which "
-            f"{len(set(table.ids) & set(other.ids))} are the same"
-        )
+    require_same_questions(table.ids, other.ids)
     names, values, members = _rows(table)
     differences = paired_differences(values, _rows(other)[1], members, num_resamples=num_resamples, seed=seed)
     mine, others = table.scores.exact_match, other.scores.exact_match
@@ -65,6 +61,26 @@ def compare(
         differences=dict(zip(names, differences, strict=True)),
         flips=tuple(Flip(row, bool(mine[row] > others[row])) for row in np.flatnonzero(mine != others).tolist()),
     )
+
+
+def require_same_questions(*ids: Sequence[str]) -> None:
+    """Raise a DataError if models are to be compared, by the ids of their questions, that have not the same ones."""
+    first, *others = map(list, ids)
+    for other in others:
+        if first != other:
+            raise DataError(
+                f"the two models cannot be compared on the same questions: {len(first)} and {len(other)} can be used, "
+                f"of which {len(set(first) & set(other))} are the same. Mend or remove the rows that one of them "
+                "cannot use"
+            )
+
+
+def verdict(difference: Difference, one: str, other: str) -> str:
+    """Which of two models is better, as far as the interval of their difference tells."""
+    if difference.low > 0 or difference.high < 0:
+        better, side = (one, "above") if difference.low > 0 else (other, "below")
+        return f"{better} is better: the 95% interval of the difference lies {side} 0"
+    return "these questions do not tell which model is better: the 95% interval of the difference holds 0"
 
 
 def _rows(table: QuestionTable) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:

@@ -22,10 +22,10 @@ from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
 from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError, require
-from qa_ray.evaluation.comparison import Comparison, compare
+from qa_ray.evaluation.comparison import Comparison, compare, require_same_questions
 from qa_ray.evaluation.decode import Candidates
 from qa_ray.evaluation.evaluator import Evaluator
-from qa_ray.evaluation.options import Options
+from qa_ray.evaluation.options import Options, as_options
 from qa_ray.evaluation.outcome import Outcome, save_outcome, summary
 from qa_ray.evaluation.results import NullSpans, assemble
 from qa_ray.locations import resolve
@@ -33,6 +33,7 @@ from qa_ray.model import learn_template
 from qa_ray.policies import NoAnswer
 from qa_ray.saved_model import open_model
 from qa_ray.tracking import NullTracker, ignore
+from qa_ray.training.checkpoint import EVALUATION
 from qa_ray.training.driver import patience, scaling_config, worker_failures
 from qa_ray.training.precision import choose_precision
 from qa_ray.training.progress import Follower, Sender, start_stream
@@ -40,6 +41,9 @@ from qa_ray.training.resources import Resources, plan_resources
 from qa_ray.training.worker import make_accelerator, make_collator, set_up_process
 
 logger = logging.getLogger(__name__)
+
+_HISTORY = "metrics.jsonl"
+"""What a training run records by step, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +74,13 @@ def evaluate(options: Options) -> str:
     Raises:
         UserError: something that the user can mend; nearly all of it is found before the first forward pass.
     """
+    try:
+        return _evaluate_all(options)
+    except UserError as error:
+        raise type(error)(as_options(str(error))) from error
+
+
+def _evaluate_all(options: Options) -> str:
     _claim(options.out)
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
@@ -81,12 +92,17 @@ def evaluate(options: Options) -> str:
         options.no_answer is NoAnswer.AUTO
         and any(task.split.has_unanswerable or task.threshold is not None for task in tasks)
     )
+    require_same_questions(*(task.split.corpus().ids() for task in tasks))
     outcomes = [_evaluate(task, resources, no_answer=no_answer) for task in tasks]
     return _conclude(options, outcomes)
 
 
 def _claim(folder: Path) -> None:
     """Find out whether results can be written before anything is computed."""
+    if folder.name == EVALUATION and (folder.resolve().parent / _HISTORY).is_file():
+        raise StorageError(
+            f"--out={folder} is where a training run keeps its own predictions and scores: name another folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -144,7 +160,6 @@ def _evaluate(task: Task, resources: Resources, *, no_answer: bool) -> Outcome:
         evaluation=evaluation,
         corpus=corpus,
         windows=windows,
-        threshold_is_own=not no_answer or task.threshold is not None,
         history=_history(name),
     )
 
@@ -217,13 +232,12 @@ def _load(config: Config) -> PreTrainedModel | UserError:
 
 
 def _history(name: str) -> list[dict[str, Any]]:
-    """Lines of the metrics.jsonl of the run that a model lies in, if it does."""
+    """Lines of the metrics.jsonl of the run that a model lies in, if it does: those that tell of a step."""
     folder = Path(resolve(name))
-    file = next(
-        (place / "metrics.jsonl" for place in (folder, folder.parent) if (place / "metrics.jsonl").is_file()), None
-    )
+    file = next((place / _HISTORY for place in (folder, folder.parent) if (place / _HISTORY).is_file()), None)
     try:
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
+        return [line for line in lines if isinstance(line, dict) and "step" in line]
     except (OSError, ValueError):
         logger.warning("%s cannot be read: the report is without learning curves", file)
         return []

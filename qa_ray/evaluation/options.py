@@ -1,5 +1,6 @@
 """What the evaluation job is asked for."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from qa_ray.evaluation.bootstrap import NUM_RESAMPLES
 from qa_ray.operation import ClusterConfig
 from qa_ray.policies import BadRows, DataFormat, NoAnswer, Precision
 from qa_ray.saved_model import AnswerSettings
+
+_FEWEST_RESAMPLES = 100
+_FIELD = re.compile(
+    r"\b((?:window|evaluate|train|data|model)\.(max_length|stride|n_best|max_answer_length|max_tokens_per_device|"
+    r"precision|validation|hub|hub_config|revision|format|columns|max_validation_examples|on_bad_row|"
+    r"trust_remote_code))\b"
+)
+_RENAMED = {
+    "data.validation": "data",
+    "data.max_validation_examples": "max-examples",
+    "data.revision": "hub-revision",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +84,10 @@ class Options:
     def __post_init__(self) -> None:
         require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
         require(bool(self.data), "--data is empty: name the questions")
-        require(self.num_resamples >= 1, f"--num-resamples={self.num_resamples} must be at least 1")
+        require(
+            self.num_resamples >= _FEWEST_RESAMPLES,
+            f"--num-resamples={self.num_resamples} must be at least {_FEWEST_RESAMPLES}: a 95% interval needs so many",
+        )
         require(self.seed >= 0, f"--seed={self.seed} must not be negative")
         require(
             self.max_examples is None or self.max_examples >= 1,
@@ -79,7 +95,15 @@ class Options:
         )
 
     def configure(self, model: str, saved: AnswerSettings) -> Config:
-        """The configuration in which `model` is evaluated, given what was saved with it."""
+        """The configuration in which `model` is evaluated, given what was saved with it.
+
+        Raises ConfigError in the names of the configuration; see `as_options`.
+        """
+        length, stride = _first(self.max_length, saved.max_length), _first(self.stride, saved.stride)
+        require(
+            0 <= stride < length,
+            f"--stride={stride} must be in [0, --max-length={length}): what is not given was saved with {model}",
+        )
         return Config(
             model=ModelConfig(name=model, trust_remote_code=self.trust_remote_code),
             data=DataConfig(
@@ -92,10 +116,7 @@ class Options:
                 max_validation_examples=self.max_examples,
                 on_bad_row=self.on_bad_row,
             ),
-            window=WindowConfig(
-                max_length=_first(self.max_length, saved.max_length),
-                stride=_first(self.stride, saved.stride),
-            ),
+            window=WindowConfig(max_length=length, stride=stride),
             train=TrainConfig(precision=self.precision),
             evaluate=EvalConfig(
                 n_best=_first(self.n_best, saved.n_best),
@@ -104,6 +125,11 @@ class Options:
             ),
             cluster=self.cluster,
         )
+
+
+def as_options(message: str) -> str:
+    """The message with the fields of the configuration replaced by the options that set them."""
+    return _FIELD.sub(lambda found: "--" + (_RENAMED.get(found[1]) or found[2].replace("_", "-")), message)
 
 
 def _first(given: int | None, saved: int) -> int:

@@ -10,13 +10,14 @@ from typing import Any
 from qa_ray.config import Config
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
-from qa_ray.evaluation.bootstrap import Difference, Interval
-from qa_ray.evaluation.comparison import Comparison, headline_scores
+from qa_ray.evaluation.bootstrap import Interval, bracketed
+from qa_ray.evaluation.comparison import Comparison, headline_scores, verdict
 from qa_ray.evaluation.questions import QuestionTable, tabulate
 from qa_ray.evaluation.results import Evaluation
 from qa_ray.html_report import render
 
 REPORT = "report.html"
+_COMPARISON = "comparison.json"
 _NO_ANSWER = "(no answer)"
 _SHOWN_FLIPS = 3
 
@@ -30,8 +31,6 @@ class Outcome:
     evaluation: Evaluation
     corpus: Corpus
     windows: Windows
-    threshold_is_own: bool
-    """Whether the no-answer threshold was known before; else it is the best one for these very questions."""
     history: Sequence[Mapping[str, Any]]
     """Lines of its run's metrics.jsonl, if there are any."""
 
@@ -48,8 +47,10 @@ def save_outcome(
     outcome.evaluation.save(folder)
     scores = headline_scores(outcome.table, num_resamples=num_resamples, seed=seed)
     _write(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
+    # One of an earlier evaluation would be taken for this one's.
+    (folder / _COMPARISON).unlink(missing_ok=True)
     if comparison is not None:
-        _write(folder / "comparison.json", _comparison_json(outcome.table, comparison))
+        _write(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
     config = outcome.config
     page = render(
         outcome.table,
@@ -86,28 +87,27 @@ def summary(
 
 def _score_lines(scores: Mapping[str, Interval], comparison: Comparison | None) -> list[str]:
     if comparison is None:
-        return [f"{name:<13}{score.mean:7.2f}  {_range(score)}" for name, score in scores.items()]
+        rows = [f"{name:<13}{score.mean:7.2f}  {bracketed(score)}" for name, score in scores.items()]
+        return [f"{'':<13}percent  95% interval", *rows]
     lines = [f"{'':<13}{'A':>7}{'':18}{'B':>7}{'':18}{'A - B':>7}{'':18}{'A better':>9}"]
     for name, difference in comparison.differences.items():
         columns = (scores[name], comparison.scores[name])
-        cells = "".join(f"{score.mean:7.2f}  {_range(score):<16}" for score in columns)
-        cells += f"{difference.mean:+7.2f}  {_signed_range(difference):<16}"
+        cells = "".join(f"{score.mean:7.2f}  {bracketed(score):<16}" for score in columns)
+        cells += f"{difference.mean:+7.2f}  {bracketed(difference, '+.1f'):<16}"
         lines.append(f"{name:<13}{cells}{difference.share_better:9.1%}")
-    return lines
+    return [*lines, "", f"By F1, {verdict(comparison.differences['f1'], 'A', 'B')}."]
 
 
 def _notes(outcome: Outcome) -> list[str]:
     metrics = outcome.evaluation.metrics
-    lines = [f"   {len(outcome.table)} questions, loss {metrics['loss']:.3f}"]
+    lines = [f"   {len(outcome.table):,} questions, loss {metrics['loss']:.3f}"]
     if outcome.table.threshold is None:
         return lines
-    best = f"{metrics['best_f1_thresh']:.3f}, with F1 {metrics['best_f1']:.2f}"
-    if outcome.threshold_is_own:
-        return [*lines, f"   no-answer threshold {outcome.table.threshold:.3f}; the best for these questions is {best}"]
-    return [
-        *lines,
-        f"   no no-answer threshold was saved: the best for these very questions is taken ({best}), which flatters",
-    ]
+    threshold = f"   no-answer threshold {outcome.table.threshold:.3f}"
+    if outcome.table.is_flattered:
+        return [*lines, f"{threshold}: the best one for these very questions, which flatters"]
+    best = f"{outcome.table.best_threshold:.3f}, with F1 {metrics['best_f1']:.2f}"
+    return [*lines, f"{threshold}; the best one for these questions is {best}"]
 
 
 def _flip_lines(table: QuestionTable, comparison: Comparison) -> list[str]:
@@ -145,11 +145,3 @@ def _comparison_json(table: QuestionTable, comparison: Comparison) -> dict[str, 
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _range(score: Interval) -> str:
-    return f"[{score.low:.1f}, {score.high:.1f}]"
-
-
-def _signed_range(score: Difference) -> str:
-    return f"[{score.low:+.1f}, {score.high:+.1f}]"

@@ -38,6 +38,8 @@ class QuestionTable:
     has_answer: Flags
     threshold: float | None
     """No answer is predicted where its odds are above it; None where it never is."""
+    best_threshold: float | None
+    """The one with the best F1 on these very questions."""
     null_odds: Array
     """Score of no answer minus score of the best answer."""
     answered: QuestionScores
@@ -52,6 +54,11 @@ class QuestionTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def is_flattered(self) -> bool:
+        """Whether the threshold is the best one for the questions that it is scored on."""
+        return self.threshold is not None and self.threshold == self.best_threshold
 
 
 def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> QuestionTable:
@@ -85,6 +92,7 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
         probability=_probability(evaluation.spans, best[rows], rows, silent),
         has_answer=has_answer[rows],
         threshold=threshold,
+        best_threshold=evaluation.metrics.get("best_f1_thresh"),
         null_odds=null_odds,
         answered=answered,
         reference_span=_reference_spans(corpus)[rows],
@@ -120,7 +128,9 @@ def _reference_spans(corpus: Corpus) -> Longs:
 
 def _probability(spans: Spans, best: Longs, rows: Longs, silent: Flags) -> Array:
     answer = np.where(best < 0, 0.0, _take(spans.chances, best))
-    return answer if spans.null_chances is None else np.where(silent, spans.null_chances[rows], answer)
+    found = answer if spans.null_chances is None else np.where(silent, spans.null_chances[rows], answer)
+    # Infinite logits, as of an overflow in fp16, have no probability.
+    return np.nan_to_num(found.astype(np.float64), nan=0.0)
 
 
 def _take(values: npt.NDArray[Any], rows: Longs) -> npt.NDArray[Any]:

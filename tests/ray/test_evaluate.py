@@ -149,7 +149,7 @@ def test_models_are_compared_on_the_same_questions(shown: str, place: Path) -> N
         assert both == [flip["prediction"], flip["prediction_against"]]
         assert both[0] != both[1]
     assert f"{won} questions that A answers exactly and B does not" in shown
-    assert "which flatters" in shown
+    assert "the best one for these very questions, which flatters" in shown
 
 
 def test_one_worker_finds_what_two_find(shown: str, place: Path, options: Callable[..., Options]) -> None:
@@ -191,8 +191,10 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"out": Path("/dev/null/out")}, StorageError, "--out=/dev/null/out cannot be written: Not a directory"),
         ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+        ({"n_best": 0}, ConfigError, "^--n-best=0 must be at least 1"),
+        ({"max_length": 8}, ConfigError, r"^--stride=8 must be in \[0, --max-length=8\)"),
     ],
-    ids=["model", "other model", "data", "window", "folder", "precision"],
+    ids=["model", "other model", "data", "window", "folder", "precision", "n-best", "stride"],
 )
 def test_mistake_is_found_before_anything_is_computed(
     changes: dict[str, Any],
@@ -204,6 +206,28 @@ def test_mistake_is_found_before_anything_is_computed(
     monkeypatch.setattr(job, "_run", None)
     with pytest.raises(error, match=words):
         evaluate(dataclasses.replace(options(), **changes))
+
+
+def test_record_of_a_run_is_not_overwritten(
+    place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place / "run")
+    with pytest.raises(StorageError, match="--out=evaluation is where a training run keeps its own predictions"):
+        evaluate(options(model=".", out=Path("evaluation")))
+    assert not Path("evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"step": 1, "train_loss": 2.0}\n{"epoch": 2}\n[]\n', [{"step": 1, "train_loss": 2.0}]),
+        ('{"step": 1}\n{"st', []),
+    ],
+    ids=["of another tool", "torn"],
+)
+def test_history_that_is_not_a_runs_is_passed_over(tmp_path: Path, content: str, expected: list[object]) -> None:
+    (tmp_path / "metrics.jsonl").write_text(content)
+    assert job._history(str(tmp_path)) == job._history(str(tmp_path / "model")) == expected
 
 
 def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., Options]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from evaluations import Asked, evaluation_of
 from pages import Page
 
-from qa_ray.html_report import write_report
+from qa_ray.evaluation.questions import tabulate
+from qa_ray.html_report import render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -22,13 +23,15 @@ ASKED = [
     Asked("When did Cem eat?", "Cem went to Lima.", None, "Lima"),
     Asked("Where did Dora go?", "Dora went to Bern late.", "Bern", "late", null_odds=4),
     Asked("Where did Emil go?", "Emil went to Oslo.", "Oslo", "Oslo"),
+    Asked("Who stayed?", f"{'Nobody of them stayed. ' * 150} Then Fay stayed at home.", "Fay", "home"),
 ]
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, *evaluation_of(ASKED), title="A report")
+    evaluation, corpus, windows = evaluation_of(ASKED)
+    path.write_text(render(tabulate(evaluation, corpus, windows), evaluation.metrics, title="A report"), "utf-8")
     return path
 
 
@@ -70,7 +73,7 @@ def written(report: Path) -> Page:
 def test_spans_are_marked_where_they_stand_even_behind_symbols_of_two_units(browse, written) -> None:
     place = number_of(written, ASKED[0].question)
     page = browse(f"example={place}")
-    assert page.by_id("place").text == f"{place} of 4"
+    assert page.by_id("place").text == f"{place} of 5"
     article = page.by_id("example")
     assert article.children[0].text == "Where did Ada go?"
     assert marks(page) == [("predicted", "to "), ("both", "Rome"), ("reference", " by train")]
@@ -113,7 +116,8 @@ next.click(); note();
 key("ArrowRight", article); note();
 key("ArrowRight", search); note();
 key("ArrowLeft", article); note();
-key("ArrowRight", article); key("ArrowRight", article); key("ArrowRight", article); note();
+for (let time = 0; time < 4; time++) key("ArrowRight", article);
+note();
 search.value = "went"; search.dispatchEvent(new Event("input")); note();
 document.body.dataset.places = places.join(" | ");
 """
@@ -122,10 +126,45 @@ document.body.dataset.places = places.join(" | ");
 def test_buttons_and_arrow_keys_turn_the_pages_and_the_address_follows(browse) -> None:
     page = browse("", TURN)
     assert page.all("body")[0].attributes["data-places"].split(" | ") == [
-        "2 of 4#example=2",
-        "3 of 4#example=3",
-        "3 of 4#example=3",
-        "2 of 4#example=2",
-        "4 of 4#example=4",
+        "2 of 5#example=2",
+        "3 of 5#example=3",
+        "3 of 5#example=3",
+        "2 of 5#example=2",
+        "5 of 5#example=5",
         "1 of 3#example=1&search=went",
     ]
+
+
+LOOK = """
+const [context, mark] = [document.querySelector(".context"), document.querySelector(".context mark")];
+const [box, place] = [context.getBoundingClientRect(), mark.getBoundingClientRect()];
+document.body.dataset.seen = [context.scrollTop > 0, place.top >= box.top, place.bottom <= box.bottom].join(" ");
+"""
+
+
+def test_long_context_is_scrolled_to_its_spans(browse, written) -> None:
+    page = browse(f"example={number_of(written, 'Who stayed?')}", LOOK)
+    assert page.all("body")[0].attributes["data-seen"] == "true true true"
+
+
+LAST = """
+const next = document.getElementById("next");
+next.focus();
+while (!next.disabled) next.click();
+document.body.dataset.focus = document.activeElement.id;
+"""
+
+
+def test_keys_work_on_when_the_last_error_is_reached_by_the_button(browse) -> None:
+    assert browse("", LAST).all("body")[0].attributes["data-focus"] == "example"
+
+
+def test_link_to_a_section_does_not_turn_the_page(browse) -> None:
+    script = """
+    document.getElementById("next").click();
+    location.hash = "#scores";
+    addEventListener("hashchange", () => {
+      document.body.dataset.place = document.getElementById("place").textContent;
+    });
+    """
+    assert browse("", script).all("body")[0].attributes["data-place"] == "2 of 5"

@@ -151,3 +151,10 @@ def test_model_with_relative_positions_takes_any_window(tmp_path):
     tokenizer = load_tokenizer(config_of(tmp_path))
     tokenizer.model_max_length = int(1e30)
     check_window(config_of(tmp_path), tokenizer, 100_000)
+
+
+def test_folder_that_is_no_models_is_told_by_what_it_lacks(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ModelError) as error:
+        load_tokenizer(config_of(tmp_path))
+    assert_says(error, f"cannot load the tokenizer {tmp_path}: the folder holds no config.json")

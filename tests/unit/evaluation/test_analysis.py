@@ -5,6 +5,7 @@ import pytest
 from evaluations import Asked, evaluation_of, table_of
 
 from qa_ray.evaluation.analysis import (
+    FEWEST,
     calibrate,
     groupings,
     precision_recall,
@@ -150,3 +151,43 @@ def test_worst_errors_come_first() -> None:
     table = table_of([1, 0, 0, 0], [1, 0.5, 0, 0], probability=np.array([0.9, 0.9, 0.3, 0.8]))
     assert worst_errors(table, 200) == [3, 2, 1]
     assert worst_errors(table, 2) == [3, 2]
+
+
+def test_interval_of_a_slice_is_that_of_its_questions_and_needs_enough_of_them() -> None:
+    numbers = [FEWEST, FEWEST - 1, 400]
+    texts = [text for text, number in zip(["Who?", "Why?", "How?"], numbers, strict=True) for _ in range(number)]
+    table = table_of([row % 2 for row in range(len(texts))], [1.0] * len(texts), texts=texts)
+    [words] = [grouping for grouping in groupings(table) if grouping.name == "Question word"]
+    who, why, how = slice_scores(table, words, num_resamples=200)
+    assert [part.label for part in (who, why, how)] == ["who", "why", "how"]
+    assert np.isnan([why.exact_match.low, why.exact_match.high, why.f1.low, why.f1.high]).all()
+    assert why.f1.mean == 100
+    assert who.exact_match.low < how.exact_match.low < 50 < how.exact_match.high < who.exact_match.high
+    assert how.f1 == (100, 100, 100)
+
+
+def test_certainty_falls_into_the_last_bin() -> None:
+    [found] = calibrate(np.array([0.94, 1.0]), np.array([0, 1])).bins
+    assert (found.number, found.share_right) == (2, 0.5)
+    assert found.probability == pytest.approx(0.97)
+
+
+def test_threshold_below_all_odds_leaves_only_the_unanswerable_right() -> None:
+    has_answer = np.array([True, False, False, False, True])
+    columns = {"has_answer": has_answer, "threshold": 0.0}
+    table = table_of([0] * 5, null_odds=np.array([-9.0, -np.inf, 1, 2, 3]), **columns)
+    curve = threshold_curve(table)
+    # No finite threshold lies below the odds of the second question, which is answered at each.
+    assert curve.threshold.tolist() == [-9, 1, 2, 3]
+    assert curve.exact_match == pytest.approx([40, 20, 0, 0])
+
+
+def test_questions_without_answers_have_no_recall() -> None:
+    table = table_of([1, 1], has_answer=np.zeros(2, bool), null_odds=np.array([0.0, 1]), threshold=0.0)
+    curve = precision_recall(table)
+    assert curve.recall.tolist() == [0, 0, 0]
+    assert curve.average_precision == 0
+
+
+def test_answer_that_is_not_exact_is_an_error_even_with_full_f1() -> None:
+    assert worst_errors(table_of([1, 0], [1, 1]), 9) == [1]

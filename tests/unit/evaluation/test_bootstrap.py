@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qa_ray.evaluation import bootstrap
-from qa_ray.evaluation.bootstrap import intervals, paired_differences, resampled_means
+from qa_ray.evaluation.bootstrap import Interval, bracketed, intervals, paired_differences, resampled_means
 
 
 def scores(shape: tuple[int, ...], chance: float, seed: int = 1) -> np.ndarray:
@@ -79,3 +79,22 @@ def test_share_of_resamples_won_is_near_one_half_where_the_models_win_alike() ->
     assert found.mean == 0
     assert found.low < 0 < found.high
     assert 0.4 < found.share_better < 0.6
+
+
+def test_resamples_without_a_member_are_won_by_nobody_and_lost_by_nobody() -> None:
+    # About every third resample of 20 questions lacks the only one that counts.
+    members = np.arange(20)[None] == 7
+    [found] = paired_differences(np.ones((1, 20)), np.zeros((1, 20)), members, num_resamples=200)
+    assert found == (1, 1, 1, 1)
+
+
+def test_row_whose_members_were_never_drawn_has_a_mean_but_no_interval() -> None:
+    [times] = resampled_means(np.eye(50), num_resamples=1)
+    members = np.arange(50)[None] == int(np.argmin(times))
+    [found] = intervals(np.ones((1, 50)), members, num_resamples=1)
+    assert (found.mean, bracketed(found)) == (1, "")
+
+
+def test_interval_is_told_in_brackets() -> None:
+    assert bracketed(Interval(1, -0.25, 12.34)) == "[-0.2, 12.3]"
+    assert bracketed(Interval(1, -0.25, 12.34), "+.2f") == "[-0.25, +12.34]"

@@ -3,7 +3,8 @@ import pytest
 from evaluations import table_of
 
 from qa_ray.errors import DataError
-from qa_ray.evaluation.comparison import Flip, compare, headline_scores
+from qa_ray.evaluation.bootstrap import Difference
+from qa_ray.evaluation.comparison import Flip, compare, headline_scores, verdict
 
 
 def test_flips_are_the_questions_that_one_model_alone_answers() -> None:
@@ -30,5 +31,30 @@ def test_group_without_questions_is_left_out() -> None:
 
 
 def test_other_questions_cannot_be_compared() -> None:
-    with pytest.raises(DataError, match="not answered the same questions: 2 and 3, of which 2 are the same"):
+    words = "cannot be compared on the same questions: 2 and 3 can be used, of which 2 are the same"
+    with pytest.raises(DataError, match=words):
         compare(table_of([1, 0]), table_of([1, 0, 1]), "other")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.1, 2, "A is better: the 95% interval of the difference lies above 0"),
+        (-2, -0.1, "B is better: the 95% interval of the difference lies below 0"),
+        (0.0, 2, "these questions do not tell which model is better"),
+        (-2, 0.0, "these questions do not tell which model is better"),
+    ],
+)
+def test_model_is_better_where_the_interval_leaves_out_nought(low: float, high: float, words: str) -> None:
+    assert verdict(Difference(1, low, high, 0.9), "A", "B").startswith(words)
+
+
+def test_scores_of_the_other_model_are_its_own() -> None:
+    found = compare(table_of([1, 1, 1, 0]), table_of([1, 0, 0, 0]), "other", num_resamples=50)
+    assert found.scores["exact_match"].mean == 25
+    assert found.differences["exact_match"].mean == 50
+
+
+def test_as_many_but_other_questions_cannot_be_compared() -> None:
+    with pytest.raises(DataError, match="2 and 2 can be used, of which 1 are the same"):
+        compare(table_of([1, 0]), table_of([1, 0], ids=["q0", "q9"]), "other")

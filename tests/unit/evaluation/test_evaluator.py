@@ -204,7 +204,7 @@ def test_without_no_answer_every_question_gets_its_best_text_and_the_answered_on
 def test_files_have_the_layout_of_the_official_scripts(evaluated, tmp_path):
     result, expected, *_ = evaluated
     result.save(tmp_path / "evaluation")
-    read = {file.name: json.loads(file.read_text("utf-8")) for file in (tmp_path / "evaluation").iterdir()}
+    read = {file.name: json.loads(file.read_text("utf-8")) for file in tmp_path.glob("evaluation/*.json")}
     assert read.keys() == {"predictions.json", "nbest_predictions.json", "null_odds.json", "metrics.json"}
     assert read["predictions.json"] == result.predictions
     assert read["predictions.json"].keys() == expected.keys()

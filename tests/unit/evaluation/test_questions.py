@@ -1,5 +1,7 @@
 """The table of an evaluation's questions, against the evaluation's own scores and the texts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluations import THRESHOLD, Asked, evaluation_of
@@ -56,3 +58,44 @@ def test_probability_is_that_of_what_is_predicted() -> None:
         *evaluation_of([Asked("Which river?", RIVER, "river", "river", null_odds=score) for score in odds])
     )
     assert table.probability == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-3))])
+
+
+def test_threshold_is_known_to_be_the_best_of_these_very_questions_or_not() -> None:
+    asked = [Asked("Which river?", RIVER, "river", "river"), Asked("Who?", RIVER, None, "people", null_odds=2)]
+    evaluation, corpus, windows = evaluation_of(asked)
+    table = tabulate(evaluation, corpus, windows)
+    assert (table.threshold, table.best_threshold) == (THRESHOLD, evaluation.metrics["best_f1_thresh"])
+    assert not table.is_flattered
+    searched = dataclasses.replace(table, threshold=table.best_threshold)
+    assert searched.is_flattered
+    assert not tabulate(*evaluation_of(asked, no_answer=False)).is_flattered
+
+
+def test_infinite_logits_have_no_probability() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which river?", RIVER, "river", "river")], no_answer=False)
+    spans = dataclasses.replace(evaluation.spans, chances=np.array([np.nan], np.float32))
+    table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
+    assert table.probability.tolist() == [0]
+
+
+def test_question_whose_odds_are_the_threshold_is_answered() -> None:
+    asked = [Asked("Which river?", RIVER, "river Vltava", "Vltava", null_odds=odds) for odds in (1.0, 1.5)]
+    assert [asked[0].null_odds] == [THRESHOLD]
+    table = tabulate(*evaluation_of(asked))
+    assert (table.predicted_span[:, 0] < 0).tolist() == [False, True]
+    assert table.scores.f1.tolist() == [pytest.approx(2 / 3), 0]
+
+
+def test_lengths_are_those_of_the_context() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")])
+    assert tabulate(evaluation, corpus, windows).context_tokens.tolist() == [len(corpus.context_ids(0))]
+
+
+def test_question_without_any_candidate_has_no_span_and_no_probability() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")] * 2, no_answer=False)
+    candidates, chances = evaluation.spans.candidates, evaluation.spans.chances
+    first = {name: getattr(candidates, name)[:1] for name in type(candidates).__slots__}
+    spans = dataclasses.replace(evaluation.spans, candidates=type(candidates)(**first), chances=chances[:1])
+    table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
+    assert table.predicted_span[1].tolist() == [-1, -1]
+    assert table.probability.tolist() == [1, 0]
