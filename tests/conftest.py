@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The tokenizer's own threads only get in each other's way with texts this short.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Jobs would join the cluster of whoever runs the tests.
+os.environ.pop("RAY_ADDRESS", None)
 
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")

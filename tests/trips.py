@@ -1,5 +1,6 @@
 """A small training job for tests on Ray: questions about trips, a tiny model, and a run's files read back."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+import ray
 from families import FAMILIES
 from safetensors.torch import load_file
 
@@ -25,6 +28,7 @@ from qa_ray.policies import Precision
 
 NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
 TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
+EVERY_STEP: dict[str, dict[str, object]] = {"checkpoint": {"every_steps": 1}, "tracking": {"enabled": False}}
 _SPEEDS = ("time", "windows_per_second", "tokens_per_second", "peak_memory_gb")
 
 
@@ -70,7 +74,7 @@ def trip_config(place: Path, name: str, **sections: dict[str, object]) -> Config
         # 21 windows in batches of 4: the last batch holds one window, fewer than there are workers.
         batch=BatchConfig(size=4),
         optim=OptimConfig(learning_rate=1e-3),
-        train=TrainConfig(epochs=2, log_every=1, precision=Precision.FP32),
+        train=TrainConfig(epochs=3, log_every=1, precision=Precision.FP32),
         evaluate=EvalConfig(before_training=True),
         cluster=ClusterConfig(num_workers=2, cpus_per_worker=1),
         run=RunConfig(name=name, storage_path=str(place / "runs")),
@@ -83,6 +87,22 @@ def trip_config(place: Path, name: str, **sections: dict[str, object]) -> Config
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_before(run: Path, when: float) -> list[int]:
+    """The steps that were trained before a time, in seconds since 1970, and not again after it."""
+    return [line["step"] for line in metrics_of(run) if line["phase"] == "train" and line["time"] < when]
+
+
+def training_workers() -> list[psutil.Process]:
+    """The training workers of this process's cluster, and of no other on the machine."""
+    session = ray._private.worker.global_worker.node.get_session_dir_path()
+    found = []
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error):
+            parent = process.parent() if "RayTrainWo" in process.info["name"] else None
+            found += [process] if parent and session in " ".join(parent.cmdline()) else []
+    return found
 
 
 def outcome_of(run: Path) -> dict[str, Any]:
@@ -98,7 +118,7 @@ def outcome_of(run: Path) -> dict[str, Any]:
 
 
 def command(place: Path, name: str, changes: Mapping[str, object] | None = None) -> list[str]:
-    """The command line of the same run for three epochs, with a checkpoint after every step.
+    """The command line of the same run, with a checkpoint after every step.
 
     `changes` replaces options by their name on the command line; a list is several words.
     """

@@ -75,7 +75,14 @@ class Uploader:
     def _work(self, upload: _Upload, best: str | None) -> None:
         self._owed.append(upload)
         self._settle()
-        if not self._owed and self._owned():
+        if not self._owed:
+            try:
+                self._prune(upload, best)
+            except StorageError as error:
+                logger.warning("old checkpoints are not deleted: %s", error)
+
+    def _prune(self, upload: _Upload, best: str | None) -> None:
+        if self._owned():
             # Later ones than this were found damaged: the run went on from one before them.
             newest = [name for name in self._store.names() if name <= upload.name][-self._keep :]
             self._store.prune({*newest, *([best] if best else [])})

@@ -1,17 +1,43 @@
-"""One local Ray cluster for all tests of this folder."""
+"""One local Ray cluster for all tests of this folder, and two finished runs on it."""
 
 import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 import ray.data
+from trips import EVERY_STEP, outcome_of, prepare, trip_config
+
+from qa_ray.training.driver import TrainResult, train
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3: str):
+def ray_cluster(s3: str) -> Iterator[None]:
     # The S3 server comes first: workers have the environment of this process, with its credentials.
     # Without an address it would join a cluster that happens to run on this machine.
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model, questions about trips, and the runs on them."""
+    return prepare(tmp_path_factory.mktemp("trips"))
+
+
+@pytest.fixture(scope="session")
+def trained(ray_cluster: None, place: Path) -> TrainResult:
+    """A run that MLflow has all of: its curves, its node's use, and its model."""
+    tracking = {"registered_model": "trips", "system_metrics_every_s": 0.5}
+    return train(trip_config(place, "first", tracking=tracking))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ray_cluster: None, place: Path) -> dict[str, Any]:
+    """What is left by a run that is saved after every step, and to which nothing happens."""
+    train(trip_config(place, "undisturbed", **EVERY_STEP))
+    return outcome_of(place / "runs" / "undisturbed")

@@ -1,7 +1,8 @@
-"""A cluster of several Ray nodes on this machine, whose nodes come and go while a run trains: nodes.py SCENARIO PLACE
+"""A cluster of several Ray nodes on this machine, whose nodes come and go while runs train: nodes.py PLACE
 
-A scenario leaves its run, and an undisturbed one to compare it with, in PLACE/runs. It runs as a
-process of its own, since a process can be connected to one Ray cluster only.
+The names of scenarios come on standard input, and each is answered by a line of JSON: what was seen, or what went
+wrong. A scenario leaves its run in PLACE/runs. It is a process of its own, since a process can be connected to one
+Ray cluster only.
 """
 
 import json
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +25,10 @@ os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.2"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ray
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
-from trips import command, prepare, trip_config, write_squad
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from trips import command, prepare, training_workers, trip_config, write_squad
 
 from qa_ray.config import Config
 from qa_ray.data.batching import plan_epoch
@@ -34,96 +39,133 @@ from qa_ray.training.state import enter
 from qa_ray.training.store import MANIFEST
 from qa_ray.training.worker import make_collator
 
-NAMES = [first + second for first in ("An", "Ber", "Cla", "Do", "El", "Fri", "Ger") for second in "aeiouy"]
+NAMES = [
+    f"{name}{end}{s}" for name in ("An", "Ber", "Cla", "Do", "El", "Fri", "Ger") for end in "aeiouy" for s in "nst"
+]
 # Three questions a name, in batches of four.
 STEPS_PER_EPOCH = -(-3 * len(NAMES) // 4)
-EVERY = 10
 Sections = dict[str, dict[str, object]]
+# Of one epoch: its end is the only step at which a checkpoint is due in any case.
 RUN: Sections = {
     "model": {"dropout": 0.0},
+    "train": {"epochs": 1},
     "evaluate": {"before_training": False},
     "tracking": {"enabled": False},
 }
+# Ray's own settings would notice a lost node after a quarter of a minute; one that is only slow has as long as there.
+SYSTEM = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
 
 
 class Nodes:
     """A head without CPUs, and nodes with room for one worker each."""
 
     def __init__(self) -> None:
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SYSTEM}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.workers: list[Any] = []
-        for _ in range(2):
-            self.add()
+        self.fill()
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
-    def add(self) -> None:
-        self.workers.append(self.cluster.add_node(num_cpus=1))
+    def fill(self) -> None:
+        """Add nodes until there are two."""
+        while len(self.workers) < 2:
+            self.workers.append(self.cluster.add_node(num_cpus=1))
 
-    def kill(self) -> None:
-        """End the newest node without a warning."""
+    def kill(self) -> float:
+        """End the newest node without a warning; returns the time."""
+        now = time.time()
         self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
+        return now
 
     def warn(self, seconds: int) -> None:
-        """Say that the newest node will be taken away."""
-        node = self.workers[-1].node_id
-        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot capacity is needed elsewhere"]
-        deadline = ["--deadline-remaining-seconds", str(seconds)]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.cluster.address]
-        subprocess.run([*command, "--node-id", node, *reason, *deadline], check=True, capture_output=True)
+        """Say that the newest node will be taken away after so many seconds, as a cloud does."""
+        accepted, reason = GcsClient(address=self.cluster.address).drain_node(
+            self.workers[-1].node_id,
+            DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
+            "spot capacity is needed elsewhere",
+            int(1000 * (time.time() + seconds)),
+        )
+        assert accepted, reason
+
+    def end(self) -> None:
+        # At once: nodes would take half a minute to take their leave.
+        ray.shutdown()
+        while self.workers:
+            self.kill()
+        self.cluster.shutdown()
 
 
-def main(scenario: str, place: Path) -> None:
+def main(place: Path) -> None:
+    # Answers go where they are read; whatever else is printed goes to standard error.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     prepare(place)
     write_squad(place / "train.json", NAMES)
     nodes = Nodes()
     try:
-        SCENARIOS[scenario](nodes, place)
+        for line in sys.stdin:
+            nodes.fill()
+            try:
+                seen = SCENARIOS[line.strip()](nodes, place)
+            except Exception:
+                seen = {"failure": traceback.format_exc()}
+            print(json.dumps(seen), file=answers)
     finally:
-        ray.shutdown()
-        nodes.cluster.shutdown()
+        nodes.end()
 
 
-def node_dies(nodes: Nodes, place: Path) -> None:
+@cache
+def train_calm(place: Path) -> None:
+    """A run that nothing happens to, to compare the others with."""
+    train(trip_config(place, "calm", **RUN))
+
+
+def node_dies(nodes: Nodes, place: Path) -> dict[str, Any]:
     """Another node takes its place."""
-    run = place / "runs" / "disturbed"
-    sections = RUN | {"train": {"epochs": 2, "log_every": 1}}
-    train(trip_config(place, "calm", **sections))
-    with Training(place, sections | {"checkpoint": {"every_steps": 2}}) as training:
-        training.wait_until(lambda: steps_saved(run) and max(steps_saved(run)) >= 4)
-        nodes.kill()
-        nodes.add()
+    train_calm(place)
+    run = place / "runs" / "dies"
+    with Training(trip_config(place, "dies", **RUN, checkpoint={"every_steps": 2})) as training:
+        training.wait_until(lambda: max(steps_saved(run), default=0) >= 4)
+        step, killed_at = max(steps_saved(run)), nodes.kill()
+        nodes.fill()
+    return {"step": step, "killed_at": killed_at}
 
 
-def node_leaves_and_returns(nodes: Nodes, place: Path) -> None:
+def node_leaves_and_returns(nodes: Nodes, place: Path) -> dict[str, Any]:
     """The run goes on with one worker, then with two again, and is stopped once that was seen."""
-    run = place / "runs" / "disturbed"
+    name = "leaves-and-returns"
+    run = place / "runs" / name
     changes = {
         "train.epochs": 1000,
         "model.dropout": 0.0,
-        "checkpoint.every-steps": EVERY,
+        "checkpoint.every-steps": 10,
         "checkpoint.keep": 1000,
         "cluster.address": nodes.cluster.address,
         "cluster.num-workers": [1, 2],
         "cluster.elastic-interval-s": 1.0,
     }
-    job = subprocess.Popen(command(place, "disturbed", changes), start_new_session=True)
+    job = subprocess.Popen(command(place, name, changes), start_new_session=True)
 
     def wait_for(*sizes: int) -> None:
         while tuple(size for size, _ in groupby(world_sizes(run))) != sizes:
             assert job.poll() is None, "the run ended before what was waited for"
             time.sleep(0.05)
 
-    wait_for(2)
-    nodes.kill()
-    wait_for(2, 1)
-    nodes.add()
-    wait_for(2, 1, 2)
-    job.terminate()
-    assert job.wait() == 128 + signal.SIGTERM
+    try:
+        wait_for(2)
+        nodes.kill()
+        wait_for(2, 1)
+        nodes.fill()
+        wait_for(2, 1, 2)
+        job.terminate()
+        code = job.wait()
+    finally:
+        job.kill()
+    assert code == 128 + signal.SIGTERM
     states = [json.loads((folder / "state.json").read_text())["state"] for folder in saved(run)]
     ledgers = {state["step"]: state["ledger"] for state in states}
-    planned = planned_ledgers(trip_config(place, "disturbed"), max(ledgers))
-    (place / "seen.json").write_text(json.dumps([[ledgers[step], planned[step]] for step in ledgers]))
+    planned = planned_ledgers(trip_config(place, name), max(ledgers))
+    return {"ledgers": [[ledgers[step], planned[step]] for step in ledgers]}
 
 
 def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
@@ -140,27 +182,26 @@ def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
     return ledgers
 
 
-def node_is_preempted(nodes: Nodes, place: Path) -> None:
-    """The warning comes between two checkpoints."""
-    run = place / "runs" / "disturbed"
-    # Long enough to be warned in time: the command that warns takes seconds.
-    sections = RUN | {"train": {"epochs": 10, "log_every": 1}}
-    train(trip_config(place, "calm", **sections))
-    planned: Sections = {"checkpoint": {"every_steps": EVERY, "every_minutes": None, "keep": 1000}}
-    with Training(place, sections | planned) as training:
-        training.wait_until(lambda: EVERY in steps_saved(run))
-        nodes.warn(seconds=10)
-        training.wait_until(lambda: unplanned(run))
-        nodes.add()
-    (place / "seen.json").write_text(json.dumps(unplanned(run)))
+def node_is_preempted(nodes: Nodes, place: Path) -> dict[str, Any]:
+    """The warning comes while the workers start, and the node is gone once a checkpoint was seen."""
+    train_calm(place)
+    run = place / "runs" / "is-preempted"
+    never: Sections = {"checkpoint": {"every_minutes": None, "keep": 1000}}
+    with Training(trip_config(place, "is-preempted", **RUN, **never)) as training:
+        # Once they are there: nobody is placed on a node that was warned before.
+        training.wait_until(lambda: len(training_workers()) == 2)
+        nodes.warn(seconds=600)
+        training.wait_until(lambda: steps_saved(run))
+        killed_at = nodes.kill()
+        nodes.fill()
+    return {"steps": steps_saved(run), "killed_at": killed_at}
 
 
 class Training:
     """A run in a thread: nodes are added from the main thread only."""
 
-    def __init__(self, place: Path, sections: Sections) -> None:
+    def __init__(self, config: Config) -> None:
         self.failures: list[BaseException] = []
-        config = trip_config(place, "disturbed", **sections)
 
         def work() -> None:
             try:
@@ -175,8 +216,9 @@ class Training:
         self.thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.thread.join()
+        # What was waited for in vain says less than why the run ended.
         if self.failures:
             raise self.failures[0]
 
@@ -200,12 +242,7 @@ def world_sizes(run: Path) -> list[int]:
     return [json.loads((folder / "state.json").read_text())["world_size"] for folder in saved(run)]
 
 
-def unplanned(run: Path) -> list[int]:
-    """Steps that were saved though no checkpoint was due."""
-    return [step for step in steps_saved(run) if step % EVERY and step % STEPS_PER_EPOCH]
-
-
-SCENARIOS = {
+SCENARIOS: dict[str, Callable[[Nodes, Path], dict[str, Any]]] = {
     "dies": node_dies,
     "leaves-and-returns": node_leaves_and_returns,
     "is-preempted": node_is_preempted,
@@ -213,4 +250,4 @@ SCENARIOS = {
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

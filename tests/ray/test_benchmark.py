@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qa_ray.cli import exit_code
 from qa_ray.data.squad import to_squad
 from qa_ray.recipes import minilm
 from qa_ray.schema import Answer, Passage, Question
@@ -38,7 +39,8 @@ def report(data):
     out = data.parent / "benchmark.json"
     options = ["--data", str(data), "--threads", "1", "--steps", "1", "--repeats", "1", "--out", str(out)]
     # A process of its own: it sets threads, and starts and leaves a cluster.
-    subprocess.run([sys.executable, str(JOBS / "benchmark.py"), *options], check=True, capture_output=True, text=True)
+    script = Path(__file__).with_name("small_benchmark.py")
+    subprocess.run([sys.executable, str(script), *options], check=True, capture_output=True, text=True)
     return json.loads(out.read_text(encoding="utf-8"))
 
 
@@ -96,18 +98,13 @@ def test_sampled_batches_are_full_and_hold_no_window_twice():
     assert lengths[items].mean() == pytest.approx(lengths.mean(), rel=0.05)
 
 
-def test_missing_data_is_told_in_a_line(tmp_path):
-    command = [
-        sys.executable,
-        str(JOBS / "benchmark.py"),
-        "--data",
-        "nowhere.json",
-        "--out",
-        str(tmp_path / "out.json"),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "error: --data=nowhere.json cannot be read: No such file or directory"
+@pytest.mark.usefixtures("jobs")
+def test_missing_data_is_told_in_a_line(tmp_path, capsys):
+    from benchmark import Options, measure
+
+    options = Options(data="nowhere.json", out=tmp_path / "out.json")
+    assert exit_code(lambda: measure(options)) == 1
+    assert capsys.readouterr().err == "error: --data=nowhere.json cannot be read: No such file or directory\n"
 
 
 @pytest.fixture(scope="module")

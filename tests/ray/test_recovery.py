@@ -1,92 +1,117 @@
 """Runs that lose a worker, their driver or a checkpoint, or are asked to stop: they end as if nothing had happened."""
 
+import contextlib
 import json
 import logging
-import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import ray
 from pyarrow.fs import copy_files
-from trips import command, metrics_of, outcome_of, prepare, trip_config
+from trips import EVERY_STEP, command, metrics_of, outcome_of, steps_before, training_workers, trip_config
 
 from qa_ray.errors import ConfigError, StorageError, TrainingError
 from qa_ray.policies import Resume
 from qa_ray.report import summary
 from qa_ray.storage import RunFolder
 from qa_ray.training.driver import train
+from qa_ray.training.saver import staging_place
 from qa_ray.training.store import MANIFEST
 
-EVERY_STEP = {"checkpoint": {"every_steps": 1}, "train": {"epochs": 3}, "tracking": {"enabled": False}}
+Ended = Callable[[], object]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("recovery"))
+def newest(run: Path) -> int:
+    """Step of the newest checkpoint; 0 if there is none."""
+    names = [path.parent.name for path in run.glob(f"checkpoints/*/{MANIFEST}")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(ray_cluster: None, place: Path) -> dict[str, Any]:
-    train(trip_config(place, "undisturbed", **EVERY_STEP))
-    return outcome_of(place / "runs" / "undisturbed")
-
-
-def wait_for_checkpoint(run: Path, step: int) -> None:
-    while not (run / "checkpoints" / f"step-{step:08d}" / MANIFEST).exists():
+def wait_for_checkpoint(run: Path, step: int, ended: Ended) -> None:
+    """Wait until a run has a checkpoint of this step or a later one."""
+    while newest(run) < step:
+        assert not ended(), f"the run ended before step {step} was saved"
         time.sleep(0.01)
 
 
-def workers() -> list[psutil.Process]:
-    """The training workers of this process's cluster, and of no other on the machine."""
-    session = ray._private.worker.global_worker.node.get_session_dir_path()
-    found = [process for process in psutil.process_iter(["name"]) if "RayTrainWo" in process.info["name"]]
-    return [process for process in found if session in " ".join(process.parent().cmdline())]
+@contextlib.contextmanager
+def meanwhile(action: Callable[[Ended], None]) -> Iterator[None]:
+    """Do something in a thread beside the block; it is given what tells whether the block has ended."""
+    over = threading.Event()
+    failures: list[BaseException] = []
 
+    def work() -> None:
+        try:
+            action(over.is_set)
+        except BaseException as error:
+            failures.append(error)
 
-def meanwhile(action: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=action, daemon=True)
+    thread = threading.Thread(target=work)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@dataclass
+class Killer:
+    """Kills one of a run's two workers once a step is saved."""
+
+    run: Path
+    step: int
+    victim: int
+    killed_at: float = 0.0
+
+    def __call__(self, ended: Ended) -> None:
+        # Found beforehand, so that the kill is not late; those of the run before may not be gone yet.
+        before = {process.pid for process in training_workers()}
+        workers = []
+        while len(workers) < 2:
+            assert not ended(), "the run ended without workers"
+            workers = [process for process in training_workers() if process.pid not in before]
+        wait_for_checkpoint(self.run, self.step, ended)
+        workers[self.victim].kill()
+        self.killed_at = time.time()
+
+
+@pytest.fixture(scope="module")
+def lost(ray_cluster: None, place: Path) -> tuple[Path, str]:
+    """Folder of a run that lost a worker and was not allowed to, and what was said."""
+    run = place / "runs" / "lost"
+    with meanwhile(Killer(run, step=1, victim=1)), pytest.raises(TrainingError) as raised:
+        train(trip_config(place, "lost", **EVERY_STEP, cluster={"max_failures": 0}))
+    return run, str(raised.value)
+
+
+def test_worker_lost_too_often_ends_the_run_in_words(lost: tuple[Path, str]) -> None:
+    _, said = lost
+    assert "a worker process was lost, and cluster.max_failures is reached" in said
+    assert "--run.name lost to go on" in said
 
 
 def test_killed_worker_changes_nothing_but_the_time(
-    undisturbed: dict[str, Any], place: Path, caplog: pytest.LogCaptureFixture
+    lost: tuple[Path, str], undisturbed: dict[str, Any], place: Path
 ) -> None:
-    run = place / "runs" / "worker-killed"
-    killed = []
-
-    def kill() -> None:
-        for step, victim in ((2, 0), (9, 1)):
-            wait_for_checkpoint(run, step)
-            process = workers()[victim]
-            process.kill()
-            killed.append(process.pid)
-
-    killer = meanwhile(kill)
-    train(trip_config(place, "worker-killed", **EVERY_STEP))
-    killer.join()
-    assert len(set(killed)) == 2
+    run, _ = lost
+    killer = Killer(run, step=7, victim=0)
+    begun_at = time.time()
+    assert newest(run) < killer.step
+    with meanwhile(killer):
+        train(trip_config(place, "lost", **EVERY_STEP))
     assert outcome_of(run) == undisturbed
-
-
-def test_worker_lost_too_often_ends_the_run_in_words(ray_cluster: None, place: Path) -> None:
-    run = place / "runs" / "lost"
-
-    def kill() -> None:
-        wait_for_checkpoint(run, 1)
-        workers()[1].kill()
-
-    killer = meanwhile(kill)
-    with pytest.raises(TrainingError, match=r"a worker process was lost.*--run.name lost to go on"):
-        train(trip_config(place, "lost", **EVERY_STEP, cluster={"max_failures": 0}))
-    killer.join()
+    assert 1 in steps_before(run, begun_at)
+    assert killer.step in steps_before(run, killer.killed_at)
 
 
 def run_command(arguments: list[str]) -> subprocess.Popen[str]:
@@ -96,27 +121,83 @@ def run_command(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-def test_job_that_is_ended_goes_on_with_the_same_command(
-    undisturbed: dict[str, Any], place: Path, number: signal.Signals
-) -> None:
-    name = f"driver-{number.name}"
-    arguments = command(place, name)
+def test_job_that_is_killed_goes_on_with_the_same_command(undisturbed: dict[str, Any], place: Path) -> None:
+    run = place / "runs" / "driver-killed"
+    arguments = command(place, run.name)
     job = run_command(arguments)
-    wait_for_checkpoint(place / "runs" / name, 2)
-    os.kill(job.pid, number)
-    _, said = job.communicate()
-    if number is signal.SIGKILL:
-        assert job.returncode == -number
-    else:
-        assert job.returncode == 128 + number
-        assert f"--run.name {name} to go on" in said
-        assert "Traceback" not in said
+    wait_for_checkpoint(run, 2, job.poll)
+    job.kill()
+    killed_at = time.time()
+    job.communicate()
     again = run_command(arguments)
     _, said = again.communicate()
     assert again.returncode == 0, said
     assert "going on from the checkpoint step-" in said
-    assert outcome_of(place / "runs" / name) == undisturbed
+    assert outcome_of(run) == undisturbed
+    assert 2 in steps_before(run, killed_at)
+
+
+@dataclass
+class Stopped:
+    """A job that got SIGTERM after its first epoch, and a copy of the run that it left."""
+
+    run: Path
+    copy: Path
+    code: int
+    said: str
+    ended_at: float
+
+
+@pytest.fixture(scope="module")
+def stopped(place: Path) -> Stopped:
+    run = place / "runs" / "stopped"
+    # No checkpoint is due but those of the epochs, of six steps each.
+    job = run_command(command(place, run.name, {"checkpoint.every-steps": None}))
+    wait_for_checkpoint(run, 6, job.poll)
+    job.terminate()
+    _, said = job.communicate()
+    copy = Path(shutil.copytree(run, run.with_name("damaged")))
+    return Stopped(run, copy, job.returncode, said, time.time())
+
+
+def test_job_that_is_asked_to_stop_saves_at_once_and_goes_on_from_there(
+    stopped: Stopped, undisturbed: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped.run
+    step = newest(run)
+    assert stopped.code == 128 + signal.SIGTERM
+    assert f"stopped at step {step} of 18 after a checkpoint" in stopped.said
+    assert f"--run.name {run.name} to go on" in stopped.said
+    assert "Traceback" not in stopped.said
+    train(trip_config(place, run.name, **EVERY_STEP))
+    assert f"going on from the checkpoint step-{step:08d}" in capfd.readouterr().err
+    assert outcome_of(run) == undisturbed
+    assert steps_before(run, stopped.ended_at) == list(range(1, step + 1))
+
+
+def test_damaged_checkpoint_is_passed_over(
+    stopped: Stopped, undisturbed: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped.copy
+    step = newest(run)
+    weights = run / "checkpoints" / f"step-{step:08d}" / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    train(trip_config(place, run.name, **EVERY_STEP))
+    said = capfd.readouterr().err
+    assert f"checkpoint step-{step:08d} of run.name=damaged is damaged" in said
+    assert "going on from the checkpoint step-00000006" in said
+    assert outcome_of(run) == undisturbed
+
+
+def test_newest_checkpoints_and_the_best_are_kept_and_nothing_else(undisturbed: dict[str, Any], place: Path) -> None:
+    run = place / "runs" / "undisturbed"
+    evaluated = [line for line in metrics_of(run) if line["phase"] == "evaluate" and line["step"]]
+    best = max(evaluated, key=lambda line: line["eval_f1"])["step"]
+    kept = {f"step-{step:08d}" for step in (17, 18, best)}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == kept
+    assert not staging_place(RunFolder.locate(trip_config(place, run.name).run)).exists()
 
 
 def test_finished_run_is_shown_and_trains_nothing(undisturbed: dict[str, Any], place: Path) -> None:
@@ -130,30 +211,7 @@ def test_finished_run_is_shown_and_trains_nothing(undisturbed: dict[str, Any], p
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_damaged_checkpoint_is_passed_over(
-    undisturbed: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run = place / "runs" / "damaged"
-    job = run_command([*command(place, "damaged"), "--checkpoint.keep", "99"])
-    wait_for_checkpoint(run, 4)
-    job.terminate()
-    job.communicate()
-    newest = max(path.parent for path in run.glob(f"checkpoints/*/{MANIFEST}"))
-    weights = newest / "model" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
-    train(trip_config(place, "damaged", **EVERY_STEP))
-    said = capfd.readouterr().err
-    assert f"{newest.name}" in said
-    step = int(newest.name.removeprefix("step-"))
-    assert f"going on from the checkpoint step-{step - 1:08d}" in said
-    assert outcome_of(run) == undisturbed
-
-
-def test_resumed_run_refuses_what_would_make_it_another(
-    ray_cluster: None, place: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_resumed_run_refuses_what_would_make_it_another(undisturbed: dict[str, Any], place: Path) -> None:
     with pytest.raises(ConfigError, match=r"window\.stride: 8 -> 16.*another run\.name"):
         train(trip_config(place, "undisturbed", **EVERY_STEP, window={"stride": 16}))
     with pytest.raises(StorageError, match="a run of this name exists"):
@@ -163,53 +221,64 @@ def test_resumed_run_refuses_what_would_make_it_another(
     assert not (place / "runs" / "nobody").exists()
 
 
-def test_finished_run_goes_on_for_more_epochs(ray_cluster: None, place: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = {"tracking": {"enabled": False}}
-    train(trip_config(place, "longer", **settings, train={"epochs": 1}))
+def test_finished_run_goes_on_for_more_epochs(
+    undisturbed: dict[str, Any], place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(shutil.copytree(place / "runs" / "undisturbed", place / "runs" / "longer"))
+    begun_at = time.time()
     with caplog.at_level(logging.INFO, "qa_ray"):
-        result = train(trip_config(place, "longer", **settings, train={"epochs": 2}, cluster={"num_workers": 1}))
-    assert "train.epochs: 1 -> 2" in caplog.text
+        result = train(trip_config(place, "longer", **EVERY_STEP, train={"epochs": 4}, cluster={"num_workers": 1}))
+    assert "train.epochs: 3 -> 4" in caplog.text
     assert "cluster.num_workers: 2 -> 1" in caplog.text
     assert result.trained_now
-    steps = [line["step"] for line in metrics_of(place / "runs" / "longer") if line["phase"] == "train"]
-    assert steps == list(range(1, 13))
-    assert json.loads((place / "runs" / "longer" / "config.json").read_text())["train"]["epochs"] == 2
+    assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 25))
+    assert steps_before(run, begun_at) == list(range(1, 19))
+    assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 4
 
 
 def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_checkpoint(
-    undisturbed: dict[str, Any], place: Path
+    undisturbed: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = place / "runs" / "unwritable"
     checkpoints, aside = run / "checkpoints", run / "aside"
 
-    def fail() -> None:
-        wait_for_checkpoint(run, 2)
+    def fail(ended: Ended) -> None:
+        wait_for_checkpoint(run, 2, ended)
         checkpoints.rename(aside)
-        checkpoints.touch()
+        # A checkpoint that is just being written makes the folder anew.
+        while not checkpoints.is_file():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            checkpoints.touch()
 
-    failing = meanwhile(fail)
-    with pytest.raises(StorageError, match=r"cannot be stored: their files are in .*run the same command again"):
+    with (
+        meanwhile(fail),
+        pytest.raises(StorageError, match=r"cannot be stored: their files are in .*run the same command again"),
+    ):
         train(trip_config(place, "unwritable", **EVERY_STEP))
-    failing.join()
     # Every step was trained all the same.
     assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 19))
     checkpoints.unlink()
     aside.rename(checkpoints)
+    step = newest(run)
+    assert step >= 2
+    capfd.readouterr()
     train(trip_config(place, "unwritable", **EVERY_STEP))
+    assert f"going on from the checkpoint step-{step:08d}" in capfd.readouterr().err
     assert outcome_of(run) == undisturbed
 
 
 def test_run_on_s3_is_the_same_and_goes_on_there(
     undisturbed: dict[str, Any], place: Path, s3_folder: str, tmp_path: Path
 ) -> None:
-    place_on_s3 = {"run": {"storage_path": s3_folder}}
-    settings = {**EVERY_STEP, **place_on_s3}
-    train(trip_config(place, "far", **settings | {"train": {"epochs": 1}}))
+    settings = {**EVERY_STEP, "run": {"storage_path": s3_folder}}
+    train(trip_config(place, "far", **settings, train={"epochs": 1}))
+    begun_at = time.time()
     result = train(trip_config(place, "far", **settings))
     assert result.trained_now
     filesystem, path = RunFolder(s3_folder, "far").filesystem()
     copy_files(path, str(tmp_path), source_filesystem=filesystem)
     steps = [line["step"] for line in metrics_of(tmp_path) if line["phase"] == "train"]
     assert steps == list(range(1, 19))
+    assert steps_before(tmp_path, begun_at) == list(range(1, 7))
     assert outcome_of(tmp_path)["ledger"] == undisturbed["ledger"]
     assert not train(trip_config(place, "far", **settings)).trained_now

@@ -173,10 +173,12 @@ def test_a_bug_is_not_dressed_up_as_a_user_error(no_ray: None) -> None:
 
 
 def test_address_where_nothing_listens_is_named_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(ClusterError, match=rf"cluster\.address=127\.0\.0\.1:{port}: nothing answers there"):
-        start_ray(ClusterConfig(address=f"127.0.0.1:{port}"))
+    with socket.socket() as silent:
+        # Taken, so that nobody else can listen there.
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"cluster\.address=127\.0\.0\.1:{port}: nothing answers there"):
+            start_ray(ClusterConfig(address=f"127.0.0.1:{port}"))
 
 
 def test_missing_file_on_the_real_command_line_ends_without_a_traceback(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 import os
-import socket
 import sys
 from datetime import timedelta
 from itertools import pairwise
@@ -34,12 +33,9 @@ STOP = 2
 
 def main(bert: str, xlnet: str, out: str) -> None:
     for size in (2, 1, 3):  # two ranks write what the others go on with
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         # Forked, so that what is imported is imported once.
         context = multiprocessing.get_context("fork")
-        ranks = [context.Process(target=work, args=(rank, size, port, bert, xlnet, out)) for rank in range(size)]
+        ranks = [context.Process(target=work, args=(rank, size, bert, xlnet, out)) for rank in range(size)]
         for process in ranks:
             process.start()
         wait_for(ranks)
@@ -57,18 +53,15 @@ def wait_for(ranks: list[Any]) -> None:
         running = [process for process in running if process.exitcode is None]
 
 
-def work(rank: int, size: int, port: int, bert: str, xlnet: str, out: str) -> None:
+def work(rank: int, size: int, bert: str, xlnet: str, out: str) -> None:
     torch.set_num_threads(1)
     if size > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    # Ranks that make different steps would otherwise wait for each other for half an hour.
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=10))])
+        for scope in ("", "LOCAL_"):
+            os.environ |= {f"{scope}RANK": str(rank), f"{scope}WORLD_SIZE": str(size)}
+    # They meet at a file: a port that is free now may be taken when they use it. Ranks that make different steps
+    # would otherwise wait for each other for half an hour.
+    meeting = InitProcessGroupKwargs(init_method=f"file://{out}/meeting-{size}", timeout=timedelta(minutes=10))
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[meeting])
     assert (accelerator.process_index, accelerator.num_processes) == (rank, size)
     seen = {
         "bert": train(bert, accelerator, None),

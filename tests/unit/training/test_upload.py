@@ -162,6 +162,37 @@ def test_newest_and_best_are_kept(store, submit):
     assert store.names() == ["step-5", "step-6"]
 
 
+def test_store_that_cannot_be_listed_after_a_checkpoint_stops_nothing(store, submit, uploader, monkeypatch, caplog):
+    def fail():
+        raise StorageError("the store is down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "names", fail)
+        submit(1, required=True)
+    assert "old checkpoints are not deleted: the store is down" in caplog.text
+    for step in (2, 3):
+        submit(step)
+    uploader.close()
+    assert store.names() == ["step-2", "step-3"]
+
+
+def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(store, pauses, tmp_path, caplog):
+    answers = iter([True, StorageError("the store is down"), True, True])
+
+    def owned():
+        answer = next(answers)
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
+
+    uploader = Uploader(store, 1, owned)
+    for name in ("step-1", "step-2"):
+        uploader.submit(name, save(tmp_path / "staged" / name, {"state": b"new"}), best=None, required=True)
+    uploader.close()
+    assert "old checkpoints are not deleted" in caplog.text
+    assert store.names() == ["step-2"]
+
+
 def test_nothing_is_deleted_while_a_required_checkpoint_is_missing(store, submit, uploader):
     for step in (1, 2):
         submit(step)
