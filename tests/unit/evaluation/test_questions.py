@@ -99,3 +99,4 @@ def test_question_without_any_candidate_has_no_span_and_no_probability() -> None
     table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
     assert table.predicted_span[1].tolist() == [-1, -1]
     assert table.probability.tolist() == [1, 0]
+    assert table.scores.f1.tolist() == [1, 0]
