@@ -1,4 +1,4 @@
-"""Measure qa_ray against the standard way, side by side in one run: featurising, training, decoding, Ray's overhead.
+"""Measure qa_ray against the standard way, side by side in one run, from featurising to batch answering.
 
 python jobs/benchmark.py
 python jobs/benchmark.py --cases featurise decode --data train-v1.1.json
@@ -28,6 +28,7 @@ from benchmarking.checkpoints import checkpoints
 from benchmarking.comparison import Material, Row, Run, interleave, machine, peak_memory_gb, restart_peak_memory, table
 from benchmarking.decoding import decode
 from benchmarking.driver import driver
+from benchmarking.prediction import prediction
 from benchmarking.standard import training_features
 from benchmarking.training import padding_shares, train
 
@@ -49,6 +50,8 @@ class Case(StrEnum):
     """Training steps with a checkpoint among them, against the same steps without."""
     DRIVER = "driver"
     """Training steps through Ray, against the same steps without it."""
+    PREDICT = "predict"
+    """Questions answered by the prediction job, against a plain loop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ _CASES: dict[Case, Callable[[Material, Options], list[Row]]] = {
     Case.DRIVER: lambda material, options: driver(
         material, steps=options.steps_per_repeat, repeats=options.repeats, threads=options.threads
     ),
+    Case.PREDICT: lambda material, options: prediction(material, repeats=options.repeats, threads=options.threads),
 }
 
 

@@ -33,10 +33,7 @@ _LOG_EVERY = 10
 
 def driver(material: Material, *, steps: int, repeats: int, threads: int) -> list[Row]:
     """The same steps in a bare loop in this process, and through Ray with one worker of as many threads."""
-    if not ray.is_initialized():
-        begin = time.perf_counter()
-        start_ray(ClusterConfig(local_cpus=threads))
-        print(f"  driver: Ray started in {time.perf_counter() - begin:.1f} s", file=sys.stderr)
+    ensure_ray(threads)
     passages = _one_window_questions(material, steps)
     startups: list[float] = []
     losses: dict[str, float] = {}
@@ -62,6 +59,14 @@ def driver(material: Material, *, steps: int, repeats: int, threads: int) -> lis
             details=details,
         )
     ]
+
+
+def ensure_ray(threads: int) -> None:
+    """Start a local cluster of so many CPUs, unless one was started before."""
+    if not ray.is_initialized():
+        begin = time.perf_counter()
+        start_ray(ClusterConfig(local_cpus=threads))
+        print(f"  Ray started in {time.perf_counter() - begin:.1f} s", file=sys.stderr)
 
 
 def _one_window_questions(material: Material, num_batches: int) -> list[Passage]:

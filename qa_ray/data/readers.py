@@ -58,19 +58,30 @@ def _read_jsonl(source: SourceFile, columns: Columns) -> Iterator[Passage | Prob
 
 def _json_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Row] | Problem]:
     for number, line in enumerate(lines, start=1):
-        record = f"{name} line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            row = json.loads(text) if text else None
-        except UnicodeDecodeError as error:
-            raise DataError(f"line {number} is not UTF-8: {error.reason} at byte {error.start}") from error
-        except (ValueError, RecursionError) as error:
-            yield Problem(record, "line", shown(text), f"is not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield record, row
-        elif text:
-            yield Problem(record, "line", shown(text), "expected a JSON object: one question with its context")
+        item = parse_line(line, number, name)
+        if item is not None:
+            yield item
+
+
+def parse_line(line: bytes, number: int, name: str) -> tuple[str, Row] | Problem | None:
+    """Return a JSON line's row with its record, or what is wrong with it; None for a blank line.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    record = f"{name} line {number}"
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        row = json.loads(text) if text else None
+    except UnicodeDecodeError as error:
+        raise DataError(f"line {number} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        return Problem(record, "line", shown(text), f"is not JSON: {error}")
+    if isinstance(row, dict):
+        return record, row
+    return (
+        Problem(record, "line", shown(text), "expected a JSON object: one question with its context") if text else None
+    )
 
 
 def _read_parquet(source: SourceFile, columns: Columns) -> Iterator[Passage | Problem]:
@@ -83,17 +94,44 @@ def _read_parquet(source: SourceFile, columns: Columns) -> Iterator[Passage | Pr
 
 
 def _read_csv(source: SourceFile, columns: Columns) -> Iterator[Passage | Problem]:
-    filesystem, path = source.open()
-    reading = pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES)
-    parsing = pa.csv.ParseOptions(newlines_in_values=True)
-    with filesystem.open_input_stream(path) as stream:
-        names = pa.csv.open_csv(stream, reading, parsing).schema.names
-    used = _used(names, columns)
+    names = csv_names(source)
     # As text: the type that is guessed from the first rows loses zeros of ids, and need not fit the later rows.
-    converting = pa.csv.ConvertOptions(column_types=dict.fromkeys(used, pa.string()), include_columns=used)
+    batches = csv_batches(source, _used(names, columns), pa.string())
+    yield from rows_to_passages(numbered_rows(batches, source.name), columns, names)
+
+
+def csv_names(source: SourceFile) -> list[str]:
+    """Return the names of a CSV file's columns."""
+    filesystem, path = source.open()
     with filesystem.open_input_stream(path) as stream:
-        batches = pa.csv.open_csv(stream, reading, parsing, converting)
-        yield from rows_to_passages(numbered_rows(batches, source.name), columns, names)
+        names: list[str] = _open_csv(stream, on_misfit=lambda row: "skip").schema.names
+    return names
+
+
+def csv_batches(
+    source: SourceFile,
+    names: list[str],
+    cells: pa.DataType,
+    on_misfit: Callable[[pa.csv.InvalidRow], str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns `names` of a CSV file, with cells of one type.
+
+    `on_misfit` is shown the rows that have too many or too few cells; without it, such a row is an error.
+    """
+    converting = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, cells), include_columns=names)
+    filesystem, path = source.open()
+    with filesystem.open_input_stream(path) as stream:
+        yield from _open_csv(stream, converting, on_misfit)
+
+
+def _open_csv(
+    stream: pa.NativeFile,
+    converting: pa.csv.ConvertOptions | None = None,
+    on_misfit: Callable[[pa.csv.InvalidRow], str] | None = None,
+) -> pa.csv.CSVStreamingReader:
+    reading = pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES)
+    parsing = pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_misfit)
+    return pa.csv.open_csv(stream, reading, parsing, converting)
 
 
 def _used(names: list[str], columns: Columns) -> list[str]:

@@ -1,6 +1,7 @@
 """Data in: files of any layout, or a Hub data set, to a Ray Dataset of passages."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -14,7 +15,7 @@ from qa_ray.policies import DataFormat
 from qa_ray.schema import PASSAGES
 
 _BLOCK_PASSAGES = 512  # tens of milliseconds of tokenisation: more than a task costs, and many tasks for a big file
-_HUB_BATCH_ROWS = 1024
+HUB_BATCH_ROWS = 1024
 
 
 def passages(data: DataConfig, location: str, max_examples: int | None) -> ray.data.Dataset:
@@ -68,19 +69,27 @@ def hub_tables(data: DataConfig, split: str, max_examples: int | None) -> Iterat
     Raises:
         DataError: it cannot be loaded, or a column is missing.
     """
+    dataset = open_hub(data, split)
+    batches = dataset.with_format("arrow").iter(HUB_BATCH_ROWS)
+    try:
+        items = rows_to_passages(numbered_rows(batches, f"{data.hub} {split}"), data.columns, dataset.column_names)
+        yield from to_tables(first_questions(items, max_examples))
+    except DataError as error:
+        raise DataError(f"data.hub={data.hub} {split}: {error}") from error
+
+
+def open_hub(data: DataConfig, split: str) -> Any:
+    """Return a split of the Hub data set `data.hub`, which lies in a cache on the local disk.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
     import datasets  # here, since it costs seconds, and only Hub data needs it
 
-    name = f"{data.hub} {split}"
     try:
-        dataset = datasets.load_dataset(data.hub, data.hub_config, split=split, revision=data.revision)
+        return datasets.load_dataset(data.hub, data.hub_config, split=split, revision=data.revision)
     except Exception as error:  # the Hub's clients raise errors of several packages, without a base of their own
         raise DataError(
             f"data.hub={data.hub}, split {split!r}: cannot be loaded: {error}. Check the names of data set and split; "
             "where the Hub cannot be reached, download the files and name them: data.train=FILE, without data.hub"
         ) from error
-    batches = dataset.with_format("arrow").iter(_HUB_BATCH_ROWS)
-    try:
-        items = rows_to_passages(numbered_rows(batches, name), data.columns, dataset.column_names)
-        yield from to_tables(first_questions(items, max_examples))
-    except DataError as error:
-        raise DataError(f"data.hub={name}: {error}") from error

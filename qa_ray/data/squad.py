@@ -1,11 +1,13 @@
 """Nested SQuAD JSON, versions 1.1 and 2.0, to passages and back."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from qa_ray.data.validation import WHOLE_FILE, RowError, expect_id, expect_position, expect_text, shown
 from qa_ray.schema import Answer, Passage, Problem, Question
+
+_Row = tuple[str, Mapping[str, object]] | Problem
 
 
 def parse(source: str | bytes, name: str) -> Iterator[Passage | Problem]:
@@ -13,26 +15,68 @@ def parse(source: str | bytes, name: str) -> Iterator[Passage | Problem]:
 
     `name` stands for the file in messages. A file that is no SQuAD JSON at all yields one problem, of the field `file`.
     """
+    articles = _articles(source, name)
+    if isinstance(articles, Problem):
+        yield articles
+        return
+    for index, article in enumerate(articles):
+        yield from _article(article, f"{name} data[{index}]")
+
+
+def questions(source: str | bytes, name: str) -> Iterator[_Row]:
+    """Yield each question's record and what the file says of it and its context, of whatever type; answers may lack.
+
+    A part of the file where questions cannot be told apart yields a problem; so does a file that is no SQuAD JSON.
+    """
+    articles = _articles(source, name)
+    if isinstance(articles, Problem):
+        yield articles
+        return
+    for index, article in enumerate(articles):
+        yield from _inner(article, "paragraphs", f"{name} data[{index}]", _asked)
+
+
+def _inner(parent: object, key: str, record: str, read: Callable[[object, str], Iterator[_Row]]) -> Iterator[_Row]:
+    """Yield what `read` makes of each item of the list parent[key], or a problem if there is none."""
+    try:
+        items = _get(parent, key, list, record)
+    except RowError as error:
+        yield error.problem
+        return
+    for index, item in enumerate(items):
+        yield from read(item, f"{record}.{key}[{index}]")
+
+
+def _asked(paragraph: Any, record: str) -> Iterator[_Row]:
+    def row(qa: object, record: str) -> Iterator[_Row]:
+        if isinstance(qa, dict):
+            context = {"context": paragraph["context"]} if "context" in paragraph else {}
+            yield record, {**qa, **context}
+        else:
+            yield Problem(record, "question", shown(qa), "expected an object with the key 'question'")
+
+    yield from _inner(paragraph, "qas", record, row)
+
+
+def _articles(source: str | bytes, name: str) -> list[Any] | Problem:
     try:
         document = json.loads(source.removeprefix("\ufeff") if isinstance(source, str) else source)
-        articles = _get(document, "data", list, name)
+        articles: list[Any] = _get(document, "data", list, name)
     except json.JSONDecodeError as error:
         hint = "; if each line is an object of its own, set data.format=jsonl" if error.msg == "Extra data" else ""
         place = f"{name} line {error.lineno} column {error.colno}"
         text = error.doc[max(error.pos - 20, 0) : error.pos + 20]
-        yield Problem(place, WHOLE_FILE, shown(text), f"is not JSON: {error.msg}{hint}")
+        return Problem(place, WHOLE_FILE, shown(text), f"is not JSON: {error.msg}{hint}")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         octets = error.object[max(error.start - 20, 0) : error.start + 20]
-        yield Problem(f"{name} line {line}", WHOLE_FILE, shown(octets), f"is not UTF-8: {error.reason}")
+        return Problem(f"{name} line {line}", WHOLE_FILE, shown(octets), f"is not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
-        yield Problem(name, WHOLE_FILE, shown(source), f"is not JSON: {error}")
+        return Problem(name, WHOLE_FILE, shown(source), f"is not JSON: {error}")
     except RowError as error:
         message = f"is not nested SQuAD JSON: {error.problem.field} {error.problem.message}"
-        yield Problem(name, WHOLE_FILE, error.problem.value, message)
-    else:
-        for index, article in enumerate(articles):
-            yield from _article(article, f"{name} data[{index}]")
+        return Problem(name, WHOLE_FILE, error.problem.value, message)
+    return articles
 
 
 def _article(article: object, path: str) -> Iterator[Passage | Problem]:

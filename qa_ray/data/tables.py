@@ -27,7 +27,7 @@ def rows_to_passages(
         DataError: a column is missing.
     """
     if names is not None:
-        _require_columns(names, columns)
+        require_columns(names, columns)
     for item in rows:
         if isinstance(item, Problem):
             yield item
@@ -35,16 +35,16 @@ def rows_to_passages(
         record, row = item
         if names is None:
             names = tuple(row)
-            _require_columns(names, columns)
+            require_columns(names, columns)
         try:
             yield _passage(record, row, columns, names)
         except RowError as error:
             yield error.problem
 
 
-def _require_columns(names: Collection[str], columns: Columns) -> None:
+def require_columns(names: Collection[str], columns: Columns, *, answers: bool = True) -> None:
     """Raise DataError if a table with columns `names` has not what `columns` asks for."""
-    options = ["context", "question", "answers"]
+    options = ["context", "question", "answers"] if answers else ["context", "question"]
     if columns.id != Columns().id:
         options.append("id")
     for option in options:
@@ -61,16 +61,21 @@ def _missing_column(option: str, names: Collection[str], columns: Columns) -> Da
 
 
 def _passage(record: str, row: Row, columns: Columns, names: Collection[str]) -> Passage:
-    context = expect_text(record, columns.context, _cell(record, row, columns.context))
-    text = expect_text(record, columns.question, _cell(record, row, columns.question))
+    context = expect_text(record, columns.context, cell(record, row, columns.context))
+    text = expect_text(record, columns.question, cell(record, row, columns.question))
     identifier = record  # stable, and unique within a split
     if columns.id in names or columns.id in row:
-        identifier = expect_id(record, columns.id, _cell(record, row, columns.id))
+        identifier = expect_id(record, columns.id, cell(record, row, columns.id))
     question = Question(identifier, text, _answers(record, row, columns, names), record)
     return Passage(context, (question,))
 
 
-def _cell(record: str, row: Row, column: str) -> object:
+def cell(record: str, row: Row, column: str) -> object:
+    """Return what a row has in a column.
+
+    Raises:
+        RowError: nothing, not even null.
+    """
     if column not in row:
         there = ", ".join(row) or "none"
         raise RowError(Problem(record, column, "(missing)", f"expected a value; the keys there are: {there}"))
@@ -80,7 +85,7 @@ def _cell(record: str, row: Row, column: str) -> object:
 def _answers(record: str, row: Row, columns: Columns, names: Collection[str]) -> tuple[Answer, ...]:
     """Return a row's answers from {text, answer_start}, a list of such, or plain text with a column of its starts."""
     field = columns.answers
-    value = _decoded(_cell(record, row, field))
+    value = _decoded(cell(record, row, field))
     if _is_nothing(value):
         return ()
     if isinstance(value, dict):
@@ -92,7 +97,7 @@ def _answers(record: str, row: Row, columns: Columns, names: Collection[str]) ->
     if columns.answer_start not in names and columns.answer_start not in row:
         message = f"{field} is plain text ({shown(value)}), so a column must say where it starts: "
         raise DataError(f"{record}: {message}{_missing_column('answer_start', names, columns)}")
-    return _pairs(record, field, value, _cell(record, row, columns.answer_start), columns.answer_start)
+    return _pairs(record, field, value, cell(record, row, columns.answer_start), columns.answer_start)
 
 
 def _decoded(value: object) -> object:

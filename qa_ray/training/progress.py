@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_FETCHES = 1.0
 # A log file shows every state of a bar as a line of its own: there, few are enough.
-_SECONDS_BETWEEN_LOG_LINES = 15.0
+SECONDS_BETWEEN_LOG_LINES = 15.0
 _SECONDS_BETWEEN_WRITES = 5.0
 _FIXED = ("time", "phase", "step")
 _LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -110,15 +110,17 @@ class Sender(logging.Handler):
         ray.get(self._stream.take.remote(0))
 
 
-class _Lines:
+class Lines:
     """Standard error for a bar that is no terminal's: each of its states becomes a line."""
 
     def write(self, text: str) -> None:
+        """Write a state of the bar."""
         shown = text.strip("\r\n ")
         if shown:
             sys.stderr.write(shown + "\n")
 
     def flush(self) -> None:
+        """Flush standard error."""
         sys.stderr.flush()
 
 
@@ -223,14 +225,14 @@ class Follower:
         # In a log every refresh is a line: the evaluation's short bar would only fill it.
         interactive = sys.stderr.isatty()
         bar = tqdm(
-            file=sys.stderr if interactive else _Lines(),
+            file=sys.stderr if interactive else Lines(),
             bar_format=None if interactive else _LINE,
             total=progress.total,
             initial=progress.done,
             desc=progress.phase,
             unit=" steps" if progress.phase == "train" else " windows",
-            mininterval=0.1 if interactive else _SECONDS_BETWEEN_LOG_LINES,
-            maxinterval=1.0 if interactive else _SECONDS_BETWEEN_LOG_LINES,
+            mininterval=0.1 if interactive else SECONDS_BETWEEN_LOG_LINES,
+            maxinterval=1.0 if interactive else SECONDS_BETWEEN_LOG_LINES,
             dynamic_ncols=True,
             leave=progress.phase == "train",
             disable=not interactive and progress.phase == "evaluate",

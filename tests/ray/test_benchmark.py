@@ -15,7 +15,16 @@ from qa_ray.recipes import minilm
 from qa_ray.schema import Answer, Passage, Question
 
 JOBS = Path(__file__).parents[2] / "jobs"
-CASES = {"featurise", "train MiniLM", "decode trained", "decode random", "checkpoint", "driver"}
+CASES = {
+    "featurise",
+    "train MiniLM",
+    "decode trained",
+    "decode random",
+    "checkpoint",
+    "driver",
+    "predict fp32",
+    "predict auto",
+}
 
 
 def passage(index):

@@ -1,0 +1,114 @@
+"""The benchmark's case of batch answering: a plain loop over the questions, and the prediction job on as many cores."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarking.comparison import Material, Row, Run, interleave
+from benchmarking.driver import ensure_ray
+from qa_ray.answering import QuestionAnswerer
+from qa_ray.data.squad import to_squad
+from qa_ray.model import load_model
+from qa_ray.operation import ClusterConfig
+from qa_ray.policies import Precision
+from qa_ray.prediction.job import predict
+from qa_ray.prediction.options import Options
+from qa_ray.schema import Passage
+from qa_ray.training.checkpoint import save_model
+
+_MAX_PASSAGES = 100
+_PART_SIZE = 32
+_ROUNDING = 1e-3
+
+
+def prediction(material: Material, *, repeats: int, threads: int) -> list[Row]:
+    """Question after question in this process, and through the job with a worker for each thread.
+
+    The time of the job is that after its first part: starting its workers takes as long for any number of questions.
+    """
+    ensure_ray(threads)
+    with TemporaryDirectory(prefix="qa_ray-benchmark-") as place:
+        trial = _Trial(Path(place), material.passages[:_MAX_PASSAGES], threads)
+        trial.prepare(material)
+        ways: dict[str, Callable[[], Run]] = {"loop": trial.loop}
+        for precision in (Precision.FP32, Precision.AUTO):
+            ways[precision] = partial(trial.job, precision)
+        runs = interleave("predict", ways, repeats)
+    trial.check_answers()
+    return [
+        Row(
+            case=f"predict {way}",
+            standard="plain loop, fp32",
+            ours=f"job, {way}",
+            unit="questions",
+            standard_runs=runs["loop"],
+            ours_runs=runs[way],
+            details={"num_workers": threads, "startup_seconds": median(trial.startups[way])},
+        )
+        for way in trial.startups
+    ]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Both ways, and what they found."""
+
+    place: Path
+    passages: list[Passage]
+    threads: int
+    answers: dict[str, list[Any]] = field(default_factory=dict)
+    startups: dict[str, list[float]] = field(default_factory=dict)
+
+    def prepare(self, material: Material) -> None:
+        """Write the questions, and a model with a new head: it costs as much as a trained one."""
+        content = json.dumps(to_squad(self.passages, "benchmark"))
+        (self.place / "questions.json").write_text(content, encoding="utf-8")
+        config = material.config
+        save_model(self.place / "model", load_model(config.model), material.tokenizer, config, None)
+
+    def loop(self) -> Run:
+        """One call for each question."""
+        answerer = QuestionAnswerer.from_pretrained(str(self.place / "model"))
+        pairs = [(question.text, passage.context) for passage in self.passages for question in passage.questions]
+        begin = time.perf_counter()
+        self.answers["loop"] = [answerer(question, context) for question, context in pairs]
+        return Run(len(pairs), time.perf_counter() - begin)
+
+    def job(self, way: Precision) -> Run:
+        """The prediction job."""
+        out = self.place / way
+        shutil.rmtree(out, ignore_errors=True)
+        options = Options(
+            model=str(self.place / "model"),
+            data=str(self.place / "questions.json"),
+            out=str(out),
+            part_size=_PART_SIZE,
+            precision=way,
+            cluster=ClusterConfig(num_workers=self.threads, cpus_per_worker=1),
+        )
+        begin = time.time()
+        predict(options)
+        rows = self.answers[way] = pq.read_table(out / "answers").to_pylist()
+        written = sorted(path.stat().st_mtime for path in (out / "answers").iterdir())
+        self.startups.setdefault(way, []).append(written[0] - begin)
+        # The other workers' first parts are nearly done too: the time of one part is counted for all of them.
+        share = (len(written) - 1) / len(written)
+        seconds = (written[-1] - written[0]) / share if share else written[0] - begin
+        return Run(len(rows), seconds)
+
+    def check_answers(self) -> None:
+        """The job's answers in fp32 are as good as the loop's; which of two alike is best, rounding may decide."""
+        for mine, other in zip(self.answers[Precision.FP32], self.answers["loop"], strict=True):
+            if abs(mine["score"] - other["score"]) > _ROUNDING:
+                raise AssertionError(
+                    f"predict: {mine['id']} has the score {mine['score']}, in the loop {other['score']}"
+                )

@@ -1,0 +1,133 @@
+"""What runs on each actor of the pool: answer a part's questions, and write them."""
+
+import hashlib
+import pickle
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from qa_ray.answering import QuestionAnswerer
+from qa_ray.errors import ClusterError, ModelError, UserError
+from qa_ray.policies import Precision
+from qa_ray.prediction.answers import AnswerFormat
+from qa_ray.prediction.options import Options
+from qa_ray.prediction.output import ANSWERS, OutputFolder
+from qa_ray.prediction.parts import part_rows
+from qa_ray.prediction.questions import Asked
+from qa_ray.saved_model import SavedModel, open_model
+from qa_ray.training.precision import choose_precision
+from qa_ray.training.worker import set_up_process
+
+DONE = pa.schema(
+    [
+        ("num_rows", pa.int64()),
+        ("num_reasons", pa.int64()),
+        ("num_bytes", pa.float64()),
+        ("finished_before", pa.bool_()),
+        ("failure", pa.binary()),
+    ]
+)
+"""What is told of a part: rows, those with a reason among them, and bytes of the input that they stand for."""
+
+_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """All that an actor needs."""
+
+    options: Options
+    fingerprint: str
+    """Of the model that the driver saw."""
+    folder: OutputFolder
+    use_gpu: bool
+    num_threads: int
+
+
+def load(options: Options) -> SavedModel:
+    """Open the model, with the settings that were asked for.
+
+    Raises:
+        ModelError: there is no such model.
+        ConfigError: a setting cannot work.
+    """
+    saved = open_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    return saved._replace(settings=options.answer_settings(saved.settings))
+
+
+def fingerprint(saved: SavedModel) -> str:
+    """SHA-256 of a model's weights and its tokenizer."""
+    digest = hashlib.sha256(saved.tokenizer.backend_tokenizer.to_str().encode())
+    for name, tensor in sorted(saved.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class PartAnswerer:
+    """Answers part after part; the model is loaded for the first one."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._answerer: QuestionAnswerer | None = None
+        options = task.options
+        self._format = AnswerFormat(
+            top_k=options.top_k,
+            handle_impossible=options.handle_impossible,
+            keep_context=options.keep_context,
+            out_format=options.out_format,
+        )
+
+    def __call__(self, part: pa.Table) -> pa.Table:
+        """Answer and write the part in this table of one row (schema PART); return a table with schema DONE.
+
+        An error that the user can mend is returned, since Ray would print the traceback of what is raised.
+        """
+        told = {name: part[name][0].as_py() for name in ("num_rows", "num_bytes", "failure")}
+        asked = part_rows(part)
+        rows = []
+        try:
+            rows = [] if asked is None else self._write(part["name"][0].as_py(), asked)
+        except UserError as error:
+            told |= {"num_rows": 0, "failure": pickle.dumps(error)}
+        num_reasons = sum(row["reason"] is not None for row in rows)
+        return pa.Table.from_pylist([{**told, "num_reasons": num_reasons, "finished_before": asked is None}], DONE)
+
+    def _write(self, name: str, asked: list[Asked]) -> list[dict[str, Any]]:
+        """Write the rows of a part, and return them."""
+        if self._answerer is None:
+            self._answerer = self._load()
+        try:
+            with self._precision():
+                rows = self._format.rows(asked, self._answerer)
+        except torch.OutOfMemoryError as error:
+            raise ClusterError("the GPU's memory is too small: lower --max-tokens-per-device") from error
+        self._task.folder.write(f"{ANSWERS}/{name}", self._format.encode(rows))
+        return rows
+
+    def _load(self) -> QuestionAnswerer:
+        options = self._task.options
+        set_up_process(self._task.num_threads)
+        node = ray.util.get_node_ip_address()
+        try:
+            saved = load(options)
+        except UserError as error:
+            raise ModelError(f"node {node}: {error}") from error
+        if fingerprint(saved) != self._task.fingerprint:
+            raise ModelError(
+                f"node {node}: {options.model} is not the model that the job began with: it changed meanwhile, or is "
+                "another one on that node; start again with a model that all nodes see, and another --out"
+            )
+        device = "cuda" if self._task.use_gpu else "cpu"
+        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens_per_device)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        device = torch.device("cuda" if self._task.use_gpu else "cpu")
+        precision = choose_precision(self._task.options.precision, device)
+        if precision is Precision.FP32:
+            return nullcontext()
+        return torch.autocast(device.type, _DTYPES[precision])

@@ -1,0 +1,73 @@
+"""How far the job is: a bar on a terminal, a line every 15 seconds in a log."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from qa_ray.training.progress import SECONDS_BETWEEN_LOG_LINES, Lines
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+_LINE = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]"
+
+
+class ProgressBar:
+    """Counts questions, and guesses from the share of the input that is done how many there are.
+
+    Attributes:
+        num_rows: questions done, with those that were done before.
+        num_answered: questions done now.
+        num_parts: parts of the input done.
+        num_reasons: questions among the latter that could not be answered.
+    """
+
+    def __init__(self, num_bytes: int, max_rows: int | None) -> None:
+        """Begin: `num_bytes` are those of the whole input, `max_rows` are the most that are done of it."""
+        self.num_rows = self.num_answered = self.num_parts = self.num_reasons = 0
+        self._num_bytes = max(num_bytes, 1)
+        self._max_rows = max_rows
+        self._bytes_done = 0.0
+        interactive = sys.stderr.isatty()
+        self._bar = tqdm(
+            file=sys.stderr if interactive else Lines(),
+            bar_format=_BAR if interactive else _LINE,
+            total=1.0,
+            desc="predict",
+            mininterval=0.1 if interactive else SECONDS_BETWEEN_LOG_LINES,
+            maxinterval=1.0 if interactive else SECONDS_BETWEEN_LOG_LINES,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return float(self._bar.format_dict["elapsed"])
+
+    def add(self, num_rows: int, num_reasons: int, num_bytes: float, *, finished_before: bool) -> None:
+        """Count a part of the input."""
+        self.num_rows += num_rows
+        self.num_parts += 1
+        self._bytes_done += num_bytes
+        if not finished_before:
+            self.num_answered += num_rows
+            self.num_reasons += num_reasons
+        share = self._bytes_done / self._num_bytes
+        if self._max_rows is not None:
+            share = max(share, self.num_rows / self._max_rows)
+        share = min(share, 1.0)
+        rate = self.num_answered / max(self.seconds, 1e-9)
+        text = f"{self.num_rows:,} of about {self.num_rows / max(share, 1e-9):,.0f} questions, {rate:.1f}/s"
+        self._bar.set_postfix_str(text, refresh=False)
+        if finished_before:
+            # What takes no time must not shorten the time that is left.
+            self._bar.initial += share - self._bar.n
+        self._bar.update(share - self._bar.n)

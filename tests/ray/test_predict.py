@@ -1,0 +1,358 @@
+"""The prediction job on a local cluster, with a tiny model: one row for each question, whatever is bad or killed."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from answerers import open_cpu
+from families import FAMILIES
+from trips import NAMES, questions, write_squad
+
+from qa_ray.config import Columns, Config, EvalConfig, ModelConfig, WindowConfig
+from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError
+from qa_ray.model import load_model, load_tokenizer
+from qa_ray.operation import ClusterConfig
+from qa_ray.policies import NoAnswer, Precision
+from qa_ray.prediction import job
+from qa_ray.prediction.job import predict
+from qa_ray.prediction.options import Options, OutFormat
+from qa_ray.training.checkpoint import save_model
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+ROWS = [{"id": f"q{number}", "question": row["question"], "context": row["context"]} for number, row in
+        enumerate(questions(NAMES))]  # fmt: skip
+MANY = 160
+"""Questions of a job that lasts long enough to be killed in the middle."""
+THRESHOLD = -10.0
+
+
+def save(folder: Path, tiny: Path, *, seed: int, threshold: float | None) -> None:
+    """A model with a head of its own, whose scores are far apart, and with short windows."""
+    config = Config(
+        model=ModelConfig(name=str(tiny)),
+        window=WindowConfig(max_length=48, stride=8),
+        evaluate=EvalConfig(max_answer_length=6),
+    )
+    model = load_model(config.model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model.qa_outputs.weight.normal_()
+    save_model(folder, model, load_tokenizer(config.model), config, threshold)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model has a threshold, another model, and 30 questions in two files."""
+    place = tmp_path_factory.mktemp("predict")
+    FAMILIES["bert"].save(place / "tiny")
+    save(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD)
+    save(place / "other", place / "tiny", seed=2, threshold=None)
+    (place / "questions").mkdir()
+    write_lines(place / "questions" / "a.jsonl", ROWS[:19])
+    write_lines(place / "questions" / "b.jsonl", ROWS[19:])
+    return place
+
+
+@pytest.fixture
+def options(place: Path, tmp_path: Path) -> Callable[..., Options]:
+    """Options of a job in fp32 on one worker: each takes seconds to start."""
+    return partial(
+        Options,
+        model=str(place / "run"),
+        data=str(place / "questions"),
+        out=str(tmp_path / "out"),
+        part_size=8,
+        precision=Precision.FP32,
+        cluster=ClusterConfig(num_workers=1, cpus_per_worker=1),
+    )
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def parts(out: Path) -> dict[str, int]:
+    """When each part was written."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted((out / "answers").glob("part-*"))}
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """All rows in the order of their parts."""
+    paths = sorted((out / "answers").glob("part-*"))
+    if all(path.suffix == ".parquet" for path in paths):
+        return [row for path in paths for row in pq.read_table(path).to_pylist()]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def assert_same(found: list[dict[str, Any]], expected: list[Any]) -> None:
+    assert len(found) == len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        assert {name: mine[name] for name in ("answer", "start", "end")} == {
+            name: other[name] for name in ("answer", "start", "end")
+        }
+        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_every_question_has_the_answer_that_the_answerer_gives(
+    options: Callable[..., Options], place: Path, tmp_path: Path
+) -> None:
+    # As many workers as the cluster has CPUs.
+    shown = predict(options(cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
+    rows = read(tmp_path / "out")
+    assert [(row["id"], row["question"]) for row in rows] == [(row["id"], row["question"]) for row in ROWS]
+    assert_same(rows, open_cpu(place / "run")(ROWS))
+    assert {bool(row["answer"]) for row in rows} == {True, False}, "the threshold decides nothing"
+    assert {row["reason"] for row in rows} == {None}
+    assert [row["record"] for row in rows[18:20]] == ["a.jsonl line 19", "b.jsonl line 1"]
+    assert list(parts(tmp_path / "out")) == [
+        "part-00000-000000.parquet", "part-00000-000001.parquet", "part-00000-000002.parquet",
+        "part-00001-000000.parquet", "part-00001-000001.parquet",
+    ]  # fmt: skip
+    assert "30 questions answered" in shown
+    assert "30 rows in 5 files" in shown
+
+
+def test_bad_rows_are_written_with_their_reasons_and_spoil_no_other(
+    options: Callable[..., Options], place: Path, tmp_path: Path
+) -> None:
+    good = {name: ROWS[0][name] for name in ("question", "context")}
+    bad = [
+        ({"question": " "}, "question=' ': is empty"),
+        ({"context": ""}, "context='': is empty"),
+        ({"question": 5}, "question=5: expected text"),
+        ({"context": None}, "context=None: expected text"),
+        ({"context": "\u200b\u200c"}, "the tokenizer makes no token of it"),
+        ({"id": [1]}, "id=[1]: expected text or a whole number"),
+        ({"context": "half \ud800"}, "half a surrogate pair"),
+    ]
+    lines = [good, *(line for change, _ in bad for line in (good | change, good)), '{"question"', "[]", "", good]
+    write_lines(tmp_path / "bad.jsonl", lines)
+    shown = predict(options(data=str(tmp_path / "bad.jsonl"), out_format=OutFormat.JSONL))
+    rows = read(tmp_path / "out")
+    wrong = [row for row in rows if row["reason"] is not None]
+    assert len(rows) == len(lines) - 1
+    assert len(wrong) == len(bad) + 2
+    for row, words in zip(wrong, [*(words for _, words in bad), "is not JSON", "expected a JSON object"], strict=True):
+        assert words in row["reason"]
+        assert [row[name] for name in ("answer", "score", "start", "end")] == [None] * 4
+    right = [row for row in rows if row["reason"] is None]
+    assert_same(right, [open_cpu(place / "run")(good)] * len(right))
+    assert {row["id"] for row in right} == {row["record"] for row in right}
+    assert f"{len(wrong)} of them have a reason" in shown
+
+
+def test_several_answers_are_a_list_beside_the_context(
+    options: Callable[..., Options], place: Path, tmp_path: Path
+) -> None:
+    chosen = {"top_k": 3, "no_answer": NoAnswer.NEVER, "keep_context": True, "max_answer_length": 2}
+    expected = open_cpu(place / "run")(ROWS, top_k=3, handle_impossible_answer=False, max_answer_len=2)
+    for number, out_format in enumerate(OutFormat):
+        out = tmp_path / str(number)
+        predict(options(**chosen, out=str(out), out_format=out_format))
+        rows = read(out)
+        assert [row["context"] for row in rows] == [row["context"] for row in ROWS]
+        for row, answers in zip(rows, expected, strict=True):
+            assert len(row["answers"]) == 3
+            assert_same(row["answers"], answers)
+
+
+@pytest.mark.parametrize("layout", ["json", "csv", "parquet"])
+def test_every_layout_is_answered_without_answers(
+    layout: str, options: Callable[..., Options], place: Path, tmp_path: Path
+) -> None:
+    path, chosen = tmp_path / f"q.{layout}", {}
+    if layout == "json":
+        content = json.loads(write_squad(path, NAMES).read_text())
+        for paragraph in content["data"][0]["paragraphs"]:
+            paragraph["qas"] = [{"question": qa["question"]} for qa in paragraph["qas"]]
+        path.write_text(json.dumps(content))
+    else:
+        table = pa.table({"asked": [r["question"] for r in ROWS], "body": [r["context"] for r in ROWS]})
+        pq.write_table(table, path) if layout == "parquet" else pa.csv.write_csv(table, path)
+        chosen = {"columns": Columns(question="asked", context="body")}
+    predict(options(data=str(path), max_examples=20, **chosen))
+    assert_same(read(tmp_path / "out"), open_cpu(place / "run")(ROWS[:20]))
+
+
+def test_what_is_written_is_not_done_again(options: Callable[..., Options], tmp_path: Path) -> None:
+    predict(options())
+    before = parts(tmp_path / "out")
+    assert "nothing is left to do" in predict(options())
+    victim, emptied = list(before)[1], list(before)[3]
+    (tmp_path / "out" / "answers" / victim).unlink()
+    (tmp_path / "out" / "answers" / emptied).write_bytes(b"")
+    half = tmp_path / "out" / "answers" / f".{victim}.0123"
+    half.write_bytes(b"half")
+    shown = predict(options())
+    after = parts(tmp_path / "out")
+    assert {name for name in after if after[name] != before[name]} == {victim, emptied}
+    assert [row["id"] for row in read(tmp_path / "out")] == [row["id"] for row in ROWS]
+    assert "16 questions answered" in shown
+    assert "14 more were answered before" in shown
+    assert not half.exists()
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "other"}, r"model: .*run there, .*other now"),
+        ({"top_k": 2}, "top_k: 1 there, 2 now"),
+        ({"part_size": 9}, "part_size: 8 there, 9 now"),
+        ({"max_answer_length": 3}, "max_answer_length: 6 there, 3 now"),
+        ({"data": "questions/a.jsonl"}, "the files of --data"),
+    ],
+    ids=["model", "answers", "parts", "settings", "data"],
+)
+def test_another_job_may_not_write_into_the_folder(
+    changes: dict[str, Any],
+    words: str,
+    options: Callable[..., Options],
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict(options())
+    paths = {name: str(place / value) for name, value in changes.items() if name in ("model", "data")}
+    with pytest.raises(StorageError, match=f"begun with another model.*{words}.*choose another --out"):
+        predict(dataclasses.replace(options(), **changes | paths))
+
+
+def test_killed_job_ends_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "many.jsonl", [ROWS[number % len(ROWS)] | {"id": number} for number in range(MANY)])
+    script = Path(__file__).parents[2] / "jobs" / "predict.py"
+    words = ["--data", str(tmp_path / "many.jsonl"), "--out", str(tmp_path / "out"), "--part-size", "2"]
+    command = [sys.executable, str(script), str(place / "run"), *words, "--cluster.local-cpus", "2"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while len(parts(tmp_path / "out")) < 3:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    before = parts(tmp_path / "out")
+    assert 3 <= len(before) < MANY // 2
+    subprocess.run(command, check=True, capture_output=True)
+    after = parts(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert [row["id"] for row in read(tmp_path / "out")] == [str(number) for number in range(MANY)]
+
+
+def actors() -> list[psutil.Process]:
+    """The actors of this process's cluster, and of no other on the machine."""
+    session = ray._private.worker.global_worker.node.get_session_dir_path()
+    found = [process for process in psutil.process_iter(["name"]) if "MapWorker" in process.info["name"]]
+    return [process for process in found if session in " ".join(process.parent().cmdline())]
+
+
+def kill_actors_after_the_first_part(out: Path, killed: list[int]) -> threading.Thread:
+    def kill() -> None:
+        while not parts(out):
+            time.sleep(0.005)
+        for process in actors():
+            process.kill()
+            killed.append(process.pid)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_part_of_a_killed_actor_is_done_again_or_the_job_ends_in_words(
+    failures: int, options: Callable[..., Options], tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "many.jsonl", [ROWS[number % len(ROWS)] | {"id": number} for number in range(MANY)])
+    given = options(
+        data=str(tmp_path / "many.jsonl"), part_size=2, cluster=ClusterConfig(num_workers=1, max_failures=failures)
+    )
+    killed: list[int] = []
+    killer = kill_actors_after_the_first_part(tmp_path / "out", killed)
+    if failures:
+        predict(given)
+        assert [row["id"] for row in read(tmp_path / "out")] == [str(number) for number in range(MANY)]
+    else:
+        with pytest.raises(ClusterError, match=r"cluster\.max_failures is reached"):
+            predict(given)
+        assert 0 < len(parts(tmp_path / "out")) < MANY // 2
+    killer.join()
+    assert killed
+
+
+def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
+    options: Callable[..., Options], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    table = pa.table({"question": [r["question"] for r in ROWS], "context": [r["context"] for r in ROWS]})
+    for name in ("a", "b", "c"):
+        pq.write_table(table, tmp_path / "data" / f"{name}.parquet")
+    (tmp_path / "data" / "b.parquet").write_bytes(b"PAR1 but no more")
+    given = options(data=str(tmp_path / "data"), part_size=30)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet cannot be read to its end"):
+            predict(given)
+    assert len(read(tmp_path / "out")) == 60
+
+
+def test_model_that_another_node_has_not_ends_the_job_in_words(
+    options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Here the driver sees another one than the actors do.
+    monkeypatch.setattr(job, "fingerprint", lambda saved: "of another model")
+    with pytest.raises(ModelError, match=r"node [\d.]+: .*run is not the model that the job began with"):
+        predict(options())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": "/no/such/model"}, ModelError, "/no/such/model: there is no such folder"),
+        ({"data": "/no/such.json"}, DataError, "/no/such.json"),
+        (
+            {"columns": Columns(question="asked")},
+            DataError,
+            "none of the first 19 rows can be answered; a.jsonl line 1",
+        ),
+        ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
+        ({"max_length": 12, "stride": 11}, ConfigError, "--stride=11 leaves no room"),
+        ({"out": "/dev/null/out"}, StorageError, "--out=/dev/null/out cannot be"),
+        ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+        ({"cluster": ClusterConfig(num_workers=9)}, ClusterError, "room for"),
+    ],
+    ids=["model", "data", "column", "window", "stride", "folder", "precision", "workers"],
+)
+def test_mistake_is_found_before_anything_is_computed(
+    changes: dict[str, Any],
+    error: type[Exception],
+    words: str,
+    options: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_run", None)
+    with pytest.raises(error, match=words):
+        predict(dataclasses.replace(options(), **changes))
+
+
+def test_answers_go_to_an_object_store(options: Callable[..., Options], s3_folder: str) -> None:
+    given = options(out=s3_folder)
+    assert "30 rows in 5 files" in predict(given)
+    assert "nothing is left to do" in predict(given)

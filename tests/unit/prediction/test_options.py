@@ -1,0 +1,57 @@
+"""The prediction job's command line: what is recorded of it, and what is refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from qa_ray.cli import run_job
+from qa_ray.prediction.options import Options
+from qa_ray.saved_model import AnswerSettings
+
+SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21, no_answer_threshold=1.5)
+
+
+@pytest.fixture
+def parse() -> Callable[..., Options]:
+    def parse(*words: str) -> Options:
+        seen: list[Options] = []
+        assert run_job(Options, lambda options: str(seen.append(options)), words) == 0
+        return seen[0]
+
+    return parse
+
+
+def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., Options]) -> None:
+    assert parse("m", "--data", "d").answer_settings(SAVED) == SAVED
+    found = parse("m", "--data", "d", "--stride", "0", "--no-answer-threshold", "-2.5").answer_settings(SAVED)
+    assert (found.max_length, found.stride, found.no_answer_threshold) == (192, 0, -2.5)
+
+
+@pytest.mark.parametrize(("word", "told"), [("auto", None), ("allowed", True), ("never", False)])
+def test_empty_answers_are_asked_for_by_word(word: str, told: bool | None, parse: Callable[..., Options]) -> None:
+    assert parse("m", "--data", "d", "--no-answer", word).handle_impossible is told
+
+
+def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[..., Options]) -> None:
+    first = parse("m", "--data", "d")
+    assert parse("m", "--data", "d", "--cluster.num-workers", "9", "--max-tokens-per-device", "9").recorded() == (
+        first.recorded()
+    )
+    assert parse("m", "--data", "d", "--columns.context", "body").recorded() != first.recorded()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["m"],
+        ["m", "--data", "d", "--top-k", "0"],
+        ["m", "--data", "d", "--part-size", "0"],
+        ["m", "--data", "d", "--max-examples", "0"],
+        ["m", "--data", "d", "--out", "s3://user:secret@bucket/out"],
+        ["m", "--data", "s3://user:secret@bucket/in"],
+    ],
+)
+def test_wrong_arguments_end_with_code_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_job(Options, lambda options: "", words)
+    assert ended.value.code == 2
