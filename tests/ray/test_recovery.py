@@ -104,7 +104,8 @@ def test_killed_worker_changes_nothing_but_the_time(
     lost: tuple[Path, str], undisturbed: dict[str, Any], place: Path
 ) -> None:
     run, _ = lost
-    killer = Killer(run, step=7, victim=0)
+    # After the epoch that is the best: it must still be known when the last one is compared with it.
+    killer = Killer(run, step=12, victim=0)
     begun_at = time.time()
     assert newest(run) < killer.step
     with meanwhile(killer):
@@ -232,6 +233,9 @@ def test_finished_run_goes_on_for_more_epochs(
     assert "cluster.num_workers: 2 -> 1" in caplog.text
     assert result.trained_now
     assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 25))
+    assert result.best["eval_f1"] == max(
+        line["eval_f1"] for line in metrics_of(run) if line.get("eval_f1") and line["step"]
+    )
     assert steps_before(run, begun_at) == list(range(1, 19))
     assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 4
 
