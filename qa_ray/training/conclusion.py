@@ -16,11 +16,12 @@ from qa_ray.records import Candidate
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import EVAL_PREFIX, Tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
+from qa_ray.training.outcome import Outcome
 from qa_ray.training.preparation import Prepared
 from qa_ray.training.resume import METRICS, Example, TrainResult
 from qa_ray.training.saver import name_of
 from qa_ray.training.store import CHECKPOINTS
-from qa_ray.training.worker import Outcome, make_collator
+from qa_ray.training.worker import make_collator
 
 logger = logging.getLogger(__name__)
 

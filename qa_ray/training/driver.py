@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -22,6 +23,7 @@ from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.best_publisher import BestPublisher
 from qa_ray.training.conclusion import conclude, is_wanting, keep_model
 from qa_ray.training.node_record import NodeRecord
+from qa_ray.training.outcome import Outcome
 from qa_ray.training.preparation import Prepared, prepare
 from qa_ray.training.progress import Follower
 from qa_ray.training.provenance import data_uses, tags
@@ -29,7 +31,7 @@ from qa_ray.training.resources import Resources, plan_resources
 from qa_ray.training.resume import CONFIG, ENVIRONMENT, METRICS, Found, TrainResult, find_run
 from qa_ray.training.saver import OWNER
 from qa_ray.training.signals import Interruptible
-from qa_ray.training.worker import Job, Outcome, train_worker
+from qa_ray.training.worker import train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -164,8 +166,8 @@ def _ask_to_stop(stream: object) -> None:
 def _make_trainer(prepared: Prepared) -> TorchTrainer:
     resources, cluster = prepared.resources, prepared.config.cluster
     return TorchTrainer(
-        _train_worker,
-        train_loop_config={"job": prepared.job},
+        # Not as `train_loop_config`: the controller would read it, and import torch and transformers before it begins.
+        partial(train_worker, prepared.job),
         scaling_config=scaling_config(resources, cluster),
         run_config=RayRunConfig(
             name=prepared.folder.name,
@@ -184,10 +186,6 @@ def scaling_config(resources: Resources, cluster: ClusterConfig) -> ScalingConfi
         resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
         elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
     )
-
-
-def _train_worker(config: dict[str, Job]) -> Outcome | UserError:
-    return train_worker(config["job"])
 
 
 def worker_failures(error: TrainingFailedError) -> list[BaseException]:

@@ -32,6 +32,7 @@ from qa_ray.tracking import EVAL_PREFIX, Progress, Record
 from qa_ray.training.control import Control
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.node_metrics import NodeSampler
+from qa_ray.training.outcome import Outcome
 from qa_ray.training.precision import accelerate_name, choose_precision
 from qa_ray.training.progress import Sender
 from qa_ray.training.saver import Saved, Saver, find_saved
@@ -56,22 +57,6 @@ class Job:
     """CPU threads that torch computes with."""
     stream: Any
     """Actor that takes what rank 0 records."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended on this rank."""
-
-    step: int
-    num_steps: int
-    best_step: int | None
-    """Step of the best evaluation, known to rank 0."""
-    stopped: bool
-    """Whether it was asked to stop before its end."""
-    ledger: str
-    """Digest of all batches trained, see `TrainState`."""
-    error: StorageError | None
-    """Checkpoints that could not be stored."""
 
 
 def train_worker(job: Job) -> Outcome | UserError:
