@@ -152,8 +152,9 @@ def start_ray(config: ClusterConfig) -> None:
     try:
         # The workers' own messages come through the metric stream, beside the progress bar.
         ray.init(**where, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        raise ClusterError(f"cluster.address={address}: {error}") from error
+    # RuntimeError: the cluster has another version of Ray or Python.
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(f"cluster.address={address}: {' '.join(str(error).split())}") from error
 
 
 def _require_reachable(address: str) -> None:

@@ -55,7 +55,7 @@ class MlflowTracker:
         # Imported here: it takes seconds, and workers and machines without MLflow import this module's callers.
         from mlflow import MlflowClient
 
-        self._uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+        self._uri = config.store
         self._recorded: dict[str, int] = {}
         self._known: dict[str, dict[str, str]] = {"param": {}, "tag": {}}
         self._folder = _spool_folder(config)

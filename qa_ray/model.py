@@ -115,6 +115,21 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
         )
 
 
+def count_weights(config: ModelConfig) -> int:
+    """Number of a model's weights, from its configuration alone.
+
+    Raises:
+        ModelError: the model cannot be found, or its family has no span head.
+    """
+    settings = _load_settings(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForQuestionAnswering.from_config(settings, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(_cannot_load("model", config.name, error)) from error
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel:
     """Load an encoder or decoder with a span head, in fp32, from safetensors only.
 

@@ -3,8 +3,10 @@
 None of it changes what is computed: all of it may change when a run goes on.
 """
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from qa_ray.errors import require
@@ -114,6 +116,11 @@ class TrackingConfig:
     system_metrics_every_s: float | None = None
     """Seconds between two looks at each node's CPU, memory, disk, network and GPU use, recorded as MLflow's system
     metrics; without a number, none is recorded."""
+
+    @property
+    def store(self) -> str:
+        """Address of the server, or of the local file."""
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 
     def __post_init__(self) -> None:
         every = self.system_metrics_every_s

@@ -3,7 +3,6 @@
 It speaks the routes that huggingface_hub uses to write a model repository and to read it back, without Xet.
 """
 
-import base64
 import hashlib
 import json
 import os
@@ -112,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
                 return "refs", self.refs, (f"{owner}/{name}",)
             case "GET", ["api", "models", owner, name, "tree", revision, *_]:
                 return "tree", self.tree, (f"{owner}/{name}", revision)
+            case "GET", ["api", "models", owner, name, "auth-check", "write"]:
+                return "auth-check", self.auth_check, (f"{owner}/{name}",)
             case "POST", ["api", "models", owner, name, route, revision]:
                 return route, getattr(self, route.replace("-", "_")), (f"{owner}/{name}", revision)
             case "GET" | "HEAD", [owner, name, "resolve", revision, *inner]:
@@ -123,7 +124,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def whoami(self) -> Any:
         self._require(READER, WRITER)
-        return {"type": "user", "name": OWNER, "orgs": [], "auth": {"type": "access_token"}}, {}
+        return self.hub.account(WRITER in self.headers["Authorization"]), {}
+
+    def auth_check(self, repo_id: str) -> Any:
+        self._repo(repo_id)
+        self._require(WRITER)
+        return {}, {}
 
     def validate(self) -> Any:
         if "license: nonsense" in json.loads(self.body)["content"]:
@@ -208,18 +214,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(412, message="a commit has happened since")
         files = dict(head.files)
         for line in lines[1:]:
-            self._apply(files, line["key"], line["value"])
+            self.hub.apply(files, line["key"], line["value"])
         commit = repo.add(revision, header["summary"], files)
         return {"commitUrl": f"{self.hub.endpoint}/{repo_id}/commit/{commit.oid}", "commitOid": commit.oid}, {}
-
-    def _apply(self, files: dict[str, bytes], key: str, value: dict[str, Any]) -> None:
-        name = value["path"]
-        if key == "deletedFile":
-            del files[name]
-            return
-        files[name] = self.hub.large[value["oid"]] if key == "lfsFile" else base64.b64decode(value["content"])
-        if name in self.hub.garbled:
-            files[name] += b" "
 
     def branch(self, repo_id: str, branch: str) -> Any:
         self._require(WRITER)

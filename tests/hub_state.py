@@ -1,5 +1,6 @@
 """What a Hub of our own holds: repositories, their commits and files, what was asked, and what is to fail."""
 
+import base64
 import hashlib
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Hub:
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """Route and Authorization header of every request."""
     failures: dict[str, deque[int | str]] = field(default_factory=lambda: defaultdict(deque))
+    access_token: dict[str, Any] | None = None
+    """What is told of the token; without it, the role that it has."""
     garbled: set[str] = field(default_factory=set)
     """Files that are stored otherwise than they were sent."""
 
@@ -62,6 +65,22 @@ class Hub:
         repo = self.repos[repo_id] = Repo(private, kind)
         repo.add("main", "initial commit", {".gitattributes": b""})
         return repo
+
+    def account(self, writes: bool) -> dict[str, Any]:
+        """Whose the token is."""
+        token = self.access_token or {"role": "write" if writes else "read"}
+        auth = {"type": "access_token", "accessToken": token}
+        return {"type": "user", "name": OWNER, "orgs": [{"name": "team"}], "auth": auth}
+
+    def apply(self, files: dict[str, bytes], key: str, value: dict[str, Any]) -> None:
+        """Do one operation of a commit to `files`."""
+        name = value["path"]
+        if key == "deletedFile":
+            del files[name]
+            return
+        files[name] = self.large[value["oid"]] if key == "lfsFile" else base64.b64decode(value["content"])
+        if name in self.garbled:
+            files[name] += b" "
 
     def count(self, route: str) -> int:
         return sum(name == route for name, _ in self.requests)

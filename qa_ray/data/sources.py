@@ -63,13 +63,15 @@ def hub_passages(data: DataConfig, split: str, max_examples: int | None) -> ray.
     return _in_small_blocks(ray.data.from_arrow(pa.concat_tables(tables)))
 
 
-def hub_tables(data: DataConfig, split: str, max_examples: int | None) -> Iterator[pa.Table]:
-    """Yield a split of the Hub data set `data.hub` as PASSAGES tables.
+def hub_tables(
+    data: DataConfig, split: str, max_examples: int | None, *, streaming: bool = False
+) -> Iterator[pa.Table]:
+    """Yield a split of the Hub data set `data.hub` as PASSAGES tables; `streaming` downloads only what is read.
 
     Raises:
         DataError: it cannot be loaded, or a column is missing.
     """
-    dataset = open_hub(data, split)
+    dataset = open_hub(data, split, streaming=streaming)
     batches = dataset.with_format("arrow").iter(HUB_BATCH_ROWS)
     try:
         items = rows_to_passages(numbered_rows(batches, f"{data.hub} {split}"), data.columns, dataset.column_names)
@@ -78,8 +80,8 @@ def hub_tables(data: DataConfig, split: str, max_examples: int | None) -> Iterat
         raise DataError(f"data.hub={data.hub} {split}: {error}") from error
 
 
-def open_hub(data: DataConfig, split: str) -> Any:
-    """Return a split of the Hub data set `data.hub`, which lies in a cache on the local disk.
+def open_hub(data: DataConfig, split: str, *, streaming: bool = False) -> Any:
+    """Return a split of the Hub data set `data.hub`, in a cache on the local disk unless it is read by `streaming`.
 
     Raises:
         DataError: it cannot be loaded.
@@ -87,7 +89,9 @@ def open_hub(data: DataConfig, split: str) -> Any:
     import datasets  # here, since it costs seconds, and only Hub data needs it
 
     try:
-        return datasets.load_dataset(data.hub, data.hub_config, split=split, revision=data.revision)
+        return datasets.load_dataset(
+            data.hub, data.hub_config, split=split, revision=data.revision, streaming=streaming
+        )
     except Exception as error:  # the Hub's clients raise errors of several packages, without a base of their own
         raise DataError(
             f"data.hub={data.hub}, split {split!r}: cannot be loaded: {error}. Check the names of data set and split; "

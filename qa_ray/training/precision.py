@@ -19,11 +19,17 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
         raise ConfigError("train.precision=fp16 needs a GPU: use bf16 or fp32 on CPUs, or auto")
     if wanted is not Precision.AUTO:
         return wanted
+    if not emulates_bf16(device):
+        return Precision.BF16
+    return Precision.FP32 if device.type == "cpu" else Precision.FP16
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether a device has no instructions for bf16, so that it is slower than fp32 on CPUs and fp16 on GPUs."""
     if device.type == "cpu":
-        # Without instructions for it, bf16 on a CPU is emulated and slower than fp32.
-        return Precision.BF16 if _cpu_has_bf16() else Precision.FP32
-    # Before compute capability 8.0 bf16 is emulated too.
-    return Precision.BF16 if torch.cuda.get_device_capability(device)[0] >= 8 else Precision.FP16
+        return not _cpu_has_bf16()
+    # Those of GPUs came with compute capability 8.0.
+    return bool(torch.cuda.get_device_capability(device)[0] < 8)
 
 
 def accelerate_name(precision: Precision) -> str:

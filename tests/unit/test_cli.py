@@ -193,7 +193,7 @@ def test_missing_file_on_the_real_command_line_ends_without_a_traceback(tmp_path
 
 def readme_commands() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^\s*(?:\S*/)?python jobs/train\.py .*$", text, re.MULTILINE)
+    return re.findall(r"^\s*(?:\S*/)?python jobs/(?:train|doctor)\.py .*$", text, re.MULTILINE)
 
 
 def test_readme_has_train_commands() -> None:

@@ -18,6 +18,7 @@ from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.model import (
     check_model,
     check_window,
+    count_weights,
     forward,
     freeze_unused,
     load_model,
@@ -180,3 +181,9 @@ def test_some_missing_weights_are_said_in_the_log(bert, tmp_path, caplog):
     assert [message.partition(" lacks ")[2] for message in said(caplog)] == [
         "4 tensors, such as bert.encoder.layer.1.output.LayerNorm.bias: they start at random"
     ]
+
+
+@pytest.mark.parametrize("family", ["bert", "xlnet"])
+def test_weights_are_counted_without_loading_them(family, saved):
+    config = ModelConfig(name=str(saved(family)))
+    assert count_weights(config) == sum(weight.numel() for weight in load_model(config).parameters())

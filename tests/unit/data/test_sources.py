@@ -33,7 +33,7 @@ def hub(monkeypatch):
 
 def test_hub_split_becomes_passages(hub):
     passages, (problem,) = table_to_passages(pa.concat_tables(hub_tables(DATA, "train", None)))
-    assert hub == [(("rajpurkar/squad", "plain"), {"split": "train", "revision": "v1"})]
+    assert hub == [(("rajpurkar/squad", "plain"), {"split": "train", "revision": "v1", "streaming": False})]
     assert [question.answers for question in passages[0].questions] == [(Answer("Ann", 0),), ()]
     assert [question.record for question in passages[0].questions] == [
         "rajpurkar/squad train row 0", "rajpurkar/squad train row 1"
