@@ -1,7 +1,7 @@
 """Answer many questions with a fine-tuned model, spread over the workers of a Ray cluster, and write the answers.
 
-python jobs/predict.py runs/squad --data 'questions/*.parquet' --out answers
-python jobs/predict.py runs/squad --data questions.jsonl --out s3://bucket/answers --top-k 3 --out-format jsonl
+python jobs/predict.py runs/squad --data 'questions/*.parquet' --out predictions
+python jobs/predict.py runs/squad --data questions.jsonl --out s3://bucket/predictions --top-k 3 --out-format jsonl
 python jobs/predict.py --help
 """
 

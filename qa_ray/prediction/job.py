@@ -183,7 +183,7 @@ def _results(task: Task, sources: list[Source], data: DataConfig, resources: Res
         fn_kwargs={"data": data, "options": options},
         # Reading needs little, and the actors may have all CPUs: it would wait for one for ever.
         num_cpus=0,
-        concurrency=min(blocks, resources.max_workers),
+        compute=ray.data.TaskPoolStrategy(size=min(blocks, resources.max_workers)),
     )
     with warnings.catch_warnings():
         # The number of retries has no other name in Ray Data; without one, a part that kills its actor would do so

@@ -13,6 +13,9 @@ from qa_ray.operation import ClusterConfig
 from qa_ray.policies import DataFormat, NoAnswer, Precision
 from qa_ray.saved_model import AnswerSettings
 
+_GPU_TOKENS = 16_384
+_CPU_TOKENS = 4096  # a quarter faster than four times as many
+
 
 class OutFormat(StrEnum):
     """How answers are written."""
@@ -75,8 +78,8 @@ class Options:
     precision: Precision = Precision.AUTO
     """Number format of the forward pass; with fp32 answers are those of QuestionAnswerer, else they may differ by
     rounding."""
-    max_tokens_per_device: int = 16_384
-    """Padded tokens in one forward pass."""
+    max_tokens_per_device: int | None = None
+    """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs, whose caches are small."""
     trust_remote_code: bool = False
     """Runs Python code that comes with a model. Only for models whose code you have read."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -107,6 +110,10 @@ class Options:
         names = ("max_length", "stride", "max_answer_length", "no_answer_threshold")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(saved, **given)
+
+    def max_tokens(self, *, use_gpu: bool) -> int:
+        """Padded tokens in one forward pass."""
+        return self.max_tokens_per_device or (_GPU_TOKENS if use_gpu else _CPU_TOKENS)
 
     def recorded(self) -> dict[str, Any]:
         """Everything else that decides what is written, ready for JSON."""

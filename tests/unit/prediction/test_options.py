@@ -32,6 +32,12 @@ def test_empty_answers_are_asked_for_by_word(word: str, told: bool | None, parse
     assert parse("m", "--data", "d", "--no-answer", word).handle_impossible is told
 
 
+def test_forward_passes_are_larger_on_gpus_unless_a_number_is_given(parse: Callable[..., Options]) -> None:
+    usual, given = parse("m", "--data", "d"), parse("m", "--data", "d", "--max-tokens-per-device", "9")
+    assert usual.max_tokens(use_gpu=True) > usual.max_tokens(use_gpu=False) > 0
+    assert given.max_tokens(use_gpu=True) == given.max_tokens(use_gpu=False) == 9
+
+
 def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[..., Options]) -> None:
     first = parse("m", "--data", "d")
     assert parse("m", "--data", "d", "--cluster.num-workers", "9", "--max-tokens-per-device", "9").recorded() == (
