@@ -79,7 +79,7 @@ class Options:
     """Number format of the forward pass; with fp32 answers are those of QuestionAnswerer, else they may differ by
     rounding."""
     max_tokens_per_device: int | None = None
-    """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs, whose caches are small."""
+    """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs."""
     trust_remote_code: bool = False
     """Runs Python code that comes with a model. Only for models whose code you have read."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
