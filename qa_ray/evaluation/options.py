@@ -1,16 +1,14 @@
 """What the evaluation job is asked for."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from qa_ray.config import Columns, Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, WindowConfig
+from qa_ray.config import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
 from qa_ray.errors import require
 from qa_ray.evaluation.bootstrap import NUM_RESAMPLES
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import BadRows, DataFormat, NoAnswer, Precision
+from qa_ray.job_options import AnsweringOptions
+from qa_ray.policies import BadRows, NoAnswer
 from qa_ray.saved_model import AnswerSettings
 
 _FEWEST_RESAMPLES = 100
@@ -27,72 +25,40 @@ _RENAMED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(AnsweringOptions):
     """Evaluate a fine-tuned model on a data set, spread over the workers of a Ray cluster, and write an HTML report.
 
     Window, n-best, longest answer and no-answer threshold are those that were saved with the model.
     """
 
-    model: tyro.conf.Positional[str]
-    """Folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH)."""
-    data: str
-    """File, folder, glob or URI (s3://, gs://, package://) of the questions; a split's name with --hub."""
     against: str | None = None
     """Another model, which is compared with MODEL on the same questions."""
     out: Path = Path("evaluation")
     """Folder that takes predictions, scores and report.html."""
-    hub: str | None = None
-    """Hub data set such as rajpurkar/squad."""
-    hub_config: str | None = None
-    """Configuration name of the Hub data set."""
-    hub_revision: str | None = None
-    """Branch, tag or commit of the Hub data set."""
-    format: DataFormat = DataFormat.AUTO
-    """Layout of the files."""
-    columns: Columns = field(default_factory=Columns)
-    """Column names, where they differ from SQuAD's."""
-    max_examples: int | None = None
-    """Uses only the first so many questions."""
     on_bad_row: BadRows = BadRows.ERROR
     """A row that cannot be used stops the job, or is left out and written to bad_rows.jsonl."""
-    max_length: int | None = None
-    """Tokens per window, if not as saved with the model."""
-    stride: int | None = None
-    """Context tokens that two neighbouring windows share, if not as saved."""
     n_best: int | None = None
     """Answer candidates kept per question, if not as saved."""
-    max_answer_length: int | None = None
-    """Longest answer in tokens, if not as saved; 15 where nothing is saved, 30 in the SQuAD scripts."""
     no_answer_threshold: float | None = None
     """No answer is predicted where null score minus best score is above it, if not as saved; where nothing is saved,
     the best threshold for this data."""
     no_answer: NoAnswer = NoAnswer.AUTO
     """Whether a prediction may be that the context holds no answer; auto: if a question has none, or a threshold was
     saved with a model."""
-    precision: Precision = Precision.AUTO
-    """Number format of the forward pass."""
     max_tokens_per_device: int = 16_384
     """Padded tokens in one forward pass."""
     num_resamples: int = NUM_RESAMPLES
     """Times that the questions are drawn again for the confidence intervals."""
     seed: int = 0
     """Seed of these draws."""
-    trust_remote_code: bool = False
-    """Runs Python code that comes with a model. Only for models whose code you have read."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
-        require(bool(self.data), "--data is empty: name the questions")
+        super().__post_init__()
         require(
             self.num_resamples >= _FEWEST_RESAMPLES,
             f"--num-resamples={self.num_resamples} must be at least {_FEWEST_RESAMPLES}: a 95% interval needs so many",
         )
         require(self.seed >= 0, f"--seed={self.seed} must not be negative")
-        require(
-            self.max_examples is None or self.max_examples >= 1,
-            f"--max-examples={self.max_examples} must be at least 1",
-        )
 
     def configure(self, model: str, saved: AnswerSettings) -> Config:
         """The configuration in which `model` is evaluated, given what was saved with it.
@@ -106,16 +72,7 @@ class Options:
         )
         return Config(
             model=ModelConfig(name=model, trust_remote_code=self.trust_remote_code),
-            data=DataConfig(
-                validation=self.data,
-                hub=self.hub,
-                hub_config=self.hub_config,
-                revision=self.hub_revision,
-                format=self.format,
-                columns=self.columns,
-                max_validation_examples=self.max_examples,
-                on_bad_row=self.on_bad_row,
-            ),
+            data=self.data_config(self.on_bad_row),
             window=WindowConfig(max_length=length, stride=stride),
             train=TrainConfig(precision=self.precision),
             evaluate=EvalConfig(

@@ -1,16 +1,13 @@
 """What the prediction job is asked for."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-import tyro
-
-from qa_ray.config import Columns, DataConfig
 from qa_ray.errors import require
+from qa_ray.job_options import AnsweringOptions
 from qa_ray.locations import SECRET_RULE, holds_secret
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import DataFormat, NoAnswer, Precision
+from qa_ray.policies import NoAnswer
 from qa_ray.saved_model import AnswerSettings
 
 _GPU_TOKENS = 16_384
@@ -25,22 +22,18 @@ class OutFormat(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(AnsweringOptions):
     """Answer many questions with a fine-tuned model on a Ray cluster, and write the answers in parts.
 
     Every question gives one row: id, question, answer, score, start and end (characters in the context), reason (null,
     or why it could not be answered) and record (the file and row it was read from). No answer is an empty one. The
     same command goes on where it was interrupted: a part that is written is not done again.
 
-    JSONL, Parquet and CSV stream from the disk or the object store, whatever their size. Nested SQuAD JSON is read
-    whole, file by file; a Hub data set is first stored in the cache on the local disk.
+    Questions need no answers and no ids. JSONL, Parquet and CSV stream from the disk or the object store, whatever
+    their size. Nested SQuAD JSON is read whole, file by file; a Hub data set is first stored in the cache on the local
+    disk.
     """
 
-    model: tyro.conf.Positional[str]
-    """Folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH)."""
-    data: str
-    """File, folder, glob or URI (s3://, gs://, package://) of the questions; a split's name with --hub. Answers are not
-    needed, ids neither."""
     out: str = "predictions"
     """Folder or URI that takes predict.json and the folder answers; seen by every node of a cluster."""
     out_format: OutFormat = OutFormat.PARQUET
@@ -51,59 +44,22 @@ class Options:
     """Questions in a part: so many are done again, for each worker, after an interruption."""
     revision: str | None = None
     """Branch, tag or commit of MODEL on the Hub."""
-    hub: str | None = None
-    """Hub data set such as rajpurkar/squad."""
-    hub_config: str | None = None
-    """Configuration name of the Hub data set."""
-    hub_revision: str | None = None
-    """Branch, tag or commit of the Hub data set."""
-    format: DataFormat = DataFormat.AUTO
-    """Layout of the files."""
-    columns: Columns = field(default_factory=Columns)
-    """Column names, where they differ from SQuAD's; those of answers are not used."""
-    max_examples: int | None = None
-    """Answers only the first so many questions."""
     top_k: int = 1
     """Answers to each question; more than one are written as a list, best first."""
-    max_length: int | None = None
-    """Tokens per window, if not as saved with the model."""
-    stride: int | None = None
-    """Context tokens that two neighbouring windows share, if not as saved."""
-    max_answer_length: int | None = None
-    """Longest answer in tokens, if not as saved; 15 where nothing is saved."""
     no_answer_threshold: float | None = None
     """No answer is given where null score minus best score is above it, if not as saved."""
     no_answer: NoAnswer = NoAnswer.AUTO
     """Whether an answer may be empty; auto: if there is a threshold."""
-    precision: Precision = Precision.AUTO
-    """Number format of the forward pass; with fp32 answers are those of QuestionAnswerer, else they may differ by
-    rounding."""
     max_tokens_per_device: int | None = None
     """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs."""
-    trust_remote_code: bool = False
-    """Runs Python code that comes with a model. Only for models whose code you have read."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
-        require(bool(self.data), "--data is empty: name the questions")
-        require(not holds_secret(self.data), f"--data {SECRET_RULE}")
+        super().__post_init__()
         require(bool(self.out), "--out is empty: name a folder or a URI")
         require(not holds_secret(self.out), f"--out {SECRET_RULE}")
-        for name in ("part_size", "top_k", "max_tokens_per_device", "max_examples"):
+        for name in ("part_size", "top_k", "max_tokens_per_device"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
-
-    def data_config(self) -> DataConfig:
-        """Where the questions come from."""
-        return DataConfig(
-            validation=self.data,
-            hub=self.hub,
-            hub_config=self.hub_config,
-            revision=self.hub_revision,
-            format=self.format,
-            columns=self.columns,
-        )
 
     def answer_settings(self, saved: AnswerSettings) -> AnswerSettings:
         """The model's settings, with those that are given in their place."""
