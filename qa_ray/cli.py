@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import ray
 import tyro
@@ -20,6 +20,7 @@ from qa_ray.operation import ClusterConfig
 from qa_ray.recipes import RECIPES
 
 T = TypeVar("T")
+Extended = TypeVar("Extended", bound=Config)
 
 # Ray's own processes run on the cores that train. On one machine without a dashboard nobody reads Ray's metrics, no
 # worker's log is forwarded (so none need be looked for), and no cloud takes the node away.
@@ -32,18 +33,26 @@ _LOCAL_ENVIRONMENT = {
 }
 
 
-def main(job: Callable[[Config], str], argv: Sequence[str] | None = None) -> int:
-    """Run `job` with the configuration that the command line describes, print what it returns; see `exit_code`."""
+def main(
+    job: Callable[[Extended], str],
+    argv: Sequence[str] | None = None,
+    *,
+    extend: Callable[[Config], Config] = lambda recipe: recipe,
+) -> int:
+    """Run `job` with the configuration that the command line describes, print what it returns; see `exit_code`.
+
+    `extend` makes the configuration that `job` takes of a recipe, if it has knobs of its own.
+    """
 
     def run() -> None:
-        config, dry_run = parse(sys.argv[1:] if argv is None else argv)
+        config, dry_run = parse(sys.argv[1:] if argv is None else argv, extend)
         if dry_run:
             print(json.dumps(dataclasses.asdict(config), indent=1))
             return
         _hide_scripts()
         _set_up_logging()
         start_ray(config.cluster)
-        print(job(config))
+        print(job(cast(Extended, config)))
 
     return exit_code(run)
 
@@ -107,7 +116,7 @@ def _set_up_logging() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+def parse(argv: Sequence[str], extend: Callable[[Config], Config] = lambda recipe: recipe) -> tuple[Config, bool]:
     """Read RECIPE [--dry-run] [--section.field VALUE ...] into a configuration, and whether it is only to be shown."""
     parser = argparse.ArgumentParser(
         description="Choose a recipe; RECIPE --help lists every knob.",
@@ -120,11 +129,12 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     name = argv[0] if argv else ""
     own = [item for item in argv if item in ("--dry-run",)]
     chosen = parser.parse_args([name, *own] if argv else [])
+    default = extend(RECIPES[chosen.recipe]())
     config = tyro.cli(
-        Config,
+        type(default),
         prog=f"{parser.prog} {chosen.recipe}",
         args=[item for item in argv[1:] if item not in own],
-        default=RECIPES[chosen.recipe](),
+        default=default,
         config=(tyro.conf.EnumChoicesFromValues,),
     )
     if config.run.name is None:

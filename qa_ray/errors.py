@@ -35,6 +35,10 @@ class TrainingError(UserError):
     """Training cannot go on: the loss or a gradient is no longer a finite number."""
 
 
+class WorkerLostError(TrainingError):
+    """Worker processes were lost too often; the same run may well succeed another time."""
+
+
 class PublishError(UserError):
     """A model cannot be published: its run lacks something, or the Hub cannot be reached or refuses it."""
 

@@ -39,8 +39,8 @@ class Page:
             + "</div>"
         )
 
-    def render(self, title: str, facts: Mapping[str, str]) -> str:
-        """The whole page; `facts` stand below its title."""
+    def render(self, title: str, facts: Mapping[str, str], skip: tuple[str, str] = ("errors", "To the errors")) -> str:
+        """The whole page; `facts` stand below its title, `skip` is the section that keyboards may jump to."""
         links = "".join(
             f'<li><a href="#{key}">{escape(heading)}</a></li>' for key, (heading, _) in self.sections.items()
         )
@@ -58,7 +58,7 @@ class Page:
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(title)}</title><style>\n{css}</style></head>\n<body>"
-            '<a class="skip" href="#errors">To the errors</a>'
+            f'<a class="skip" href="#{skip[0]}">{escape(skip[1])}</a>'
             f'<header><h1>{escape(title)}</h1><dl class="facts">{about}</dl>'
             f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>{sections}</main>\n'
             + "".join(_data_block(key, text) for key, text in blocks.items())

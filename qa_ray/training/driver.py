@@ -5,8 +5,10 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -15,7 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from qa_ray.config import Config, flatten
 from qa_ray.environment import describe_environment
-from qa_ray.errors import StoppedError, StorageError, TrainingError, UserError
+from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.operation import ClusterConfig
 from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
@@ -24,8 +26,8 @@ from qa_ray.training.best_publisher import BestPublisher
 from qa_ray.training.conclusion import conclude, is_wanting, keep_model
 from qa_ray.training.node_record import NodeRecord
 from qa_ray.training.outcome import Outcome
-from qa_ray.training.preparation import Prepared, prepare
-from qa_ray.training.progress import Follower
+from qa_ray.training.preparation import Prepared, Splits, prepare
+from qa_ray.training.progress import Follower, Observer
 from qa_ray.training.provenance import data_uses, tags
 from qa_ray.training.resources import Resources, plan_resources
 from qa_ray.training.resume import CONFIG, ENVIRONMENT, METRICS, Found, TrainResult, find_run
@@ -35,15 +37,34 @@ from qa_ray.training.worker import train_worker
 
 logger = logging.getLogger(__name__)
 
-_TRACKING = "tracking.json"
+TRACKING = "tracking.json"
+"""The run's place in MLflow, in its folder."""
 _PATIENCE_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _PATIENCE_S, _ELASTIC_PATIENCE_S = 600, 10
 
 
-def train(config: Config) -> TrainResult:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What a run gets from the search that it is a part of."""
+
+    splits: Splits | None = None
+    """Its data, tokenised once for all trials."""
+    stream: Any = None
+    """Actor that takes what rank 0 records; whoever holds it can ask the run to stop."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What its record is found by, besides the run's own."""
+    observe: Observer | None = None
+    """Sees what rank 0 records."""
+
+
+def train(config: Config, trial: Trial | None = None) -> TrainResult:
     """Fine-tune a model on the Ray cluster that this process is connected to.
 
     A run that was begun before goes on from its last checkpoint; one that is finished is only shown.
+
+    Args:
+        config: the run.
+        trial: given by a search, which sees to the models itself: that of a trial is not logged in MLflow.
 
     Raises:
         UserError: something that the user can mend; no training has happened then, or it cannot go on.
@@ -52,13 +73,14 @@ def train(config: Config) -> TrainResult:
     resources = plan_resources(config.cluster)
     found = find_run(config)
     if found.finished:
-        return _keep_again(config, found.folder, found.finished)
-    prepared, tracker = _begin(config, found, resources)
+        return _keep_again(config, found.folder, found.finished) if trial is None else found.finished
+    alone, trial = trial is None, trial or Trial()
+    prepared, tracker = _begin(config, found, resources, trial)
     with _recorded(tracker), patience(resources):
         tracker.log_params(dict(flatten(config)))
-        outcome, follower = _fit(prepared, tracker)
+        outcome, follower = _fit(prepared, tracker, trial.observe)
         result = conclude(prepared, outcome, follower.evaluations, tracker)
-        return keep_model(result, config, prepared.folder, tracker)
+        return keep_model(result, config, prepared.folder, tracker) if alone else result
 
 
 def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> TrainResult:
@@ -66,7 +88,7 @@ def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> Train
     if not is_wanting(result, config):
         return result
     try:
-        tracker = start_tracker(config.tracking, folder.name, _known_run(folder))
+        tracker = start_tracker(config.tracking, folder.name, known_run(folder))
     except StorageError as error:
         logger.warning("%s", error)
         return result
@@ -74,15 +96,16 @@ def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> Train
         return keep_model(result, config, folder, tracker)
 
 
-def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared, Tracker]:
+def _begin(config: Config, found: Found, resources: Resources, trial: Trial) -> tuple[Prepared, Tracker]:
     folder = found.folder
     try:
         folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
-        prepared = prepare(config, folder, resources)
+        prepared = prepare(config, folder, resources, splits=trial.splits, stream=trial.stream)
         splits = prepared.job.train, prepared.job.validation
-        tracker = start_tracker(config.tracking, folder.name, _known_run(folder), tags(config, *splits))
+        found_by = tags(config, *splits) | dict(trial.tags)
+        tracker = start_tracker(config.tracking, folder.name, known_run(folder), found_by)
         tracker.log_inputs(data_uses(config, *splits))
-        folder.write(_TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+        folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
         folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
         folder.write(OWNER, prepared.job.owner.encode())
     except BaseException:
@@ -93,9 +116,9 @@ def _begin(config: Config, found: Found, resources: Resources) -> tuple[Prepared
     return prepared, tracker
 
 
-def _known_run(folder: RunFolder) -> str | None:
+def known_run(folder: RunFolder) -> str | None:
     """The MLflow run of an earlier process."""
-    known: str | None = json.loads(folder.read(_TRACKING) or "{}").get("run_id")
+    known: str | None = json.loads(folder.read(TRACKING) or "{}").get("run_id")
     return known
 
 
@@ -128,14 +151,14 @@ def patience(resources: Resources) -> Iterator[None]:
             del os.environ[_PATIENCE_VARIABLE]
 
 
-def _fit(prepared: Prepared, tracker: Tracker) -> tuple[Outcome, Follower]:
+def _fit(prepared: Prepared, tracker: Tracker, observe: Observer | None) -> tuple[Outcome, Follower]:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
     folder, stream = prepared.folder, prepared.job.stream
     trainer = _make_trainer(prepared)
     stop = Interruptible(lambda: _ask_to_stop(stream))
     nodes = NodeRecord(folder, tracker)
     with (
-        Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes) as follower,
+        Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes, observe) as follower,
         BestPublisher(prepared.config, folder, follower.evaluations),
     ):
         try:
@@ -203,7 +226,7 @@ def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
             return cause
     for cause in causes:
         if isinstance(cause, RayActorError):
-            return TrainingError(
+            return WorkerLostError(
                 "a worker process was lost, and cluster.max_failures is reached. Its memory may have run out (lower "
                 "batch.max_tokens_per_device), or its node is gone. Run the same command with --run.name "
                 f"{folder.name} to go on from the last checkpoint"

@@ -5,10 +5,12 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config import Config
+from qa_ray.config import Config, DataConfig
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
 from qa_ray.evaluation.evaluator import Evaluator
@@ -24,6 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Splits:
+    """The tokenised data of a run; window and stride are no part of it, so runs of a search share it."""
+
+    train: Split
+    validation: Split
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question in use has no answer."""
+        return self.train.has_unanswerable or self.validation.has_unanswerable
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that is ready to start."""
 
@@ -33,8 +48,30 @@ class Prepared:
     resources: Resources
 
 
-def prepare(config: Config, folder: RunFolder, resources: Resources) -> Prepared:
+def tokenize_data(data: DataConfig, tokenizer: FastTokenizer) -> Splits:
+    """Read, validate and tokenise both splits.
+
+    Raises:
+        DataError: one of them cannot be used.
+    """
+    definition = tokenizer.backend_tokenizer.to_str()
+    return Splits(
+        tokenize_split(data, data.train, max_examples=data.max_train_examples, tokenizer=definition),
+        tokenize_split(data, data.validation, max_examples=data.max_validation_examples, tokenizer=definition),
+    )
+
+
+def prepare(
+    config: Config, folder: RunFolder, resources: Resources, *, splits: Splits | None = None, stream: Any = None
+) -> Prepared:
     """Check model, windows and data, and tokenise.
+
+    Args:
+        config: the run's configuration.
+        folder: the run's folder.
+        resources: its workers.
+        splits: its data, if they are tokenised already.
+        stream: an actor that takes what rank 0 records, if there is one already.
 
     Raises:
         UserError: something that would fail later.
@@ -45,27 +82,20 @@ def prepare(config: Config, folder: RunFolder, resources: Resources) -> Prepared
     check_window(config.model, tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)
     template = learn_template(tokenizer)
-    definition = tokenizer.backend_tokenizer.to_str()
-    splits = {}
-    for name, limit in (
-        ("train", config.data.max_train_examples),
-        ("validation", config.data.max_validation_examples),
-    ):
-        location = getattr(config.data, name)
-        splits[name] = tokenize_split(config.data, location, max_examples=limit, tokenizer=definition)
+    splits = splits or tokenize_data(config.data, tokenizer)
     no_answer = config.evaluate.no_answer is NoAnswer.ALLOWED or (
-        config.evaluate.no_answer is NoAnswer.AUTO and any(split.has_unanswerable for split in splits.values())
+        config.evaluate.no_answer is NoAnswer.AUTO and splits.has_unanswerable
     )
     job = Job(
         config=config,
         folder=folder,
         owner=uuid.uuid4().hex,
-        train=splits["train"],
-        validation=splits["validation"],
+        train=splits.train,
+        validation=splits.validation,
         template=template,
         no_answer=no_answer,
         num_threads=resources.cpus_per_worker,
-        stream=start_stream(),
+        stream=stream or start_stream(),
     )
     _describe_data(job, folder)
     return Prepared(config, folder, job, resources)

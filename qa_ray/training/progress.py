@@ -44,6 +44,8 @@ class Restart:
 
 
 Item = Progress | Restart | NodeSample | str
+Observer = Callable[[Progress | Restart], None]
+"""Sees all that rank 0 records, in the follower's thread."""
 
 
 class MetricStream:
@@ -137,6 +139,7 @@ class Follower:
         write: Callable[[bytes], None],
         tracker: Tracker,
         record_node: Callable[[NodeSample], None] = lambda sample: None,
+        observe: Observer | None = None,
     ) -> None:
         """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
@@ -144,6 +147,7 @@ class Follower:
         self._write = write
         self._tracker = tracker
         self._record_node = record_node
+        self._observe = observe
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
         self._bars: dict[str, tqdm] = {}
@@ -173,14 +177,18 @@ class Follower:
         for item in ray.get(self._stream.take.remote()):
             if isinstance(item, str):
                 tqdm.write(item, file=sys.stderr)
-            elif isinstance(item, Restart):
-                self._restart(item)
-            elif isinstance(item, NodeSample):
+                continue
+            if isinstance(item, NodeSample):
                 self._record_node(item)
+                continue
+            if isinstance(item, Restart):
+                self._restart(item)
             else:
                 self._show(item)
                 if item.metrics:
                     self._keep(_line(item))
+            if self._observe is not None:
+                self._observe(item)
 
     def _restart(self, item: Restart) -> None:
         self._close_bars()

@@ -127,7 +127,7 @@ def find_run(config: Config) -> Found:
         raise StorageError(
             f"run.name={name}: {folder.uri} exists and is no run of qa_ray: choose another name, or remove it"
         )
-    _check_unchanged(json.loads(recorded), config)
+    check_unchanged(json.loads(recorded), config)
     if resume is Resume.REQUIRED and not CheckpointStore(folder).names():
         raise StorageError(f"run.resume=required, but the run {folder.uri} has no checkpoint")
     result = TrainResult.read(folder)
@@ -135,7 +135,7 @@ def find_run(config: Config) -> Found:
     return Found(folder, resumed=True, finished=finished)
 
 
-def _check_unchanged(recorded: dict[str, Any], config: Config) -> None:
+def check_unchanged(recorded: dict[str, Any], config: Config) -> None:
     """Refuse changes that would make another run of it, and tell of those that are taken."""
     before = dict(_flatten(recorded))
     # What JSON makes of the configuration: tuples are lists there.

@@ -1,0 +1,98 @@
+"""The knobs of a sweep, beside those of the runs that it is made of."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from qa_ray.config import Config
+from qa_ray.errors import require
+from qa_ray.tuning.space import read_space
+
+
+class SamplerKind(StrEnum):
+    """How the next point of the search space is chosen."""
+
+    RANDOM = "random"
+    """Each independently of the others."""
+    GRID = "grid"
+    """All combinations of choices and ranges of whole numbers."""
+    OPTUNA = "optuna"
+    """Optuna's tree-structured Parzen estimator: near the points that scored well."""
+
+
+class SchedulerKind(StrEnum):
+    """Which trials end before their last epoch."""
+
+    ASHA = "asha"
+    """Asynchronous successive halving: those that score low among the trials that came as far."""
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneConfig:
+    """How a search space is searched."""
+
+    num_trials: int = 8
+    """Trials in all; more than before goes on with a sweep that was finished."""
+    sampler: SamplerKind = SamplerKind.OPTUNA
+    """How the next trial's values are chosen."""
+    scheduler: SchedulerKind = SchedulerKind.ASHA
+    """Which trials are stopped early."""
+    grace: int = 1
+    """Epochs that every trial is given before ASHA may stop it."""
+    reduction: int = 2
+    """ASHA lets about one of so many trials go on at each rung; rungs are at grace, grace x reduction, ... epochs."""
+    seed: int = 0
+    """Seed of the sampler."""
+    include_default: bool = True
+    """The first trial has the configuration's own values, to compare with."""
+    max_failures: int = 2
+    """Times that a trial that fails is tried again; it goes on from its last checkpoint."""
+    max_concurrent: int | None = None
+    """Most trials at once; without a number, as many as the cluster has room for."""
+    keep_checkpoints: bool = False
+    """Keeps the checkpoints of trials that have ended; their models are kept anyway."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_trials", "grace"):
+            require(getattr(self, name) >= 1, f"tune.{name}={getattr(self, name)} must be at least 1")
+        require(self.reduction >= 2, f"tune.reduction={self.reduction} must be at least 2")
+        require(self.seed >= 0, f"tune.seed={self.seed} must not be negative")
+        require(self.max_failures >= 0, f"tune.max_failures={self.max_failures} must not be negative")
+        most = self.max_concurrent
+        require(most is None or most >= 1, f"tune.max_concurrent={most} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig(Config):
+    """A sweep: one complete fine-tuning run, and what is varied in it."""
+
+    space: tuple[str, ...] = ()
+    """Fields and where they are searched, such as optim.learning_rate=loguniform(1e-5,5e-4)
+    window.stride=choice(32,64,128) batch.size=randint(8,32); or the names of .toml or .json files that hold them."""
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def __post_init__(self) -> None:
+        # A mistake is told before a cluster is started.
+        read_space(self.space)
+
+    @property
+    def base(self) -> Config:
+        """The run that is varied."""
+        return Config(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Config)})
+
+
+def default_space(config: Config) -> tuple[str, ...]:
+    """A space around a recipe: five times less and more than its learning rate, and strides that its window allows."""
+    rate, length = config.optim.learning_rate, config.window.max_length
+    strides = sorted({length // 12, length // 6, length // 3, config.window.stride})
+    return (
+        f"optim.learning_rate=loguniform({rate / 5:g}, {rate * 5:g})",
+        f"window.stride=choice({', '.join(map(str, strides))})",
+    )
+
+
+def as_sweep(recipe: Config) -> SweepConfig:
+    """A recipe with the space that is searched if no other is named."""
+    parts = {item.name: getattr(recipe, item.name) for item in dataclasses.fields(Config)}
+    return SweepConfig(**parts, space=default_space(recipe))

@@ -1,0 +1,227 @@
+"""The search space: which fields of a configuration are searched, and where; text that is checked against their types.
+
+    optim.learning_rate=loguniform(1e-5, 5e-4)
+    window.stride=choice(32, 64, 128)
+    batch.size=randint(8, 32)
+
+The same as a TOML or JSON file, one table for each section; there a list of values is a choice.
+"""
+
+import dataclasses
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from qa_ray.config import Config, flatten
+from qa_ray.errors import ConfigError
+from qa_ray.tuning.domains import Choice, Domain, Integers, Real, Value
+
+Space = dict[str, Domain]
+"""Domains by the dotted names of fields."""
+Parameters = dict[str, Value]
+"""One point of a space: values by the dotted names of fields."""
+
+FORMS = "loguniform(LOW, HIGH), uniform(LOW, HIGH), randint(LOW, HIGH), lograndint(LOW, HIGH), choice(VALUE, ...)"
+_CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
+_FILES = (".toml", ".json")
+# Sections that change no score, and fields without which scores cannot be compared.
+_FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
+_FIXED = ("data.validation", "data.max_validation_examples", "data.on_bad_row", "evaluate.best_by", "train.log_every")
+# Each of their values means other tokens: all of them are made before the first trial.
+_TOKENS = ("data.", "model.name", "model.revision", "model.tokenizer")
+
+
+def read_space(items: Iterable[str]) -> Space:
+    """Read FIELD=DOMAIN items and names of files; a later item replaces an earlier one of the same field.
+
+    Raises:
+        ConfigError: an item cannot be understood, or does not fit its field; the message says what is allowed.
+    """
+    texts: dict[str, Any] = {}
+    for item in items:
+        field, sign, text = item.partition("=")
+        if sign:
+            texts[field.strip()] = text
+        elif item.endswith(_FILES):
+            texts |= _read_file(Path(item))
+        else:
+            raise ConfigError(f"--space {item}: write FIELD=DOMAIN, with one of {FORMS}, or name a .toml or .json file")
+    if not texts:
+        raise ConfigError("--space names no field: write for example optim.learning_rate=loguniform(1e-5, 5e-4)")
+    return {field: _read_domain(field, text) for field, text in texts.items()}
+
+
+def apply(config: Config, parameters: Mapping[str, Value]) -> Config:
+    """The configuration with some fields replaced.
+
+    Raises:
+        ConfigError: the configuration does not allow the values.
+    """
+    replaced: Config = _replaced(config, parameters)
+    return replaced
+
+
+def defaults(config: Config, space: Space) -> Parameters:
+    """What the configuration itself has in the fields of a space."""
+    values = dict(flatten(config))
+    return {field: values[field] for field in space}
+
+
+def changes_tokens(field: str) -> bool:
+    """Whether the tokenised data may depend on a field."""
+    return field.startswith(_TOKENS)
+
+
+def _replaced(section: Any, parameters: Mapping[str, Value]) -> Any:
+    changes: dict[str, Any] = {}
+    below: dict[str, dict[str, Value]] = {}
+    for field, value in parameters.items():
+        name, dot, rest = field.partition(".")
+        if dot:
+            below.setdefault(name, {})[rest] = value
+        else:
+            changes[name] = value
+    changes |= {name: _replaced(getattr(section, name), inner) for name, inner in below.items()}
+    return dataclasses.replace(section, **changes)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_text("utf-8")
+        tables = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--space {path} cannot be read: {reason}") from error
+    if not isinstance(tables, dict):
+        raise ConfigError(f"--space {path} must hold fields and their domains, by name")
+    return dict(_flat(tables))
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read_domain(field: str, text: Any) -> Domain:
+    """Read one domain: text, or a list of values."""
+    hint = _type_of(field)
+    written = f"--space {field}={text}"
+    try:
+        if isinstance(text, list):
+            domain: Domain = Choice(tuple(_value(str(item), hint) for item in text))
+        else:
+            domain = _parse(str(text), hint)
+    except ValueError as error:
+        raise ConfigError(f"{written}: {error}") from error
+    if changes_tokens(field) and not isinstance(domain, Choice):
+        raise ConfigError(f"{written}: what changes the tokens is searched by choice(VALUE, ...) only")
+    return domain
+
+
+def _parse(text: str, hint: Any) -> Domain:
+    match = _CALL.fullmatch(text)
+    if match is None or match[1] not in _MAKERS:
+        raise ValueError(f"write one of {FORMS}")
+    arguments = [item.strip() for item in match[2].split(",")] if match[2].strip() else []
+    return _MAKERS[match[1]](arguments, hint)
+
+
+def _range(kind: type[Real] | type[Integers], *, log: bool) -> Callable[[list[str], Any], Domain]:
+    number, wanted = (float, "a number") if kind is Real else (int, "a whole number")
+
+    def make(arguments: list[str], hint: Any) -> Domain:
+        if number not in _choices_of(hint):
+            raise ValueError(f"the field is not {wanted}: it takes {_described(hint)}")
+        if len(arguments) != 2:
+            raise ValueError(f"a range has two ends, not {len(arguments)}")
+        low, high = (_value(argument, number) for argument in arguments)
+        return kind(low, high, log=log)
+
+    return make
+
+
+def _choice(arguments: list[str], hint: Any) -> Domain:
+    return Choice(tuple(_value(argument, hint) for argument in arguments))
+
+
+_MAKERS: dict[str, Callable[[list[str], Any], Domain]] = {
+    "uniform": _range(Real, log=False),
+    "loguniform": _range(Real, log=True),
+    "randint": _range(Integers, log=False),
+    "lograndint": _range(Integers, log=True),
+    "choice": _choice,
+}
+
+
+def _value(text: str, hint: Any) -> Any:
+    """The value of a type that a text stands for."""
+    text = text.strip("\"'")
+    for kind in _choices_of(hint):
+        read = _READERS.get(kind)
+        try:
+            if read is not None:
+                return read(text)
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                return kind(text)
+        except (ValueError, KeyError):
+            continue
+    raise ValueError(f"{text!r} does not fit: the field takes {_described(hint)}")
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    type(None): lambda text: {"none": None}[text.lower()],
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+}
+
+
+def _type_of(field: str) -> Any:
+    """The type of a configuration's field.
+
+    Raises:
+        ConfigError: there is no such field, or it cannot be searched.
+    """
+    known = [name for name, _ in flatten(Config())]
+    if field not in known:
+        section = field.partition(".")[0]
+        near = [name for name in known if name.partition(".")[0] == section] or sorted(known)
+        raise ConfigError(f"--space {field}: there is no such field; known are {', '.join(near)}")
+    if field.partition(".")[0] in _FIXED_SECTIONS:
+        raise ConfigError(f"--space {field}: it changes no score, and cannot be searched")
+    if field in _FIXED:
+        raise ConfigError(f"--space {field}: scores could not be compared, it cannot be searched")
+    owner: Any = Config
+    *sections, name = field.split(".")
+    for section in sections:
+        owner = typing.get_type_hints(owner)[section]
+    hint = typing.get_type_hints(owner)[name]
+    if not any(kind in _READERS or (isinstance(kind, type) and issubclass(kind, Enum)) for kind in _choices_of(hint)):
+        raise ConfigError(f"--space {field}: a field of this type cannot be searched")
+    return hint
+
+
+def _choices_of(hint: Any) -> list[Any]:
+    """The types that a hint allows, None first and text last."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = list(typing.get_args(hint)) if union else [hint]
+    order = [type(None), bool, int, float]
+    return sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order))
+
+
+def _described(hint: Any) -> str:
+    names = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
+    return " or ".join(
+        names.get(kind) or (" or ".join(kind) if isinstance(kind, type) and issubclass(kind, Enum) else str(kind))
+        for kind in _choices_of(hint)
+    )

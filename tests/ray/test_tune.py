@@ -1,0 +1,250 @@
+"""Sweeps on a local cluster of two CPUs with a tiny model: what they do, what they leave, and what they survive."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from mlflow import MlflowClient
+from transformers import AutoModelForQuestionAnswering
+from trips import command, metrics_of, prepare, trip_config
+
+from qa_ray.config import Config
+from qa_ray.errors import ConfigError
+from qa_ray.policies import BestBy
+from qa_ray.publishing import run_at
+from qa_ray.training.store import MANIFEST
+from qa_ray.tuning.driver import search
+from qa_ray.tuning.history import Status
+from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.result import SweepResult
+from qa_ray.tuning.table import summary
+
+# Strides that leave no room, and a learning rate that learns nothing.
+SPACE = ("window.stride=choice(124, 16)", "optim.learning_rate=choice(1e-9, 2e-3)")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("tune"))
+
+
+def sweep_config(place: Path) -> SweepConfig:
+    config = trip_config(
+        place,
+        "sweep",
+        evaluate={"before_training": False, "best_by": BestBy.LOSS},
+        checkpoint={"every_steps": 1},
+        tracking={"registered_model": "swept"},
+    )
+    parts = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
+    return SweepConfig(**parts, space=SPACE, tune=TuneConfig(sampler=SamplerKind.GRID, max_failures=1))
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """The processes of this cluster whose title has a name in it."""
+    session = ray._private.worker.global_worker.node.get_session_dir_path()
+    found = [process for process in psutil.process_iter(["cmdline"]) if name in " ".join(process.info["cmdline"] or ())]
+    return [process for process in found if session in " ".join(process.parent().cmdline())]
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def checkpoint(trial: Path, step: int) -> Path:
+    return trial / "checkpoints" / f"step-{step:08d}" / MANIFEST
+
+
+def meanwhile(action: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def swept(ray_cluster: None, place: Path) -> SweepResult:
+    """A sweep whose data are gone before the first trial ends, and that loses a worker and a trial's process."""
+    trials = place / "runs" / "sweep" / "trials"
+    trials.mkdir(parents=True)
+    # The last trial finds its place taken.
+    (trials / "trial-004").touch()
+
+    def disturb() -> None:
+        wait_for(checkpoint(trials / "trial-000", 2))
+        for split in ("train.json", "validation.json"):
+            (place / split).rename(place / f"away-{split}")
+        [*_, worker] = processes("RayTrainWorker")
+        worker.kill()
+        wait_for(checkpoint(trials / "trial-000", 8))
+        [trial] = processes("TrialRun")
+        trial.kill()
+
+    disturber = meanwhile(disturb)
+    result = search(sweep_config(place))
+    disturber.join()
+    return result
+
+
+@pytest.fixture
+def store(place: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{place}/mlflow.db")
+
+
+def test_each_trial_ends_as_it_must(swept: SweepResult) -> None:
+    trials = swept.sweep.trials
+    assert [trial.status for trial in trials] == [
+        Status.FINISHED,
+        Status.PRUNED,
+        Status.PRUNED,
+        Status.STOPPED,
+        Status.FAILED,
+    ]
+    assert [trial.epochs for trial in trials] == [2, 0, 0, 1, 0]
+    assert "window.stride=124 leaves no room in window.max_length=128" in str(trials[1].reason)
+    assert "after epoch 1" in str(trials[3].reason)
+    assert "StorageError: run.storage_path=" in str(trials[4].reason)
+    assert swept.sweep.best == trials[0]
+
+
+def test_lost_worker_and_lost_process_cost_no_step_twice(swept: SweepResult, place: Path) -> None:
+    lines = metrics_of(place / "runs" / "sweep" / "trials" / "trial-000")
+    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 13))
+    assert [line["step"] for line in lines if line["phase"] == "evaluate"] == [6, 12]
+
+
+def test_later_trials_trained_on_data_whose_files_are_gone(swept: SweepResult, place: Path) -> None:
+    assert not (place / "train.json").exists()
+    stopped = swept.sweep.trials[3]
+    assert stopped.parameters["window.stride"] != swept.sweep.defaults["window.stride"]
+    lines = metrics_of(place / "runs" / "sweep" / "trials" / stopped.name)
+    assert [line["step"] for line in lines if line["phase"] == "train"][:6] == list(range(1, 7))
+    assert stopped.seconds_to_first_step is not None
+
+
+def test_sweep_leaves_no_process_and_all_its_cpus(swept: SweepResult) -> None:
+    while ray.available_resources().get("CPU") != 2:
+        time.sleep(0.1)  # given back soon after, or never
+    assert not processes("RayTrainWorker")
+    assert not processes("TrialRun")
+
+
+def test_best_trial_is_a_whole_run_that_can_be_published(swept: SweepResult, place: Path) -> None:
+    folder = place / "runs" / "sweep" / "trials" / "trial-000"
+    assert swept.best.folder == str(folder)
+    AutoModelForQuestionAnswering.from_pretrained(folder / "model")
+    assert run_at(str(folder)).folder.name == "trial-000"
+    assert not list((place / "runs" / "sweep" / "trials").glob("*/checkpoints"))
+    said = summary(swept)
+    assert "trial-003" in said
+    assert f"jobs/publish.py {folder}" in said
+    assert "Trials with their values" in (place / "runs" / "sweep" / "report.html").read_text()
+
+
+def test_mlflow_has_the_sweep_its_trials_and_one_best_model(swept: SweepResult, store: MlflowClient) -> None:
+    experiment = store.get_experiment_by_name("qa_ray").experiment_id
+    runs = {run.info.run_name: run for run in store.search_runs([experiment])}
+    assert set(runs) == {"sweep", *(f"trial-{number:03d}" for number in range(5))}
+    parent = runs.pop("sweep")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["space.window.stride"] == "choice(124, 16)"
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {name: run.data.tags["sweep.status"] for name, run in runs.items()} == {
+        trial.name: trial.status for trial in swept.sweep.trials
+    }
+    assert [name for name, run in runs.items() if "sweep.best" in run.data.tags] == ["trial-000"]
+    assert parent.data.tags["sweep.best_run_id"] == runs["trial-000"].info.run_id
+    assert runs["trial-003"].data.params["optim.learning_rate"] == "1e-09"
+    assert {item.path for item in store.list_artifacts(parent.info.run_id, "sweep")} >= {"sweep/report.html"}
+    [version] = store.search_model_versions("name = 'swept'")
+    assert version.run_id == runs["trial-000"].info.run_id
+    assert len(store.search_logged_models([experiment])) == 1
+
+
+def test_finished_sweep_is_shown_again_and_nothing_is_done(swept: SweepResult, place: Path) -> None:
+    trials = place / "runs" / "sweep" / "trials"
+    before = {path: path.stat().st_mtime_ns for path in trials.rglob("*") if path.is_file()}
+    # Its data could not be read any more.
+    again = search(sweep_config(place))
+    assert again.sweep.trials == swept.sweep.trials
+    assert again.best.best == swept.best.best
+    assert {path: path.stat().st_mtime_ns for path in trials.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"space": SPACE[:1]}, r"space: \{.*begun with other settings|begun with other settings \(space"),
+        ({"tune": TuneConfig(sampler=SamplerKind.GRID, grace=2)}, r"grace: 1 -> 2"),
+        ({"train": {"epochs": 3}}, r"epochs: 2 -> 3"),
+        ({"batch": {"size": 8}}, r"batch\.size: 4 -> 8"),
+    ],
+    ids=["space", "scheduler", "epochs", "a field that is not searched"],
+)
+def test_sweep_goes_on_only_where_scores_can_be_compared(
+    swept: SweepResult, place: Path, changes: dict[str, Any], words: str
+) -> None:
+    config = sweep_config(place)
+    replaced = {
+        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    with pytest.raises(ConfigError, match=words):
+        search(dataclasses.replace(config, **replaced))
+
+
+def sweep_command(place: Path) -> list[str]:
+    """Two trials as a job of its own, with a checkpoint after every step."""
+    python, _, *arguments = command(place, "ended")
+    # The data of the other sweep are gone.
+    changes = {"data.train": place / "away-train.json", "data.validation": place / "away-validation.json"}
+    for name, value in changes.items():
+        arguments[arguments.index(f"--{name}") + 1] = str(value)
+    script = Path(__file__).parents[2] / "jobs" / "tune.py"
+    space = ["--space", "optim.learning_rate=loguniform(1e-4, 1e-2)"]
+    options = ["--tune.num-trials", "2", "--tune.sampler", "random", "--tune.scheduler", "none"]
+    return [python, str(script), *arguments, *options, "--tune.keep-checkpoints", *space]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def test_sweep_whose_driver_is_ended_goes_on_with_the_same_command(swept: SweepResult, place: Path) -> None:
+    trials = place / "runs" / "ended" / "trials"
+    arguments = sweep_command(place)
+    job = start(arguments)
+    wait_for(checkpoint(trials / "trial-001", 2))
+    job.kill()
+    job.communicate()
+    finished = (trials / "trial-000" / "result.json").stat().st_mtime_ns
+    again = start(arguments)
+    wait_for(checkpoint(trials / "trial-001", 8))
+    again.send_signal(signal.SIGTERM)
+    _, said = again.communicate()
+    assert again.returncode == 128 + signal.SIGTERM
+    assert "stopped after 1 of 2 trials: run the same command with --run.name ended to go on" in said
+    assert "Traceback" not in said
+    last = start(arguments)
+    shown, said = last.communicate()
+    assert last.returncode == 0, said
+    assert "trial-001 goes on after epoch 1" in said
+    assert "tokenised once for all trials" in said
+    assert "trial-000:" not in said
+    assert (trials / "trial-000" / "result.json").stat().st_mtime_ns == finished
+    lines = metrics_of(trials / "trial-001")
+    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 19))
+    records = json.loads((trials.parent / "trials.json").read_text())
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert "finished, best" in shown

@@ -1,0 +1,118 @@
+"""What a sweep has to show: the table, the importance of fields, and the page with its pictures."""
+
+import pytest
+from pages import Page
+from sweeps import SPACE, night, sweep, trial
+
+from qa_ray.tuning.figures import rung_epochs
+from qa_ray.tuning.history import Status, TrialRecord
+from qa_ray.tuning.importance import importance
+from qa_ray.tuning.options import SchedulerKind, TuneConfig
+from qa_ray.tuning.report import render
+from qa_ray.tuning.table import text_table
+
+
+def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
+    lines = text_table(night()).splitlines()
+    rows = [line.split() for line in lines]
+    assert rows[0] == ["trial", "learning_rate", "stride", "epochs", "F1", "EM", "time", "result"]
+    assert rows[1] == ["trial-000", "0.0002", "128", "2", "40.00", "30.00", "1:30", "finished", "(default)"]
+    assert rows[2][-2:] == ["finished,", "best"]
+    assert "failed: TrainingError: <the loss> is no number" in lines[6]
+    assert "pruned: window.stride=128 leaves no room" in lines[7]
+    assert lines[-1] == "trial-001 has f1 55.00, the default setting 40.00."
+    assert lines[0].index("F1") == lines[2].index("55.00")
+
+
+def test_table_says_when_nothing_was_better_than_the_default() -> None:
+    table = text_table(sweep(trial(0, 2e-4, 128, 60.0), trial(1, 1e-4, 32, 50.0)))
+    assert table.splitlines()[-1] == "No trial was better than the default setting (f1 60.00)."
+
+
+def test_table_says_how_far_a_default_came_that_was_stopped() -> None:
+    table = text_table(sweep(trial(0, 2e-4, 128, 20.0, status=Status.STOPPED), trial(1, 1e-4, 32, 50.0)))
+    assert table.splitlines()[-1] == "trial-001 has f1 50.00, the default setting 20.00 after 1 of 2 epochs."
+
+
+def ten_trials() -> list[TrialRecord]:
+    rates = [1e-5 * 1.6**number for number in range(10)]
+    return [trial(number, rate, (32, 64)[number % 2], 10.0 + 5 * number) for number, rate in enumerate(rates)]
+
+
+def test_field_that_decides_the_score_is_the_most_important() -> None:
+    found = importance(sweep(*ten_trials()))
+    assert found is not None
+    assert list(found.shares) == ["optim.learning_rate", "window.stride"]
+    assert found.shares["optim.learning_rate"] > 0.8
+    assert sum(found.shares.values()) == pytest.approx(1)
+
+
+def test_importance_compares_trials_after_the_same_epoch() -> None:
+    # After the first epoch the stride decides; a second one adds much, whoever has it.
+    trials = [
+        trial(number, 1e-5 * (number + 1), stride, stride, *((90.0,) if number < 3 else ()))
+        for number, stride in enumerate([32, 64, 32, 64, 32, 64])
+    ]
+    found = importance(sweep(*trials))
+    assert found is not None
+    assert (found.epoch, found.num_trials) == (1, 6)
+    assert found.shares["window.stride"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [ten_trials()[:3], [trial(number, 1e-4 + 1e-5 * number, 32, 50.0) for number in range(6)]],
+    ids=["too few", "all the same"],
+)
+def test_importance_is_not_guessed_from_nothing(trials: list[TrialRecord]) -> None:
+    assert importance(sweep(*trials)) is None
+
+
+@pytest.mark.parametrize(
+    ("tune", "epochs"),
+    [(TuneConfig(), [1]), (TuneConfig(scheduler=SchedulerKind.NONE), []), (TuneConfig(grace=2), [])],
+    ids=["asha", "none", "grace until the end"],
+)
+def test_rungs_are_epochs_after_which_a_trial_may_be_stopped(tune: TuneConfig, epochs: list[int]) -> None:
+    assert rung_epochs(sweep(trial(0, 1e-4, 32, 1.0), tune=tune)) == epochs
+
+
+def test_page_holds_all_trials_and_pictures_and_shows_texts_as_they_are() -> None:
+    page = Page(render(night()))
+    [table] = page.all("table")
+    assert len(page.all("tr")) == 8
+    assert "<the loss> is no number" in table.text
+    headings = [heading.text for heading in page.all("h3")]
+    assert headings == [
+        "Over trials", "Over time", "Over epochs", "Parallel coordinates", "Learning rate x stride", "Importance",
+    ]  # fmt: skip
+    figures = page.data("figure-data")
+    assert len(figures) == len(headings)
+    assert "after epoch 1, 3 of 5 trials went on" in page.by_id("scores").text
+    assert "little more than a hint" in page.by_id("values").text
+    assert page.all("a", class_="skip")[0].attributes["href"] == "#trials"
+
+
+def test_map_has_each_scored_trial_at_its_values() -> None:
+    figures = Page(render(night())).data("figure-data")
+    points = figures[4]["data"][0]
+    assert list(zip(points["x"], points["y"], points["text"], strict=True))[:2] == [
+        (2e-4, "128", "40.0"),
+        (4e-4, "32", "55.0"),
+    ]
+    assert figures[4]["layout"]["xaxis"]["type"] == "log"
+
+
+def test_page_of_a_sweep_without_a_score_still_tells_what_happened() -> None:
+    page = Page(render(sweep(trial(0, 1e-4, 32, status=Status.FAILED, reason="no memory"))))
+    assert "no memory" in page.by_id("trials").text
+    assert page.data("figure-data") == []
+
+
+def test_page_of_one_field_has_no_map() -> None:
+    record = TrialRecord(
+        0, {"window.stride": 32}, Status.FINISHED, evaluations={1: {"eval_f1": 1.0, "eval_exact_match": 0.0}}
+    )
+    page = render(sweep(record, space=SPACE[1:]))
+    assert "<h3>Parallel coordinates</h3>" in page
+    assert " x stride</h3>" not in page

@@ -1,0 +1,65 @@
+"""How many trials have room at once, and a scheduler that knows what was scored before it began."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from sweeps import GOAL, trial
+
+from qa_ray.storage import RunFolder
+from qa_ray.training.resources import Resources
+from qa_ray.tuning.history import History, Status
+from qa_ray.tuning.options import TuneConfig
+from qa_ray.tuning.sweep import make_scheduler, replay, trials_at_once
+
+BIG, GPUS = {"CPU": 8.0}, {"CPU": 16.0, "GPU": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "use_gpu", "nodes", "limit", "expected"),
+    [
+        (2, 1, False, [{"CPU": 2.0}], None, 1),
+        (1, 1, False, [{"CPU": 2.0}], None, 2),
+        (2, 1, False, [{"CPU": 3.0}], None, 1),
+        (2, 3, False, [BIG, BIG], None, 2),
+        (1, 5, False, [BIG, BIG, {"CPU": 4.0}], None, 2),
+        (1, 1, True, [GPUS, BIG], None, 4),
+        (4, 8, True, [GPUS], None, 1),
+        (2, 1, True, [GPUS, GPUS], 3, 3),
+        (2, 1, False, [], None, 1),
+    ],
+    ids=[
+        "two cores",
+        "two single workers",
+        "a core too few for two",
+        "workers do not share nodes' rests",
+        "a node too small",
+        "one per GPU",
+        "GPUs but too few cores",
+        "a limit",
+        "a cluster that is still empty",
+    ],
+)
+def test_trials_at_once_all_have_their_workers(
+    workers: int, cpus: int, use_gpu: bool, nodes: list[dict[str, float]], limit: int | None, expected: int
+) -> None:
+    assert (
+        trials_at_once(TuneConfig(max_concurrent=limit), Resources(workers, workers, cpus, use_gpu), nodes) == expected
+    )
+
+
+def test_elastic_trials_are_counted_with_the_most_workers_that_they_take() -> None:
+    assert trials_at_once(TuneConfig(), Resources(1, 4, 1, False), [BIG]) == 2
+
+
+@pytest.mark.parametrize(("score", "decision"), [(20.0, TrialScheduler.STOP), (60.0, TrialScheduler.CONTINUE)])
+def test_scheduler_of_a_resumed_sweep_knows_what_was_scored_before(tmp_path: Path, score: float, decision: str) -> None:
+    history = History(RunFolder(str(tmp_path), "sweep"))
+    for record in (trial(0, 1e-4, 32, 50.0, 60.0), trial(1, 2e-4, 32, 40.0, status=Status.STOPPED)):
+        history.put(record)
+    scheduler = make_scheduler(TuneConfig(), GOAL, epochs=2)
+    replay(scheduler, history, GOAL)
+    late = SimpleNamespace(trial_id="late")
+    scheduler.on_trial_add(None, late)
+    assert scheduler.on_trial_result(None, late, {"epoch": 1, "eval_f1": score}) == decision

@@ -1,0 +1,82 @@
+"""The command line of a sweep: the recipe's space, another one, and mistakes that are told before anything starts."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qa_ray.cli import parse
+from qa_ray.errors import ConfigError
+from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig, as_sweep
+
+ROOT = Path(__file__).parents[3]
+
+
+def parsed(*arguments: str) -> SweepConfig:
+    config, _ = parse(arguments, as_sweep)
+    assert isinstance(config, SweepConfig)
+    return config
+
+
+def test_sweep_without_options_searches_the_recipe_around_its_own_values() -> None:
+    config = parsed("minilm")
+    assert config.space == ("optim.learning_rate=loguniform(4e-05, 0.001)", "window.stride=choice(32, 64, 128)")
+    assert config.tune == TuneConfig()
+
+
+def test_sweep_takes_a_space_its_own_knobs_and_every_field_of_a_run() -> None:
+    space = ("batch.size=randint(8,32)", "window.stride=choice(8, 16)")
+    options = ("--tune.num-trials", "3", "--tune.sampler", "random", "--optim.weight-decay", "0.1", "--run.name", "a")
+    config = parsed("sample", "--space", *space, *options)
+    assert config.space == space
+    assert (config.tune.num_trials, config.tune.sampler) == (3, SamplerKind.RANDOM)
+    assert (config.base.optim.weight_decay, config.base.run.name) == (0.1, "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_trials": 0}, "tune.num_trials=0 must be at least 1"),
+        ({"grace": 0}, "tune.grace=0 must be at least 1"),
+        ({"reduction": 1}, "tune.reduction=1 must be at least 2"),
+        ({"max_failures": -1}, "tune.max_failures=-1 must not be negative"),
+        ({"max_concurrent": 0}, "tune.max_concurrent=0 must be at least 1"),
+        ({"seed": -1}, "tune.seed=-1 must not be negative"),
+    ],
+    ids=str,
+)
+def test_option_that_cannot_work_is_refused(change: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TuneConfig(**change)  # type: ignore[arg-type]
+
+
+def test_mistake_in_the_space_ends_the_command_in_words_before_a_cluster_starts(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "jobs" / "tune.py"), "minilm", "--space", "window.strid=choice(1, 2)"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode != 0
+    assert "window.strid: there is no such field; known are window.max_length, window.stride" in " ".join(
+        (ended.stderr + ended.stdout).replace("\u2502", " ").split()
+    )
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"^\s*(?:\S*/)?python jobs/tune\.py .*$", text, re.MULTILINE)
+
+
+def test_readme_has_tune_commands() -> None:
+    assert len(readme_commands()) >= 3
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_tune_command_of_the_readme_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"^    # space\.toml\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    (tmp_path / "space.toml").write_text(re.sub("^    ", "", table, flags=re.MULTILINE))
+    monkeypatch.chdir(tmp_path)
+    parsed(*shlex.split(command, comments=True)[2:])
