@@ -180,6 +180,7 @@ FREE = {
     "checkpoint.keep": 7,
     "tracking.enabled": False,
     "tracking.experiment": "other",
+    "publish.repo_id": "me/other",
 }
 """Fields that do not."""
 
@@ -207,7 +208,7 @@ def test_field_that_changes_no_result_may_change_and_is_told(config, folder, nam
 
 
 def test_every_field_is_known_to_change_results_or_not():
-    operation = {"cluster", "run", "checkpoint", "tracking"}
+    operation = {"cluster", "run", "checkpoint", "tracking", "publish"}
     names = {name for name, _ in flatten(Config()) if name.split(".")[0] not in operation}
     assert names == {name for name in OTHER | FREE if name.split(".")[0] not in operation}
 
