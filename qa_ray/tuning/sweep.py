@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from qa_ray.training.resources import Resources
 from qa_ray.tuning.conductor import Conductor
+from qa_ray.tuning.groups import GroupCleaner
 from qa_ray.tuning.history import Goal, History, Status
 from qa_ray.tuning.options import SchedulerKind
 from qa_ray.tuning.options import TuneConfig as Options
@@ -142,6 +143,11 @@ class _Chronicle(Callback):  # type: ignore[misc]
     def __init__(self, conductor: Conductor, options: Options) -> None:
         self._conductor = conductor
         self._options = options
+        self._cleaner = GroupCleaner()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune has looked at all trials."""
+        self._cleaner.look()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has a process."""
@@ -168,10 +174,12 @@ class _Chronicle(Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed, and is tried again."""
+        self._cleaner.process_lost()
         self._conductor.failed_once(_number(trial), _reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
+        self._cleaner.process_lost()
         self._conductor.ended(_number(trial), Status.FAILED, _reason(trial))
 
 

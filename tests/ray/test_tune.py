@@ -4,23 +4,24 @@ import dataclasses
 import json
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from hub import connected_hub
 from mlflow import MlflowClient
 from transformers import AutoModelForQuestionAnswering
 from trips import command, metrics_of, prepare, trip_config
 
 from qa_ray.config import Config
 from qa_ray.errors import ConfigError
+from qa_ray.operation import PublishOptions
 from qa_ray.policies import BestBy
-from qa_ray.publishing import run_at
+from qa_ray.publishing import publish, run_at
 from qa_ray.training.store import MANIFEST
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.history import Status
@@ -28,6 +29,8 @@ from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.result import SweepResult
 from qa_ray.tuning.table import summary
 
+# What Tune makes of the class TrialRun.
+TRIAL_PROCESS = "ResourceTrainable"
 # Strides that leave no room, and a learning rate that learns nothing.
 SPACE = ("window.stride=choice(124, 16)", "optim.learning_rate=choice(1e-9, 2e-3)")
 
@@ -65,33 +68,26 @@ def checkpoint(trial: Path, step: int) -> Path:
     return trial / "checkpoints" / f"step-{step:08d}" / MANIFEST
 
 
-def meanwhile(action: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    return thread
-
-
 @pytest.fixture(scope="module")
 def swept(ray_cluster: None, place: Path) -> SweepResult:
     """A sweep whose data are gone before the first trial ends, and that loses a worker and a trial's process."""
     trials = place / "runs" / "sweep" / "trials"
-    trials.mkdir(parents=True)
-    # The last trial finds its place taken.
-    (trials / "trial-004").touch()
 
     def disturb() -> None:
+        # The last trial finds its place taken.
+        wait_for(trials / "trial-000")
+        (trials / "trial-004").touch()
         wait_for(checkpoint(trials / "trial-000", 2))
         for split in ("train.json", "validation.json"):
             (place / split).rename(place / f"away-{split}")
-        [*_, worker] = processes("RayTrainWorker")
-        worker.kill()
+        processes("RayTrainWorker")[-1].kill()
         wait_for(checkpoint(trials / "trial-000", 8))
-        [trial] = processes("TrialRun")
-        trial.kill()
+        processes(TRIAL_PROCESS)[0].kill()
 
-    disturber = meanwhile(disturb)
-    result = search(sweep_config(place))
-    disturber.join()
+    with ThreadPoolExecutor() as pool:
+        disturbed = pool.submit(disturb)
+        result = search(sweep_config(place))
+        disturbed.result()
     return result
 
 
@@ -135,14 +131,19 @@ def test_sweep_leaves_no_process_and_all_its_cpus(swept: SweepResult) -> None:
     while ray.available_resources().get("CPU") != 2:
         time.sleep(0.1)  # given back soon after, or never
     assert not processes("RayTrainWorker")
-    assert not processes("TrialRun")
+    assert not processes(TRIAL_PROCESS)
 
 
-def test_best_trial_is_a_whole_run_that_can_be_published(swept: SweepResult, place: Path) -> None:
+def test_best_trial_is_a_whole_run_that_can_be_published(
+    swept: SweepResult, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = place / "runs" / "sweep" / "trials" / "trial-000"
     assert swept.best.folder == str(folder)
     AutoModelForQuestionAnswering.from_pretrained(folder / "model")
-    assert run_at(str(folder)).folder.name == "trial-000"
+    with connected_hub(monkeypatch) as hub:
+        publish(run_at(str(folder)), PublishOptions(repo_id="somebody/swept"))
+        files = hub.repos["somebody/swept"].branches["main"][-1].files
+    assert files["model.safetensors"] == (folder / "model" / "model.safetensors").read_bytes()
     assert not list((place / "runs" / "sweep" / "trials").glob("*/checkpoints"))
     said = summary(swept)
     assert "trial-003" in said
