@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check clean
+.PHONY: train test test-long check clean
 
 train: .venv/installed
 	$(BIN)/python jobs/train.py sample
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 check: .venv/installed
 	$(BIN)/ruff check .

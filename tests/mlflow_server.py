@@ -1,4 +1,4 @@
-"""An MLflow tracking server on loopback that a test can stop, kill and start again on its port."""
+"""An MLflow tracking server that a test can stop, kill and start again on its port."""
 
 import os
 import signal
@@ -19,20 +19,21 @@ class MlflowServer:
         uri: its address.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         """Choose a free port; nothing is started."""
         self._folder = folder
+        self._address = address
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((address, 0))
             self._port = probe.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self.uri = f"http://{address}:{self._port}"
 
     def start(self) -> "MlflowServer":
         """Start it if it does not run, and wait until it answers."""
         if self._process and self._process.poll() is None:
             return self
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", self._address, "--port", str(self._port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         with open(self._folder / "server.log", "ab") as log:

@@ -1,4 +1,4 @@
-"""An S3 server of our own: real HTTP on loopback, kept in memory."""
+"""An S3 server of our own: real HTTP, kept in memory."""
 
 import logging
 import os
@@ -22,13 +22,13 @@ CREDENTIALS = {
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[tuple[ThreadedMotoServer, str]]:
+def s3_server(bucket: str, address: str = "127.0.0.1") -> Iterator[tuple[ThreadedMotoServer, str]]:
     """Start a server that has one empty bucket; yields it and the bucket's URI, which other processes open too.
 
     Processes that are started meanwhile inherit the credentials.
     """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     with pytest.MonkeyPatch.context() as environment:
         for name, value in CREDENTIALS.items():
             environment.setenv(name, value)
