@@ -1,5 +1,6 @@
 """The whole training job on a local cluster of two workers, with a tiny model: what it leaves, and what it refuses."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -260,3 +261,9 @@ def test_validation_without_answers_is_refused(make_config: Callable[..., Config
     (tmp_path / "empty.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     with pytest.raises(DataError, match="no question with an answer"):
         train(make_config("mistaken", data={"validation": str(tmp_path / "empty.jsonl")}))
+
+
+def test_summary_names_files_of_a_run_on_an_object_store(trained: TrainResult) -> None:
+    text = summary(dataclasses.replace(trained, folder="s3://bucket/runs/first?region=x"))
+    assert "model   s3://bucket/runs/first/model?region=x\n" in text
+    assert "report  s3://bucket/runs/first/evaluation/report.html?region=x\n" in text
