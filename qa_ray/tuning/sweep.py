@@ -169,8 +169,8 @@ class _Chronicle(Callback):  # type: ignore[misc]
         elif end == "failed":
             self._conductor.ended(_number(trial), Status.FAILED, trial.last_result[REASON])
         elif end is None and epoch is not None:
-            share = f"not among the best 1/{self._options.reduction} of the trials that came as far"
-            self._conductor.ended(_number(trial), Status.STOPPED, f"after epoch {epoch}: {share}")
+            reason = f"after epoch {epoch}, not in the best 1/{self._options.reduction} that came as far"
+            self._conductor.ended(_number(trial), Status.STOPPED, reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed, and is tried again."""
