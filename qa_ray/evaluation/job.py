@@ -28,7 +28,7 @@ from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.options import Options, as_options
 from qa_ray.evaluation.outcome import Outcome, save_outcome, summary
 from qa_ray.evaluation.results import NullSpans, assemble
-from qa_ray.locations import resolve
+from qa_ray.locations import absolute, resolve
 from qa_ray.model import learn_template
 from qa_ray.policies import NoAnswer
 from qa_ray.saved_model import open_model
@@ -51,6 +51,8 @@ class Task:
     """All that a worker needs."""
 
     config: Config
+    model: str
+    """Where workers find it."""
     split: Split
     template: Template
     threshold: float | None
@@ -138,6 +140,7 @@ def _prepare(options: Options, name: str, resources: Resources) -> Task:
         raise DataError(f"{options.data} has no question with an answer: there is nothing to measure a model by")
     return Task(
         config=config,
+        model=absolute(name),
         split=split,
         template=learn_template(tokenizer),
         threshold=threshold,
@@ -206,7 +209,7 @@ def _work(config: dict[str, Any]) -> Found | UserError | None:
     task: Task = config["task"]
     set_up_process(task.num_threads)
     accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
-    loaded = _load(task.config)
+    loaded = _load(task)
     # A rank that gave up by itself would leave the others waiting for its share.
     failures = [failure for failure in gather_object([loaded if isinstance(loaded, UserError) else None]) if failure]
     if failures or isinstance(loaded, UserError):
@@ -224,9 +227,9 @@ def _work(config: dict[str, Any]) -> Found | UserError | None:
     return Found(result.spans.candidates, result.spans.null, result.metrics["loss"])
 
 
-def _load(config: Config) -> PreTrainedModel | UserError:
+def _load(task: Task) -> PreTrainedModel | UserError:
     try:
-        return open_model(config.model.name, trust_remote_code=config.model.trust_remote_code).model
+        return open_model(task.model, trust_remote_code=task.config.model.trust_remote_code).model
     except UserError as error:
         return ModelError(f"node {ray.util.get_node_ip_address()}: {error}")
 

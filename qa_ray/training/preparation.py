@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from qa_ray.config import Config, DataConfig
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
 from qa_ray.evaluation.evaluator import Evaluator
+from qa_ray.locations import absolute
 from qa_ray.model import check_model, check_window, learn_template, load_tokenizer
 from qa_ray.policies import NoAnswer
 from qa_ray.storage import RunFolder
@@ -86,8 +87,11 @@ def prepare(
     no_answer = config.evaluate.no_answer is NoAnswer.ALLOWED or (
         config.evaluate.no_answer is NoAnswer.AUTO and splits.has_unanswerable
     )
+    model, own_tokenizer = config.model, config.model.tokenizer
+    # Workers have a working directory of their own.
+    model = replace(model, name=absolute(model.name), tokenizer=own_tokenizer and absolute(own_tokenizer))
     job = Job(
-        config=config,
+        config=replace(config, model=model),
         folder=folder,
         owner=uuid.uuid4().hex,
         train=splits.train,

@@ -152,8 +152,12 @@ def test_models_are_compared_on_the_same_questions(shown: str, place: Path) -> N
     assert "the best one for these very questions, which flatters" in shown
 
 
-def test_one_worker_finds_what_two_find(shown: str, place: Path, options: Callable[..., Options]) -> None:
-    alone = evaluate(options(out=place / "alone", cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
+def test_one_worker_finds_what_two_find(
+    shown: str, place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A relative path means nothing in a worker's own working directory.
+    monkeypatch.chdir(place)
+    alone = evaluate(options(model="run", out=Path("alone"), cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
     assert read(place / "alone", "predictions") == read(place / "out", "predictions")
     assert read(place / "alone", "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
     assert read(place / "alone", "intervals") == read(place / "out", "intervals")

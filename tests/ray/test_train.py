@@ -194,8 +194,14 @@ def test_loss_that_is_no_number_stops_the_run_and_names_the_batch(
 
 
 def test_bad_rows_are_left_out_and_written_down_if_asked(
-    make_config: Callable[..., Config], place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_config: Callable[..., Config],
+    place: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A relative path to the model means nothing in a worker's own working directory.
+    monkeypatch.chdir(place)
     rows = json.loads((place / "train.json").read_text())
     first, second = (rows["data"][0]["paragraphs"][number]["qas"][0] for number in (0, 1))
     first["answers"][0]["answer_start"] = 3
@@ -207,7 +213,11 @@ def test_bad_rows_are_left_out_and_written_down_if_asked(
     with caplog.at_level(logging.WARNING, "qa_ray"):
         train(
             make_config(
-                "lenient", data={**bad, "on_bad_row": BadRows.SKIP}, train={"max_steps": 1}, cluster={"num_workers": 1}
+                "lenient",
+                model={"name": "tiny"},
+                data={**bad, "on_bad_row": BadRows.SKIP},
+                train={"max_steps": 1},
+                cluster={"num_workers": 1},
             )
         )
     written = (place / "runs" / "lenient" / "bad_rows_train.jsonl").read_text().splitlines()
