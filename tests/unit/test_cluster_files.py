@@ -79,6 +79,8 @@ def test_own_machines_replace_the_cloud_alone() -> None:
         assert config[key] == cloud[key]
 
 
+# Alone in its process: moto's decorator empties the S3 server that other tests use.
+@pytest.mark.long
 def test_nodes_of_every_kind_are_made_from_their_settings_on_simulated_ec2(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "nobody")
