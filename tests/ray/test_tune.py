@@ -22,6 +22,7 @@ from qa_ray.errors import ConfigError
 from qa_ray.operation import PublishOptions
 from qa_ray.policies import BestBy
 from qa_ray.publishing import publish, run_at
+from qa_ray.training.saver import OWNER
 from qa_ray.training.store import MANIFEST
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.history import Status
@@ -208,11 +209,9 @@ def test_sweep_goes_on_only_where_scores_can_be_compared(
 
 def sweep_command(place: Path) -> list[str]:
     """Two trials as a job of its own, with a checkpoint after every step."""
-    python, _, *arguments = command(place, "ended")
     # The data of the other sweep are gone.
-    changes = {"data.train": place / "away-train.json", "data.validation": place / "away-validation.json"}
-    for name, value in changes.items():
-        arguments[arguments.index(f"--{name}") + 1] = str(value)
+    data = {"data.train": place / "away-train.json", "data.validation": place / "away-validation.json"}
+    python, _, *arguments = command(place, "ended", data | {"train.epochs": 5})
     script = Path(__file__).parents[2] / "jobs" / "tune.py"
     space = ["--space", "optim.learning_rate=loguniform(1e-4, 1e-2)"]
     options = ["--tune.num-trials", "2", "--tune.sampler", "random", "--tune.scheduler", "none"]
@@ -233,10 +232,14 @@ def test_sweep_whose_driver_is_ended_goes_on_with_the_same_command(swept: SweepR
     job.kill()
     job.communicate()
     finished = (trials / "trial-000" / "result.json").stat().st_mtime_ns
-    # The workers make a few more steps before they notice.
-    [*_, newest] = sorted(path.parent.name for path in trials.glob(f"trial-001/checkpoints/*/{MANIFEST}"))
+    owner = trials / "trial-001" / OWNER
+    before = owner.read_bytes()
     again = start(arguments)
-    wait_for(checkpoint(trials / "trial-001", int(newest.removeprefix("step-")) + 2))
+    # Until then, workers of the job that was killed may make a few more steps.
+    while owner.read_bytes() == before:
+        time.sleep(0.01)
+    [*_, newest] = sorted(path.parent.name for path in trials.glob(f"trial-001/checkpoints/*/{MANIFEST}"))
+    wait_for(checkpoint(trials / "trial-001", int(newest.removeprefix("step-")) + 1))
     again.send_signal(signal.SIGTERM)
     _, said = again.communicate()
     assert again.returncode == 128 + signal.SIGTERM
@@ -250,7 +253,7 @@ def test_sweep_whose_driver_is_ended_goes_on_with_the_same_command(swept: SweepR
     assert "trial-000:" not in said
     assert (trials / "trial-000" / "result.json").stat().st_mtime_ns == finished
     lines = metrics_of(trials / "trial-001")
-    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 19))
+    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 31))
     records = json.loads((trials.parent / "trials.json").read_text())
     assert [record["status"] for record in records] == ["finished", "finished"]
     assert "finished, best" in shown
