@@ -1,4 +1,4 @@
-"""The pictures of the HTML report. Colours are names of the page's CSS variables, so that they follow its theme."""
+"""The pictures of the HTML report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,9 @@ from plotly.subplots import make_subplots
 
 from qa_ray.evaluation.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve, spread
 from qa_ray.evaluation.bootstrap import Interval, bracketed
+from qa_ray.html_style import FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, styled
 from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS
 
-_FIRST, _SECOND, _THIRD = "var(--series-1)", "var(--series-2)", "var(--series-3)"
-_INK, _MUTED, _GRID, _NONE = "var(--ink)", "var(--muted)", "var(--grid)", "rgba(0,0,0,0)"
-_HEIGHT = 320
 _PERCENT = (0, 100)
 _SHARE = (0, 1.02)
 _MAX_POINTS = 1000
@@ -25,17 +23,17 @@ Line = Mapping[str, Any]
 def loss_curves(history: Sequence[Line]) -> go.Figure | None:
     """Training and validation loss by step; None where there is none of either."""
     figure = go.Figure()
-    _curve(figure, history, TRAIN_LOSS, "training", _FIRST, "lines")
-    _curve(figure, history, f"{EVAL_PREFIX}loss", "validation", _SECOND, "lines+markers")
-    return _styled(figure, x="optimizer step", y="loss (nats)", from_zero=True) if figure.data else None
+    _curve(figure, history, TRAIN_LOSS, "training", FIRST, "lines")
+    _curve(figure, history, f"{EVAL_PREFIX}loss", "validation", SECOND, "lines+markers")
+    return styled(figure, x="optimizer step", y="loss (nats)", from_zero=True) if figure.data else None
 
 
 def score_curves(history: Sequence[Line]) -> go.Figure | None:
     """Validation scores by step; None where there are none."""
     figure = go.Figure()
-    _curve(figure, history, f"{EVAL_PREFIX}f1", "F1", _FIRST, "lines+markers")
-    _curve(figure, history, f"{EVAL_PREFIX}exact_match", "exact match", _SECOND, "lines+markers")
-    return _styled(figure, x="optimizer step", y="percent", from_zero=True) if figure.data else None
+    _curve(figure, history, f"{EVAL_PREFIX}f1", "F1", FIRST, "lines+markers")
+    _curve(figure, history, f"{EVAL_PREFIX}exact_match", "exact match", SECOND, "lines+markers")
+    return styled(figure, x="optimizer step", y="percent", from_zero=True) if figure.data else None
 
 
 def slice_bars(slices: Sequence[Slice]) -> go.Figure:
@@ -43,8 +41,8 @@ def slice_bars(slices: Sequence[Slice]) -> go.Figure:
     labels = [f"{part.label}  ({part.number:,})" for part in slices]
     figure = go.Figure()
     for name, colour, scores in (
-        ("F1", _FIRST, [part.f1 for part in slices]),
-        ("exact match", _SECOND, [part.exact_match for part in slices]),
+        ("F1", FIRST, [part.f1 for part in slices]),
+        ("exact match", SECOND, [part.exact_match for part in slices]),
     ):
         figure.add_bar(
             name=name,
@@ -52,11 +50,11 @@ def slice_bars(slices: Sequence[Slice]) -> go.Figure:
             x=[score.mean for score in scores],
             orientation="h",
             marker_color=colour,
-            error_x={**_whiskers(scores), "color": _INK, "thickness": 1, "width": 3},
+            error_x={**_whiskers(scores), "color": INK, "thickness": 1, "width": 3},
             customdata=[bracketed(score) for score in scores],
             hovertemplate="%{y}: %{x:.1f} %{customdata}<extra>" + name + "</extra>",
         )
-    _styled(figure, x="percent", y=None, height=90 + 44 * len(slices))
+    styled(figure, x="percent", y=None, height=90 + 44 * len(slices))
     figure.update_xaxes(range=_PERCENT)
     # Plotly draws the first category lowest.
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
@@ -69,7 +67,7 @@ def reliability(calibration: Calibration) -> go.Figure:
     numbers = [part.number for part in calibration.bins]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25], vertical_spacing=0.06)
     figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": _MUTED, "dash": "dot"}, hoverinfo="skip"
+        x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip"
     )
     figure.add_scatter(
         x=probability,
@@ -77,7 +75,7 @@ def reliability(calibration: Calibration) -> go.Figure:
         customdata=numbers,
         mode="lines+markers",
         name="this model",
-        line={"color": _FIRST, "width": 2},
+        line={"color": FIRST, "width": 2},
         marker_size=9,
         hovertemplate="probability %{x:.2f}, right %{y:.2f}, %{customdata} questions<extra></extra>",
     )
@@ -85,13 +83,13 @@ def reliability(calibration: Calibration) -> go.Figure:
         x=probability,
         y=numbers,
         width=0.06,
-        marker_color=_THIRD,
+        marker_color=THIRD,
         name="questions",
         row=2,
         col=1,
         hovertemplate="%{y} questions<extra></extra>",
     )
-    _styled(figure, x=None, y=None, height=_HEIGHT + 80)
+    styled(figure, x=None, y=None, height=HEIGHT + 80)
     figure.update_xaxes(range=_SHARE)
     figure.update_xaxes(title_text="predicted probability", row=2, col=1)
     figure.update_yaxes(title_text="share right", range=_SHARE, row=1, col=1)
@@ -101,7 +99,7 @@ def reliability(calibration: Calibration) -> go.Figure:
 def threshold_scores(curve: ThresholdCurve, chosen: float, best: float | None) -> go.Figure:
     """Scores by no-answer threshold, with the chosen one and, where it is another, the best one of this data."""
     figure = go.Figure()
-    for name, colour, values in (("F1", _FIRST, curve.f1), ("exact match", _SECOND, curve.exact_match)):
+    for name, colour, values in (("F1", FIRST, curve.f1), ("exact match", SECOND, curve.exact_match)):
         figure.add_scatter(
             x=curve.threshold.tolist(),
             y=values.tolist(),
@@ -110,10 +108,10 @@ def threshold_scores(curve: ThresholdCurve, chosen: float, best: float | None) -
             line={"color": colour, "width": 2, "shape": "hv"},
             hovertemplate="threshold %{x:.2f}: %{y:.1f}<extra>" + name + "</extra>",
         )
-    _styled(figure, x="threshold: null \u2212 best score", y="percent")
-    figure.add_vline(x=chosen, line={"color": _INK, "width": 1.5}, name="chosen", showlegend=True)
+    styled(figure, x="threshold: null \u2212 best score", y="percent")
+    figure.add_vline(x=chosen, line={"color": INK, "width": 1.5}, name="chosen", showlegend=True)
     if best is not None and best != chosen:
-        line = {"color": _MUTED, "width": 1.5, "dash": "dash"}
+        line = {"color": MUTED, "width": 1.5, "dash": "dash"}
         figure.add_vline(x=best, line=line, name="best here", showlegend=True)
     return figure
 
@@ -125,10 +123,10 @@ def precision_recall_curve(curve: PrecisionRecall) -> go.Figure:
         x=curve.recall.tolist(),
         y=curve.precision.tolist(),
         mode="lines",
-        line={"color": _FIRST, "width": 2},
+        line={"color": FIRST, "width": 2},
         hovertemplate="recall %{x:.2f}: precision %{y:.2f}<extra></extra>",
     )
-    _styled(figure, x="recall", y="precision")
+    styled(figure, x="recall", y="precision")
     return figure.update_xaxes(range=_SHARE).update_yaxes(range=_SHARE)
 
 
@@ -162,23 +160,3 @@ def _whiskers(scores: Sequence[Interval]) -> dict[str, Any]:
 def _length(length: float) -> float | str:
     """As Plotly takes it, which draws null as a whisker of no length, but nothing for what is not a number."""
     return length if np.isfinite(length) else "none"
-
-
-def _styled(
-    figure: go.Figure, *, x: str | None, y: str | None, height: int = _HEIGHT, from_zero: bool = False
-) -> go.Figure:
-    """One look for all: no boxes, faint grid lines, the legend above."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        paper_bgcolor=_NONE,
-        plot_bgcolor=_NONE,
-        font={"color": _INK, "family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 60, "r": 16, "t": 40, "b": 48},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"bgcolor": "var(--card)", "bordercolor": _MUTED, "font_color": _INK},
-        hovermode="closest",
-    )
-    axis = {"gridcolor": _GRID, "linecolor": _GRID, "zeroline": False}
-    figure.update_xaxes(title_text=x, title_font_size=13, rangemode="tozero" if from_zero else "normal", **axis)
-    return figure.update_yaxes(title_text=y, title_font_size=13, **axis)

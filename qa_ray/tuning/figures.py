@@ -1,19 +1,19 @@
-"""The pictures of a sweep's report. Colours are names of the page's CSS variables, so that they follow its theme."""
+"""The pictures of a sweep's report."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from qa_ray.html_style import FIRST, HEIGHT, INK, MUTED, styled
 from qa_ray.tuning.conductor import described, shown
 from qa_ray.tuning.domains import Choice, Domain
 from qa_ray.tuning.history import Status, TrialRecord
 from qa_ray.tuning.importance import Importance
 from qa_ray.tuning.result import Sweep
 
-_FIRST, _INK, _MUTED, _GRID, _NONE = "var(--series-1)", "var(--ink)", "var(--muted)", "var(--grid)", "rgba(0,0,0,0)"
-_HEIGHT = 340
 _SYMBOLS = {
     Status.FINISHED: "circle",
     Status.STOPPED: "x",
@@ -48,10 +48,10 @@ def rungs(sweep: Sweep) -> go.Figure:
             marker={"size": 9, "symbol": ["circle"] * (len(epochs) - 1) + [_SYMBOLS[record.status]]},
             hovertemplate=f"{record.name}, epoch %{{x}}: %{{y:.2f}}<br>{described(record.parameters)}<extra></extra>",
         )
-    _styled(figure, x="epoch", y=sweep.goal.by)
+    styled(figure, x="epoch", y=sweep.goal.by)
     figure.update_xaxes(dtick=1, range=[0.8, sweep.epochs + 0.2])
     for epoch in rung_epochs(sweep):
-        figure.add_vline(x=epoch, line={"color": _MUTED, "width": 1, "dash": "dot"})
+        figure.add_vline(x=epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
     return figure
 
 
@@ -83,7 +83,7 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
             line={"color": colour, "width": 2},
             hovertemplate=f"{record.name}: {scores[place]:.2f}<br>{described(record.parameters)}<extra></extra>",
         )
-    _styled(figure, x=None, y=None, height=_HEIGHT + 40)
+    styled(figure, x=None, y=None, height=HEIGHT + 40)
     figure.update_yaxes(visible=False, range=[-0.12, 1.08])
     names = [*(field.rpartition(".")[2] for field in fields), sweep.goal.by]
     figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=names, range=[-0.3, len(columns) - 0.5])
@@ -97,7 +97,7 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
                 xanchor="left",
                 xshift=8,
                 yshift=9,
-                font={"size": 11, "color": _MUTED},
+                font={"size": 11, "color": MUTED},
             )
     return figure
 
@@ -117,12 +117,12 @@ def score_map(sweep: Sweep, fields: tuple[str, str]) -> go.Figure:
             "size": 15,
             "color": _colours(sweep),
             "symbol": [_SYMBOLS[record.status] for record in records],
-            "line": {"color": _INK, "width": 1},
+            "line": {"color": INK, "width": 1},
         },
         customdata=[f"{record.name}: {described(record.parameters)}" for record in records],
         hovertemplate="%{customdata}<extra></extra>",
     )
-    _styled(figure, x=fields[0], y=fields[1])
+    styled(figure, x=fields[0], y=fields[1])
     for update, field in ((figure.update_xaxes, fields[0]), (figure.update_yaxes, fields[1])):
         domain = sweep.space[field]
         if isinstance(domain, Choice):
@@ -141,10 +141,10 @@ def importance_bars(found: Importance) -> go.Figure:
         x=[100 * share for share in found.shares.values()],
         y=list(found.shares),
         orientation="h",
-        marker_color=_FIRST,
+        marker_color=FIRST,
         hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
     )
-    _styled(figure, x="percent of the variance", y=None, height=120 + 40 * len(found.shares))
+    styled(figure, x="percent of the variance", y=None, height=120 + 40 * len(found.shares))
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
     return figure.update_xaxes(range=[0, 100])
 
@@ -164,7 +164,7 @@ def _scores(sweep: Sweep, places: Sequence[float], label: str) -> go.Figure:
         y=best,
         mode="lines",
         name="best so far",
-        line={"color": _MUTED, "width": 2, "shape": "hv"},
+        line={"color": MUTED, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
     for status in dict.fromkeys(record.status for record in records):
@@ -174,11 +174,11 @@ def _scores(sweep: Sweep, places: Sequence[float], label: str) -> go.Figure:
             y=[_score(record, sweep) for _, record in mine],
             mode="markers",
             name=status.value,
-            marker={"size": 11, "color": _FIRST, "symbol": _SYMBOLS[status]},
+            marker={"size": 11, "color": FIRST, "symbol": _SYMBOLS[status]},
             customdata=[f"{record.name}<br>{described(record.parameters)}" for _, record in mine],
             hovertemplate="%{customdata}<br>%{y:.2f}<extra></extra>",
         )
-    return _styled(figure, x=label, y=sweep.goal.by)
+    return styled(figure, x=label, y=sweep.goal.by)
 
 
 def _score(record: TrialRecord, sweep: Sweep) -> float:
@@ -199,8 +199,6 @@ def _colours(sweep: Sweep) -> list[str]:
 
 def _column(values: Sequence[Any], domain: Domain | None) -> tuple[list[float], list[tuple[str, float]]]:
     """Heights of values on an axis from 0 to 1, and the marks on it."""
-    import math
-
     if isinstance(domain, Choice):
         kinds = sorted(set(values), key=_order)
         heights = {kind: place / max(len(kinds) - 1, 1) for place, kind in enumerate(kinds)}
@@ -220,21 +218,3 @@ def _order(value: Any) -> tuple[int, float, str]:
     """Numbers by size, then texts."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, str(value))
-
-
-def _styled(figure: go.Figure, *, x: str | None, y: str | None, height: int = _HEIGHT) -> go.Figure:
-    """One look for all, that of the evaluation's report."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        paper_bgcolor=_NONE,
-        plot_bgcolor=_NONE,
-        font={"color": _INK, "family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 60, "r": 24, "t": 40, "b": 48},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"bgcolor": "var(--card)", "bordercolor": _MUTED, "font_color": _INK},
-        hovermode="closest",
-    )
-    axis = {"gridcolor": _GRID, "linecolor": _GRID, "zeroline": False}
-    figure.update_xaxes(title_text=x, **axis)
-    return figure.update_yaxes(title_text=y, **axis)

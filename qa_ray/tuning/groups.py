@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray._raylet import PlacementGroupID
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -39,23 +38,26 @@ class GroupCleaner:
         if not self._lost or self._clock() - self._looked_at < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked_at = self._clock()
-        idle = idle_groups(placement_group_table(), ray.available_resources())
+        job = ray.get_runtime_context().get_job_id()
+        idle = idle_groups(placement_group_table(), ray.available_resources(), job)
         for group in idle & self._idle:
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
         self._idle = idle
 
 
-def idle_groups(groups: Mapping[str, Mapping[str, Any]], available: Mapping[str, float]) -> set[str]:
-    """Groups that hold CPUs or GPUs which nothing uses.
+def idle_groups(groups: Mapping[str, Mapping[str, Any]], available: Mapping[str, float], job: str) -> set[str]:
+    """Groups of one job that hold CPUs or GPUs which nothing uses.
 
     Args:
         groups: Ray's table of placement groups, by id.
         available: resources that are not in use, those within groups among them.
+        job: Ray's id of the job, with which the ids of all its groups end; others are on the cluster too.
     """
     return {
         key
         for key, group in groups.items()
-        if group["state"] == "CREATED"
+        if key.endswith(job)
+        and group["state"] == "CREATED"
         and any(bundle.get(kind, 0) for bundle in group["bundles"].values() for kind in ("CPU", "GPU"))
         and available.get(f"bundle_group_{key}", 0) >= _BUNDLE * len(group["bundles"])
     }

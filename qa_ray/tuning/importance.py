@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
+
 from qa_ray.tuning.result import Sweep
 from qa_ray.tuning.samplers import distribution
 
@@ -29,8 +31,6 @@ class Importance:
 
 def importance(sweep: Sweep, seed: int = 0) -> Importance | None:
     """Estimate how much each field matters; None if there are too few trials, or all scored the same."""
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     evaluated = [record for record in sweep.trials if record.evaluations]
     if len(evaluated) < MIN_TRIALS:

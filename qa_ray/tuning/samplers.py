@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Protocol
 
+import optuna
+
 from qa_ray.errors import ConfigError
 from qa_ray.tuning.domains import Choice, Domain, Integers, members
 from qa_ray.tuning.history import Goal, Status, TrialRecord
@@ -93,8 +95,6 @@ class OptunaSampler:
     """Optuna's TPE. Its study is in memory: it is made anew from the trials' records."""
 
     def __init__(self, space: Space, tune: TuneConfig, goal: Goal) -> None:
-        import optuna
-
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._goal = goal
         self._seed = tune.seed
@@ -107,8 +107,6 @@ class OptunaSampler:
 
     def propose(self, number: int, known: Iterable[Parameters]) -> Parameters | None:
         """Ask until a point is new."""
-        import optuna
-
         # Seeded for each trial: a resumed sweep would otherwise draw again what it drew first.
         seed = self._seed * 1_000_003 + number
         self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._random_trials)
@@ -124,8 +122,6 @@ class OptunaSampler:
 
     def tell(self, record: TrialRecord) -> None:
         """Learn from a trial: from all its evaluations if it was stopped."""
-        import optuna
-
         asked = self._asked.pop(record.number, None)
         if asked is not None:
             # In favour of the same trial with all that is known of it.
@@ -139,8 +135,6 @@ class OptunaSampler:
 
 def _as_optuna(record: TrialRecord, distributions: dict[str, Any], goal: Goal) -> Any:
     """A trial's record as Optuna knows trials."""
-    import optuna
-
     states = {
         Status.FINISHED: optuna.trial.TrialState.COMPLETE,
         Status.STOPPED: optuna.trial.TrialState.PRUNED,
@@ -158,10 +152,8 @@ def _as_optuna(record: TrialRecord, distributions: dict[str, Any], goal: Goal) -
 
 def distribution(domain: Domain) -> Any:
     """A domain as Optuna knows it."""
-    from optuna import distributions
-
     if isinstance(domain, Choice):
-        return distributions.CategoricalDistribution(domain.values)
+        return optuna.distributions.CategoricalDistribution(domain.values)
     if isinstance(domain, Integers):
-        return distributions.IntDistribution(domain.low, domain.high, log=domain.log)
-    return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+        return optuna.distributions.IntDistribution(domain.low, domain.high, log=domain.log)
+    return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
