@@ -196,7 +196,7 @@ inside = torch.tensor([owner == {context} for owner in inputs.sequence_ids(0)])
 legal = (inside[:, None] & inside).triu().tril({answers["max_answer_length"] - 1})
 scores = (outputs.start_logits[0][:, None] + outputs.end_logits[0]).masked_fill(~legal, -torch.inf)
 first, last = divmod(int(scores.argmax()), len(inside))
-print(context[offsets[first, 0] : offsets[last, 1]])
+print(context[offsets[first, 0] : offsets[last, 1]].strip())
 ```"""
 
 

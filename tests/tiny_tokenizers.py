@@ -1,6 +1,12 @@
-"""The tokenizers of the model families, with a few hundred tokens, trained on the sentences below."""
+"""The tokenizers of the model families, with a few hundred tokens, made from the sentences below.
+
+They are the same in each process. The trainers of `tokenizers` go through hash maps in an order that is drawn anew in
+each process, except where an alphabet is given: hence no trainer for WordPiece and Unigram.
+"""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 from tokenizers import (
@@ -33,13 +39,17 @@ TEXT = (
 
 def word_piece(*, lowercase: bool) -> Tokenizer:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+    words = _words(normalizer, pre_tokenizer)
+    starts = _pieces(words, 0) | words
+    inside = _pieces(Counter(word[1:] for word in words.elements()), 150)
+    tokens = [*special, *starts, *(f"##{piece}" for piece in inside)]
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
-    )
     tokenizer.post_processor = _template(tokenizer, "[CLS] $A:0 [SEP] $B:1 [SEP]:1")
     return tokenizer
 
@@ -78,13 +88,16 @@ def modernbert() -> Tokenizer:
 
 
 def _unigram(special: list[str], unknown: str, normalizer: normalizers.Normalizer, layout: str) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+    pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    words = _words(normalizer, pre_tokenizer)
+    pieces = _pieces(words, 150) | words
+    total = sum(pieces.values())
+    scores = [(piece, math.log(number / total)) for piece, number in pieces.items()]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in special), *scores], special.index(unknown)))
+    tokenizer.add_special_tokens(special)
     tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.train_from_iterator(
-        TEXT, trainers.UnigramTrainer(vocab_size=500, special_tokens=special, unk_token=unknown, show_progress=False)
-    )
     tokenizer.post_processor = _template(tokenizer, layout)
     return tokenizer
 
@@ -116,7 +129,14 @@ def llama() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     special = ["<unk>", "<s>", "</s>"]
     # Symbols outside this alphabet fall back to bytes, which the trainer does not know.
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, limit_alphabet=80, show_progress=False)
+    alphabet = sorted({character for line in TEXT for character in line if character < "\u0250"} - {" "} | {"▁"})
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(TEXT, trainer)
     definition = json.loads(tokenizer.to_str())
     vocabulary = definition["model"]["vocab"]
@@ -127,6 +147,24 @@ def llama() -> Tokenizer:
     tokenizer.post_processor = _template(tokenizer, "<s> $A:0 <s>:1 $B:1")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer
+
+
+def _words(normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer) -> Counter[str]:
+    """How often each word occurs, in the order of the text."""
+    return Counter(word for line in TEXT for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(line)))
+
+
+def _pieces(words: Counter[str], longer: int) -> Counter[str]:
+    """Every character, and the most common `longer` pieces, with how often each occurs."""
+    found = Counter(
+        word[start:end]
+        for word in words.elements()
+        for start in range(len(word))
+        for end in range(start + 1, len(word) + 1)
+    )
+    characters = sorted(piece for piece in found if len(piece) == 1)
+    best = sorted(found.keys() - characters, key=lambda piece: (-found[piece], -len(piece), piece))
+    return Counter({piece: found[piece] for piece in [*characters, *best[:longer]]})
 
 
 def _template(tokenizer: Tokenizer, pair: str) -> processors.TemplateProcessing:
