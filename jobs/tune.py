@@ -9,7 +9,7 @@ python jobs/tune.py minilm --help
 import sys
 
 from qa_ray.cli import main
-from qa_ray.publishing import publish, run_at, warn_without_token
+from qa_ray.publishing import publish_after
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SweepConfig, as_sweep
 from qa_ray.tuning.table import summary
@@ -17,13 +17,12 @@ from qa_ray.tuning.table import summary
 
 def job(config: SweepConfig) -> str:
     """Search and, if a repository is named, publish the best model; returns what is to be shown."""
-    if config.publish.repo_id is None:
-        return summary(search(config))
-    warn_without_token()
-    result = search(config)
-    # Whatever becomes of the publication, this is worth knowing.
-    print(summary(result))
-    return f"\npublished {publish(run_at(result.best.folder), config.publish)}"
+
+    def work() -> tuple[str, str]:
+        result = search(config)
+        return summary(result), result.best.folder
+
+    return publish_after(work, config.publish)
 
 
 if __name__ == "__main__":

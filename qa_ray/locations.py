@@ -2,8 +2,9 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from qa_ray.errors import ConfigError
 
@@ -43,6 +44,14 @@ def absolute(location: str) -> str:
     return path if is_local(location) and os.path.exists(path) else location
 
 
+def within(folder: str, name: str) -> str:
+    """The location of something in a folder, whose URI may end with options of its filesystem (?name=value)."""
+    if is_local(folder) or folder.startswith(PACKAGE_SCHEME):
+        return f"{folder.rstrip('/')}/{name}"
+    place, mark, options = folder.partition("?")
+    return f"{place.rstrip('/')}/{quote(name)}{mark}{options}"
+
+
 def check_repo_id(repo_id: str, source: str) -> None:
     """Refuse what cannot name a repository on the Hub.
 
@@ -74,3 +83,8 @@ def holds_secret(location: str) -> bool:
         return False  # no URI at all: whoever opens it will say so
     named = [name.lower() for name in parse_qs(parts.query)]
     return parts.password is not None or any(word in name for name in named for word in _SECRET_WORDS)
+
+
+def without_password(text: str) -> str:
+    """A text in which no URI carries a user's name or password."""
+    return re.sub(r"//[^/@\s]+@", "//", text)

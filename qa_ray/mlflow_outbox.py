@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException, RestException
+
+from qa_ray.locations import without_password
 from qa_ray.spool import Item, Spool
 
 logger = logging.getLogger(__name__)
@@ -130,8 +134,6 @@ class Outbox:
             self._spool.done(numbers, empty=not self._waiting)
 
     def _check_run(self) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
             known = self._client.get_run(self.run_id).info.lifecycle_stage == "active"
         except MlflowException as error:
@@ -142,20 +144,14 @@ class Outbox:
             raise RunGoneError(self.run_id)
 
     def _send_params(self, batch: Batch) -> None:
-        from mlflow.entities import Param
-
         params = [Param(item["name"], item["value"]) for item in batch.values()]
         self._client.log_batch(self.run_id, params=params, synchronous=True)
 
     def _send_tags(self, batch: Batch) -> None:
-        from mlflow.entities import RunTag
-
         tags = [RunTag(item["name"], item["value"]) for item in batch.values()]
         self._client.log_batch(self.run_id, tags=tags, synchronous=True)
 
     def _send_metrics(self, batch: Batch) -> None:
-        from mlflow.entities import Metric
-
         names = {batch[number]["name"] for number in self._doubtful & batch.keys()}
         known = {(name, step) for name in names for step in recorded_steps(self._client, self.run_id, name)}
         missing = {number: item for number, item in batch.items() if (item["name"], item["step"]) not in known}
@@ -165,8 +161,6 @@ class Outbox:
             self._client.log_batch(self.run_id, metrics=points, synchronous=True)
 
     def _send_inputs(self, batch: Batch) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         inputs = [
             DatasetInput(Dataset(**item["dataset"]), [InputTag("mlflow.data.context", item["context"])])
             for item in batch.values()
@@ -196,8 +190,6 @@ def recorded_steps(client: Any, run_id: str, name: str) -> set[int]:
 
 def is_refusal(error: Exception) -> bool:
     """Whether the server has understood the request and will never take it; else it may do so later."""
-    from mlflow.exceptions import MlflowException, RestException
-
     # A proxy before a server that restarts says 404 too, but not in MLflow's words.
     own_words = isinstance(error, RestException) or "API request to" not in str(error)
     return isinstance(error, MlflowException) and own_words and error.error_code in _REFUSALS
@@ -205,7 +197,7 @@ def is_refusal(error: Exception) -> bool:
 
 def reason(error: Exception) -> str:
     """What went wrong, in a line and without a password that stands in a URI."""
-    text = re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))
+    text = without_password(" ".join(str(error).split()))
     # Of a server that is not there: Python's objects tell it three times over.
     gone = re.search(r"API request to (\w+://[^/\s]+).*Caused by .*?\): (.+?)[\"']?\)+$", text)
     text = f"{gone[1]}: {gone[2]}" if gone else text

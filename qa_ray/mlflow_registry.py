@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import pandas as pd
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+
 from qa_ray.environment import versions
 from qa_ray.errors import StorageError
 from qa_ray.mlflow_outbox import reason, uploading
@@ -37,8 +44,6 @@ def log_model(client: Any, run_id: str, folder: Path, step: int = 0) -> str:
     Raises:
         StorageError: MLflow does not take it.
     """
-    from mlflow.entities import LoggedModelOutput
-
     with _guard("logged"), tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
         experiment = client.get_run(run_id).info.experiment_id
         model_id = client.create_logged_model(experiment, "qa_ray", run_id, model_type="question-answering").model_id
@@ -103,8 +108,6 @@ def _champion(client: Any, name: str) -> Any | None:
 
 
 def _make_name(client: Any, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -114,11 +117,6 @@ def _make_name(client: Any, name: str) -> None:
 
 def _save(target: Path, folder: Path, run_id: str, model_id: str) -> None:
     """Write the model as MLflow keeps it."""
-    import mlflow
-    import pandas as pd
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, Schema
-
     outputs = {"answer": "string", "score": "double", "start": "long", "end": "long"}
     mlflow.pyfunc.save_model(
         target,

@@ -1,29 +1,16 @@
 """A sweep's trials in MLflow: what became of each, and which is the best, as tags of their runs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
+
+from mlflow import MlflowClient
 
 from qa_ray.errors import StorageError
 from qa_ray.mlflow_outbox import reason
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import RunStatus, cut, shown
+from qa_ray.records import LONGEST_TAG, PARENT, TrialEntry, cut, shown
 
-PARENT = "mlflow.parentRunId"
-"""MLflow's tag of a run that belongs to another."""
 BEST = "sweep.best"
-_LONGEST_TAG = 5000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialEntry:
-    """What MLflow is told of a trial when the sweep ends."""
-
-    name: str
-    params: Mapping[str, Any]
-    tags: Mapping[str, str]
-    status: RunStatus
-    best: bool
 
 
 def settle(config: TrackingConfig, parent: str, entries: Sequence[TrialEntry]) -> None:
@@ -37,8 +24,6 @@ def settle(config: TrackingConfig, parent: str, entries: Sequence[TrialEntry]) -
     Raises:
         StorageError: the server cannot be reached.
     """
-    from mlflow import MlflowClient
-
     # MLflow's stores let through whatever their databases raise.
     try:
         client = MlflowClient(tracking_uri=config.store)
@@ -47,7 +32,7 @@ def settle(config: TrackingConfig, parent: str, entries: Sequence[TrialEntry]) -
         for entry in entries:
             run = known.get(entry.name) or _create(client, experiment, parent, entry)
             for name, text in entry.tags.items():
-                client.set_tag(run.info.run_id, name, cut(text, _LONGEST_TAG))
+                client.set_tag(run.info.run_id, name, cut(text, LONGEST_TAG))
             if entry.best:
                 client.set_tag(run.info.run_id, BEST, "true")
                 client.set_tag(parent, "sweep.best_trial", entry.name)

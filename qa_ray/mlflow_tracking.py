@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
 from qa_ray.environment import describe_environment
 from qa_ray.errors import StorageError
 from qa_ray.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, recorded_steps
 from qa_ray.mlflow_registry import log_model, register
 from qa_ray.mlflow_sender import Sender
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
+from qa_ray.records import LONGEST_TAG, SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
 from qa_ray.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # What MLflow takes at most, in characters.
-_LONGEST_NAME, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 8000
+_LONGEST_NAME, _LONGEST_PARAM = 250, 6000
 _LOCKED_PAUSES_S = (0.5, 1.0, 2.0)
 _LEFT_OVER_PATIENCE_S = 10.0
 _POSTGRESQL_LOCK = int.from_bytes(b"qa_ray")
@@ -52,9 +56,6 @@ class MlflowTracker:
             StorageError: the server or the file cannot be reached.
         """
         bound_requests()
-        # Imported here: it takes seconds, and workers and machines without MLflow import this module's callers.
-        from mlflow import MlflowClient
-
         self._uri = config.store
         self._recorded: dict[str, int] = {}
         self._known: dict[str, dict[str, str]] = {"param": {}, "tag": {}}
@@ -87,7 +88,7 @@ class MlflowTracker:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record what the run was made with; a tag that a resumed run changes is noted as resumed.NAME."""
-        self._put_texts("tag", tags, _LONGEST_TAG)
+        self._put_texts("tag", tags, LONGEST_TAG)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at an optimizer step."""
@@ -162,14 +163,12 @@ class MlflowTracker:
                 items.append({"kind": kind, "name": name, "value": text})
             elif known[name] != text:
                 # MLflow refuses a parameter's second value, and would forget a tag's first one.
-                name, text = cut(f"resumed.{name}", _LONGEST_NAME, name=True), cut(text, _LONGEST_TAG)
+                name, text = cut(f"resumed.{name}", _LONGEST_NAME, name=True), cut(text, LONGEST_TAG)
                 items.append({"kind": "tag", "name": name, "value": text})
         self._sender.put(items)
 
     def _reopen(self, run_id: str, store: str) -> list[Outbox] | None:
         """Go on with a run, if the store still has it; returns what earlier processes could not send of it."""
-        from mlflow.exceptions import MlflowException
-
         try:
             run = self._client.get_run(run_id)
             known = run.info.lifecycle_stage == "active"
@@ -217,8 +216,6 @@ class MlflowTracker:
 
 def _while_locked(call: Callable[[], T]) -> T:
     """Call again where a database was locked, or where another process has just made the experiment."""
-    from mlflow.exceptions import MlflowException
-
     for pause in _LOCKED_PAUSES_S:
         try:
             return call()
@@ -241,8 +238,6 @@ def _alone_with(uri: str) -> Iterator[None]:
     if kind not in ("sqlite", "postgresql", "mysql", "mssql"):
         yield
         return
-    import sqlalchemy
-
     with contextlib.ExitStack() as stack:
         if uri.startswith("sqlite:///"):
             folder = Path(uri.removeprefix("sqlite:///")).parent

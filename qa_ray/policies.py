@@ -46,6 +46,11 @@ class BestBy(StrEnum):
     EXACT_MATCH = "exact_match"
     LOSS = "loss"
 
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is: times this, more is always better."""
+        return -1 if self is BestBy.LOSS else 1
+
 
 class NoAnswer(StrEnum):
     """Whether a prediction may be that the context holds no answer."""

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -62,6 +62,25 @@ def warn_without_token() -> None:
         _token()
     except PublishError as error:
         logger.warning("%s; the run goes on, but its model cannot be published until then", error)
+
+
+def publish_after(work: Callable[[], tuple[str, str]], options: PublishOptions) -> str:
+    """Do what makes a run and, if a repository is named, publish it; returns what is to be shown.
+
+    Args:
+        work: returns what is to be shown of it, and the run's folder.
+        options: where the model goes.
+
+    Raises:
+        UserError: what `work` raises, or why the model was not published.
+    """
+    if options.repo_id is None:
+        return work()[0]
+    warn_without_token()
+    shown, folder = work()
+    # Whatever becomes of the publication, this is worth knowing.
+    print(shown)
+    return f"\npublished {publish(run_at(folder), options)}"
 
 
 def publish(run: RunFolder, options: PublishOptions, step: int | None = None) -> str:

@@ -13,6 +13,10 @@ _SECRET = re.compile("token|secret|password|passwd|credential|key")
 _HARMLESS = re.compile(r"tokeni[sz]\w*|(max|num)_tokens|tokens_per_\w+")
 SYSTEM_PREFIX = "system/"
 """Stands before the metrics of nodes, which are MLflow's system metrics."""
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag of a run that belongs to another."""
+LONGEST_TAG = 8000
+"""What MLflow takes at most of a tag's text, in characters."""
 MASK = "(hidden)"
 """Stands for a value that may be a secret."""
 
@@ -49,6 +53,17 @@ class DataUse:
         if self.on_hub:
             return "hugging_face"
         return "local" if is_local(self.source) else self.source.partition("://")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEntry:
+    """What MLflow is told of a trial when the sweep ends."""
+
+    name: str
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    status: RunStatus
+    best: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

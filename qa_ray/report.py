@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qa_ray.locations import is_local
+from qa_ray.locations import is_local, within
 from qa_ray.tracking import EVAL_PREFIX
 from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.training.conclusion import REPORT
@@ -23,9 +23,9 @@ def summary(result: TrainResult) -> str:
     lines += ["", *_scores(result.before, result.best), ""]
     lines += [
         f"run     {result.folder}",
-        f"model   {_inside(result.folder, MODEL)}",
-        f"answers {_inside(result.folder, f'{EVALUATION}/predictions.json')}",
-        f"report  {_inside(result.folder, REPORT)}",
+        f"model   {within(result.folder, MODEL)}",
+        f"answers {within(result.folder, f'{EVALUATION}/predictions.json')}",
+        f"report  {within(result.folder, REPORT)}",
         f"MLflow  {result.record}",
     ]
     lines += [f"        {text}" for text in (result.logged_model, result.registered) if text]
@@ -36,12 +36,6 @@ def summary(result: TrainResult) -> str:
             f'  AutoModelForQuestionAnswering.from_pretrained("{result.folder}/{MODEL}")',
         ]
     return "\n".join(lines)
-
-
-def _inside(folder: str, name: str) -> str:
-    """The address of something in a run's folder, whose URI may end with options of its filesystem."""
-    place, mark, options = folder.partition("?") if not is_local(folder) else (folder, "", "")
-    return f"{place}/{name}{mark}{options}"
 
 
 def _example(example: Example) -> list[str]:

@@ -106,7 +106,7 @@ def _holds_weights(folder: Path) -> bool:
 @contextmanager
 def _downloaded(uri: str) -> Iterator[Path]:
     """The folder of a model's files, copied from MLflow for as long as the context lasts."""
-    import mlflow
+    import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
 
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as target:
         try:

@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote
 
 from pyarrow import ArrowException, fs
 
 from qa_ray.errors import StorageError
-from qa_ray.locations import is_local
+from qa_ray.locations import is_local, within
 from qa_ray.operation import RunConfig
 
-OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
-"""pyarrow's names of the filesystems where a file appears when it is whole, and where moving means copying."""
+# pyarrow's names of the filesystems where a file appears when it is whole, and where moving means copying.
+_OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,7 @@ class RunFolder:
     @property
     def uri(self) -> str:
         """Absolute path or URI of this run's folder."""
-        if is_local(self.storage_path):
-            return f"{self.storage_path.rstrip('/')}/{self.name}"
-        place, mark, query = self.storage_path.partition("?")
-        return f"{place.rstrip('/')}/{quote(self.name)}{mark}{query}"
+        return within(self.storage_path, self.name)
 
     def filesystem(self) -> tuple[fs.FileSystem, str]:
         """Return the filesystem and the path of this run's folder on it.
@@ -77,13 +73,7 @@ class RunFolder:
         """
         filesystem, path = self.filesystem()
         with self.guard("read"):
-            try:
-                # pyarrow would unpack a .gz otherwise.
-                stream = filesystem.open_input_stream(f"{path}/{name}", compression=None)
-            except FileNotFoundError:
-                return None
-            with stream:
-                return bytes(stream.readall())
+            return read_file(filesystem, f"{path}/{name}")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the run; whoever is killed meanwhile leaves the old or the new content, never half of it.
@@ -92,14 +82,8 @@ class RunFolder:
             StorageError: the disk is full, read-only or gone.
         """
         filesystem, folder = self.filesystem()
-        path = f"{folder}/{name}"
-        atomic = filesystem.type_name in OBJECT_STORES
         with self.guard("written"):
-            filesystem.create_dir(posixpath.dirname(path), recursive=True)
-            with filesystem.open_output_stream(path if atomic else f"{path}.part", compression=None) as stream:
-                stream.write(content)
-            if not atomic:
-                filesystem.move(f"{path}.part", path)
+            write_file(filesystem, f"{folder}/{name}", content, half=f"{folder}/{name}.part")
 
     def copy(self, source: fs.FileSystem, path: str, name: str) -> None:
         """Copy the folder `path` of another filesystem into the run, below `name`.
@@ -148,16 +132,49 @@ class RunFolder:
         with contextlib.suppress(OSError):
             filesystem.delete_dir(path)
 
-    @contextlib.contextmanager
-    def guard(self, what: str) -> Iterator[None]:
+    def guard(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Turn an error of the filesystem into a StorageError of one line, which says what cannot be done."""
-        try:
-            yield
-        except (ArrowException, OSError) as error:
-            raise StorageError(
-                f"run.storage_path={self.storage_path} cannot be {what}: {_reason(error)} "
-                "(it must be a folder or URI that can be reached, has free space, and that you may read and write)"
-            ) from error
+        return guarded(f"run.storage_path={self.storage_path}", what)
+
+
+@contextlib.contextmanager
+def guarded(place: str, what: str) -> Iterator[None]:
+    """Turn an error of a filesystem into a StorageError of one line: what of `place` cannot be done."""
+    try:
+        yield
+    except (ArrowException, OSError) as error:
+        raise StorageError(
+            f"{place} cannot be {what}: {_reason(error)} (it must be a folder or URI that every node can reach, has "
+            "free space, and that you may read and write)"
+        ) from error
+
+
+def read_file(filesystem: fs.FileSystem, path: str) -> bytes | None:
+    """Return what is in a file; None if there is no such file."""
+    try:
+        # pyarrow would unpack a .gz otherwise.
+        stream = filesystem.open_input_stream(path, compression=None)
+    except FileNotFoundError:
+        return None
+    with stream:
+        return bytes(stream.readall())
+
+
+def write_file(filesystem: fs.FileSystem, path: str, content: bytes, *, half: str) -> None:
+    """Write a file, and its folder; whoever is killed meanwhile leaves the old or the new content, never half of it.
+
+    Args:
+        filesystem: where it lies.
+        path: of the file.
+        content: all of it.
+        half: path in the same folder of what is not yet whole, where files do not appear at once.
+    """
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    atomic = filesystem.type_name in _OBJECT_STORES
+    with filesystem.open_output_stream(path if atomic else half, compression=None) as stream:
+        stream.write(content)
+    if not atomic:
+        filesystem.move(half, path)
 
 
 def _reason(error: Exception) -> str:

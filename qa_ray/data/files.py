@@ -4,14 +4,13 @@ import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from qa_ray.config import DataConfig
 from qa_ray.errors import DataError
-from qa_ray.locations import PACKAGE_SCHEME, is_local, resolve
+from qa_ray.locations import PACKAGE_SCHEME, is_local, resolve, within
 from qa_ray.policies import DataFormat
 
 _ENDINGS = {
@@ -76,7 +75,7 @@ def find_files(data: DataConfig, location: str) -> list[SourceFile]:
     if not inner:
         what = "file matches" if pattern else f"file with a known ending ({', '.join(_ENDINGS)}) lies in"
         raise DataError(f"{location}: no {what} {shown_path}. For files in sub-folders, name a glob such as folder/**")
-    files = [SourceFile(_join(base, name), name, _format(data, name, location)) for name in inner]
+    files = [SourceFile(within(base, name), name, _format(data, name, location)) for name in inner]
     _require_one_format(files, location)
     return files
 
@@ -115,13 +114,6 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def _join(base: str, name: str) -> str:
-    if is_local(base) or base.startswith(PACKAGE_SCHEME):
-        return f"{base.rstrip('/')}/{name}"
-    folder, mark, options = base.partition("?")
-    return f"{folder.rstrip('/')}/{quote(name)}{mark}{options}"
 
 
 def _format(data: DataConfig, name: str, location: str) -> DataFormat:

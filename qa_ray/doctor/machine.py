@@ -13,9 +13,8 @@ import torch
 from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share, size, skipped, told, warning
 from qa_ray.errors import ConfigError
 from qa_ray.policies import Precision
-from qa_ray.training.precision import choose_precision, emulates_bf16
+from qa_ray.training.precision import choose_precision, dtype_of, emulates_bf16
 
-_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 _SHARED_MEMORY = "/dev/shm"
 # Ray's documentation asks for so many; each worker process holds connections to all others.
 _OPEN_FILES = 65_535
@@ -79,7 +78,7 @@ def devices(wanted: Precision, use_gpu: bool) -> Devices:
 def _compute(place: torch.device, precision: Precision) -> None:
     """A build of torch may know a GPU and hold no code for it."""
     try:
-        ones = torch.ones(16, 16, device=place, dtype=_DTYPES[precision])
+        ones = torch.ones(16, 16, device=place, dtype=dtype_of(precision))
         result = float((ones @ ones).sum())
     except RuntimeError as error:
         raise ConfigError(f"{place} cannot compute in {precision}: {' '.join(str(error).split())[:200]}") from error

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from qa_ray.doctor.verdict import Verdict, failed, passed, share, skipped, warning
 from qa_ray.errors import ClusterError
-from qa_ray.mlflow_outbox import bound_requests, reason
+from qa_ray.locations import without_password
 from qa_ray.operation import TrackingConfig
 
 _PORTS = {"http": 80, "https": 443}
@@ -30,10 +30,12 @@ def record(config: TrackingConfig) -> Verdict:
         return failed(f"{file} cannot be written", "name another file or a server with --tracking.uri")
     if file is not None and not os.path.exists(file):
         return passed(f"{file} will be made")
-    bound_requests()
-    # Here: it takes seconds to import.
+    # Here: it takes seconds to import, and every node imports this module.
     from mlflow import MlflowClient
 
+    from qa_ray.mlflow_outbox import bound_requests, reason
+
+    bound_requests()
     try:
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(config.experiment)
@@ -41,19 +43,19 @@ def record(config: TrackingConfig) -> Verdict:
             client.search_model_versions(f"name = '{config.registered_model}'", max_results=1)
     # MLflow's stores let through whatever their databases raise.
     except Exception as error:
-        return failed(f"{_shown(uri)} does not answer as it should: {reason(error)}", _cure(str(error)))
+        return failed(f"{without_password(uri)} does not answer as it should: {reason(error)}", _cure(str(error)))
     return _experiment(uri, config.experiment, found)
 
 
 def _experiment(uri: str, name: str, found: Any) -> Verdict:
     if found is None:
-        return passed(f"{_shown(uri)} answers; the experiment {name} will be made")
+        return passed(f"{without_password(uri)} answers; the experiment {name} will be made")
     if found.lifecycle_stage != "active":
         return failed(
-            f"the experiment {name} at {_shown(uri)} is deleted",
+            f"the experiment {name} at {without_password(uri)} is deleted",
             f"name another one with --tracking.experiment, or: mlflow experiments restore -x {found.experiment_id}",
         )
-    return passed(f"{_shown(uri)} answers and has the experiment {name}")
+    return passed(f"{without_password(uri)} answers and has the experiment {name}")
 
 
 def _cure(error: str) -> str:
@@ -73,11 +75,6 @@ def _writable(file: Path) -> bool:
     except OSError:
         return False
     return not file.exists() or os.access(file, os.W_OK)
-
-
-def _shown(uri: str) -> str:
-    """The address without a password."""
-    return re.sub(r"//[^/@\s]+@", "//", uri)
 
 
 def is_server(config: TrackingConfig) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
     ids, contexts = corpus.ids(), corpus.contexts()
     keys = [ids[number] for number in numbers]
     references = {ids[number]: corpus.references(number) for number in numbers}
-    best, begins, ends = _best_candidates(evaluation.spans, contexts)
+    best, begins, ends = _best_candidates(evaluation.spans)
     texts = {key: contexts[number][begins[number] : ends[number]] for number, key in zip(numbers, keys, strict=True)}
     null_odds = np.array([evaluation.null_odds[key] for key in keys], np.float64)
     if threshold is None:
@@ -103,18 +102,10 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
     )
 
 
-def _best_candidates(spans: Spans, contexts: Sequence[str]) -> tuple[Longs, Longs, Longs]:
-    """Row of each question's best candidate whose text is not blank, -1 without one, and its begin and end."""
-    candidates = spans.candidates
+def _best_candidates(spans: Spans) -> tuple[Longs, Longs, Longs]:
+    """Row of each question's best candidate, -1 without one, and its begin and end."""
+    candidates, rows = spans.candidates, spans.best_rows()
     begins, ends = spans.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
-    bounds = np.searchsorted(candidates.example, np.arange(len(contexts) + 1)).tolist()
-    rows = np.array(
-        [
-            next((row for row in range(first, last) if context[begins[row] : ends[row]].strip()), -1)
-            for context, (first, last) in zip(contexts, pairwise(bounds), strict=True)
-        ],
-        np.int64,
-    )
     return rows, _take(begins, rows), _take(ends, rows)
 
 

@@ -53,11 +53,15 @@ class Spans:
 
     def best(self) -> list[Prediction | None]:
         """The best candidate of each question whose text is not blank."""
-        return [next((span for span in spans if span.text.strip()), None) for spans in self._questions()]
+        return [span for _, span in self._best()]
+
+    def best_rows(self) -> npt.NDArray[np.int64]:
+        """The row of each question's best candidate whose text is not blank, -1 without one."""
+        return np.array([row for row, _ in self._best()], np.int64)
 
     def n_best(self) -> dict[str, list[Prediction]]:
         """All candidates of each question id, best first, with "no answer" among them where it is allowed."""
-        found = [list(spans) for spans in self._questions()]
+        found = [[span for _, span in spans] for spans in self._questions()]
         if self.null_chances is not None:
             columns = (self.null_chances, self.null.start_logit, self.null.end_logit)
             for spans, *null in zip(found, *(column.tolist() for column in columns), strict=True):
@@ -70,15 +74,18 @@ class Spans:
         candidates = {f"candidates.{name}": getattr(self.candidates, name) for name in Candidates.__slots__}
         return candidates | {f"null.{name}": getattr(self.null, name) for name in NullSpans.__slots__}
 
-    def _questions(self) -> Iterator[Iterator[Prediction]]:
-        """The candidates of each question, best first; only those that are taken are made."""
+    def _best(self) -> list[tuple[int, Prediction | None]]:
+        return [next((found for found in spans if found[1].text.strip()), (-1, None)) for spans in self._questions()]
+
+    def _questions(self) -> Iterator[Iterator[tuple[int, Prediction]]]:
+        """Row and text of each question's candidates, best first; only those that are taken are made."""
         candidates = self.candidates
         begins, ends = self.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
         columns = (self.chances, candidates.start_logit, candidates.end_logit)
         bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
         for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
             yield (
-                Prediction(context[begins[row] : ends[row]], *(column[row].item() for column in columns))
+                (row, Prediction(context[begins[row] : ends[row]], *(column[row].item() for column in columns)))
                 for row in range(first, last)
             )
 

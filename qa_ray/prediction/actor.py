@@ -19,7 +19,7 @@ from qa_ray.prediction.output import ANSWERS, OutputFolder
 from qa_ray.prediction.parts import part_rows
 from qa_ray.prediction.questions import Asked
 from qa_ray.saved_model import SavedModel, open_model
-from qa_ray.training.precision import choose_precision
+from qa_ray.training.precision import choose_precision, dtype_of
 from qa_ray.training.worker import set_up_process
 
 DONE = pa.schema(
@@ -32,8 +32,6 @@ DONE = pa.schema(
     ]
 )
 """What is told of a part: rows, those with a reason among them, and bytes of the input that they stand for."""
-
-_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,4 +129,4 @@ class PartAnswerer:
         precision = choose_precision(self._task.options.precision, device)
         if precision is Precision.FP32:
             return nullcontext()
-        return torch.autocast(device.type, _DTYPES[precision])
+        return torch.autocast(device.type, dtype_of(precision))

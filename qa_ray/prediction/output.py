@@ -12,7 +12,7 @@ from pyarrow import ArrowException, fs
 
 from qa_ray.errors import StorageError
 from qa_ray.locations import is_local
-from qa_ray.storage import OBJECT_STORES
+from qa_ray.storage import guarded, read_file, write_file
 
 MANIFEST = "predict.json"
 ANSWERS = "answers"
@@ -47,14 +47,9 @@ class OutputFolder:
         with self._guard("written"):
             filesystem, path = self._open()
             folder, _, file = f"{path}/{name}".rpartition("/")
-            filesystem.create_dir(folder, recursive=True)
-            atomic = filesystem.type_name in OBJECT_STORES
             # Hidden from readers of the folder, and never the same for two who write.
-            target = f"{folder}/{file}" if atomic else f"{folder}/.{file}.{uuid.uuid4().hex}"
-            with filesystem.open_output_stream(target, compression=None) as stream:
-                stream.write(content)
-            if not atomic:
-                filesystem.move(target, f"{folder}/{file}")
+            half = f"{folder}/.{file}.{uuid.uuid4().hex}"
+            write_file(filesystem, f"{folder}/{file}", content, half=half)
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest, None if there is none.
@@ -64,12 +59,9 @@ class OutputFolder:
         """
         with self._guard("read"):
             filesystem, path = self._open()
-            try:
-                stream = filesystem.open_input_stream(f"{path}/{MANIFEST}", compression=None)
-            except FileNotFoundError:
-                return None
-            with stream:
-                content = stream.readall()
+            content = read_file(filesystem, f"{path}/{MANIFEST}")
+        if content is None:
+            return None
         try:
             manifest: dict[str, Any] = json.loads(content)
         except ValueError as error:
@@ -119,16 +111,8 @@ class OutputFolder:
         filesystem, path = fs.FileSystem.from_uri(self.location)
         return filesystem, path.rstrip("/")
 
-    @contextlib.contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise StorageError(
-                f"--out={self.location} cannot be {what}: {reason} (it must be a folder or URI that you may read and "
-                "write, with free space, and seen by every node)"
-            ) from error
+    def _guard(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return guarded(f"--out={self.location}", what)
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

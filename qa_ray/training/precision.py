@@ -7,6 +7,7 @@ from qa_ray.policies import Precision
 
 # Accelerate's names.
 _ACCELERATE = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
@@ -35,6 +36,11 @@ def emulates_bf16(device: torch.device) -> bool:
 def accelerate_name(precision: Precision) -> str:
     """Accelerate's name of a resolved precision."""
     return _ACCELERATE[precision]
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Torch's type of a resolved precision."""
+    return _DTYPES[precision]
 
 
 def _cpu_has_bf16() -> bool:

@@ -21,7 +21,6 @@ from qa_ray.config import Config
 from qa_ray.errors import StorageError, UserError
 from qa_ray.evaluation.results import Evaluation
 from qa_ray.model import load_tokenizer
-from qa_ray.policies import BestBy
 from qa_ray.storage import RunFolder
 from qa_ray.training.checkpoint import EVALUATION, MODEL, save_model
 from qa_ray.training.loop import TrainingLoop
@@ -175,7 +174,7 @@ class Saver:
         if evaluation is None:
             return
         by = self._config.evaluate.best_by
-        score = evaluation.metrics[by] * (-1 if by is BestBy.LOSS else 1)
+        score = by.sign * evaluation.metrics[by]
         if self.best is None or score > self.best.score:
             self.best = Best(snapshot.step, score)
         self._stage_and_submit(snapshot, model, evaluation)

@@ -15,9 +15,9 @@ import ray
 
 from qa_ray.config import Config, flatten
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
-from qa_ray.mlflow_sweep import PARENT, TrialEntry, settle
+from qa_ray.locations import within
 from qa_ray.policies import Resume
-from qa_ray.records import RunStatus
+from qa_ray.records import PARENT, RunStatus, TrialEntry
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import Tracker, start_tracker
 from qa_ray.training.driver import TRACKING, known_run, train
@@ -234,11 +234,14 @@ def _record(opened: _Opened, tracker: Tracker) -> str:
         tracker.log_folder(files, "sweep")
     if tracker.run_id is not None:
         entries = [_entry(record, sweep) for record in sweep.trials if record.status.ended]
+        # Here, since it brings MLflow, which a sweep without a record does not need.
+        from qa_ray.mlflow_sweep import settle
+
         try:
             settle(opened.config.tracking, tracker.run_id, entries)
         except StorageError as error:
             logger.warning("%s. The same command tries again", error)
-    return RunFolder(opened.folder.uri, REPORT).uri
+    return within(opened.folder.uri, REPORT)
 
 
 def _best_so_far(sweep: Sweep) -> list[float]:

@@ -50,15 +50,15 @@ class Goal:
     @property
     def mode(self) -> str:
         """Whether more or less of it is better: max or min."""
-        return "min" if self.by is BestBy.LOSS else "max"
+        return "max" if self.by.sign > 0 else "min"
 
     def best(self, scores: list[float]) -> float:
         """The best of some scores."""
-        return min(scores) if self.mode == "min" else max(scores)
+        return max(scores, key=lambda score: self.by.sign * score)
 
     def better(self, score: float, other: float) -> bool:
         """Whether a score is better than another."""
-        return score < other if self.mode == "min" else score > other
+        return self.by.sign * score > self.by.sign * other
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from qa_ray.locations import within
 from qa_ray.tracking import EVAL_PREFIX
-from qa_ray.training.checkpoint import MODEL
-from qa_ray.training.conclusion import REPORT as PAGE
+from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.tuning.conductor import shown
 from qa_ray.tuning.history import Status, TrialRecord
 from qa_ray.tuning.result import Sweep, SweepResult
@@ -82,13 +82,13 @@ def summary(result: SweepResult) -> str:
             "",
             f"sweep   {sweep.folder}",
             f"best    {best.folder}",
-            f"model   {best.folder}/{MODEL}",
-            f"answers {best.folder}/{PAGE}",
+            f"model   {within(best.folder, MODEL)}",
+            f"answers {within(best.folder, f'{EVALUATION}/predictions.json')}",
             f"report  {result.report}",
             f"MLflow  {result.record}",
             *(f"        {text}" for text in (best.logged_model, best.registered) if text),
             "",
             "Publish the best model with:",
-            f"  python jobs/publish.py {best.folder} --repo-id USER/NAME",
+            f"  python jobs/publish.py '{best.folder}' --repo-id USER/NAME",
         ]
     )

@@ -19,6 +19,7 @@ from ray import tune
 
 from qa_ray.config import Config
 from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
+from qa_ray.locations import within
 from qa_ray.operation import PublishConfig, RunConfig
 from qa_ray.storage import RunFolder
 from qa_ray.tracking import EVAL_PREFIX, Progress
@@ -71,7 +72,7 @@ def trial_config(config: Config, record: TrialRecord) -> Config:
     varied = apply(config, record.parameters)
     return dataclasses.replace(
         varied,
-        run=RunConfig(name=record.name, storage_path=RunFolder(sweep.uri, TRIAL_FOLDERS).uri),
+        run=RunConfig(name=record.name, storage_path=within(sweep.uri, TRIAL_FOLDERS)),
         publish=PublishConfig(),
     )
 

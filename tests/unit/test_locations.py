@@ -6,7 +6,7 @@ import pytest
 
 import qa_ray
 from qa_ray.errors import ConfigError
-from qa_ray.locations import holds_secret, is_local, resolve
+from qa_ray.locations import holds_secret, is_local, resolve, within, without_password
 
 
 def test_package_location_is_the_installed_file() -> None:
@@ -65,3 +65,21 @@ def test_uri_without_credentials_is_fine(location: str) -> None:
 )
 def test_uri_is_not_local(location: str, local: bool) -> None:
     assert is_local(location) is local
+
+
+@pytest.mark.parametrize(
+    ("folder", "location"),
+    [
+        ("/runs/", "/runs/first run/model"),
+        ("package://sample/data", "package://sample/data/first run/model"),
+        ("s3://bucket/runs/", "s3://bucket/runs/first%20run/model"),
+        ("s3://bucket/runs?region=eu&x=1", "s3://bucket/runs/first%20run/model?region=eu&x=1"),
+    ],
+)
+def test_location_within_a_folder_keeps_the_options_of_its_filesystem(folder: str, location: str) -> None:
+    assert within(folder, "first run/model") == location
+
+
+def test_text_loses_the_credentials_of_its_uris() -> None:
+    text = "cannot reach https://me:secret@host:5000/x, nor postgresql://me@db/y; mail me@host"
+    assert without_password(text) == "cannot reach https://host:5000/x, nor postgresql://db/y; mail me@host"

@@ -5,11 +5,13 @@ from pages import Page
 from sweeps import SPACE, night, sweep, trial
 
 from qa_ray.tuning.figures import rung_epochs
+from qa_ray.training.resume import TrainResult
 from qa_ray.tuning.history import Status, TrialRecord
 from qa_ray.tuning.importance import importance
 from qa_ray.tuning.options import SchedulerKind, TuneConfig
 from qa_ray.tuning.report import render
-from qa_ray.tuning.table import text_table
+from qa_ray.tuning.result import SweepResult
+from qa_ray.tuning.table import summary, text_table
 
 
 def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
@@ -22,6 +24,18 @@ def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
     assert "pruned: window.stride=128 leaves no room" in lines[7]
     assert lines[-1] == "trial-001 has f1 55.00, the default setting 40.00."
     assert lines[0].index("F1") == lines[2].index("55.00")
+
+
+def test_summary_of_a_sweep_on_an_object_store_says_where_each_thing_lies() -> None:
+    run = TrainResult(
+        folder="s3://bucket/night/trials/trial-001?region=eu-west-1",
+        epochs=2, step=20, before=None, best={}, examples=[], record="", ledger="", data="",
+    )  # fmt: skip
+    shown = summary(SweepResult(night(), run, "run 1", "s3://bucket/night/report.html?region=eu-west-1")).splitlines()
+    assert "model   s3://bucket/night/trials/trial-001/model?region=eu-west-1" in shown
+    assert "answers s3://bucket/night/trials/trial-001/evaluation/predictions.json?region=eu-west-1" in shown
+    # Without the quotes, a shell would take the question mark for a pattern.
+    assert shown[-1].strip() == f"python jobs/publish.py '{run.folder}' --repo-id USER/NAME"
 
 
 def test_table_says_when_nothing_was_better_than_the_default() -> None:
