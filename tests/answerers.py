@@ -8,12 +8,14 @@ import torch
 from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.answering import Answered, QuestionAnswerer
+from qa_ray.config import Config, EvalConfig, ModelConfig, WindowConfig
 from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.results import Evaluation
 from qa_ray.model import load_model, load_tokenizer
 from qa_ray.training.checkpoint import save_model
 
 MAX_ANSWER_LENGTH = 6
+SHORT_WINDOW = WindowConfig(max_length=48, stride=8)
 ALL = 100_000
 """More answers than there are spans."""
 PASSAGES = made_passages(6, unanswerable=2, num_words=(12, 40))
@@ -43,6 +45,16 @@ def save_decisive(
     saved_threshold = result.metrics["threshold"] if evaluated else threshold
     save_model(target, model, load_tokenizer(config.model), config, saved_threshold)
     return result
+
+
+def save_scattered(folder: Path, tiny: Path, *, seed: int, threshold: float | None, **evaluate: Any) -> None:
+    """Save the tiny BERT in `tiny` with a random head, whose scores are far apart, and with short windows."""
+    config = Config(model=ModelConfig(name=str(tiny)), window=SHORT_WINDOW, evaluate=EvalConfig(**evaluate))
+    model = load_model(config.model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model.qa_outputs.weight.normal_()
+    save_model(folder, model, load_tokenizer(config.model), config, threshold)
 
 
 def open_cpu(folder: Path, **options: Any) -> QuestionAnswerer:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
 from passages import corpus_of
 from runs import cpu_accelerator
 from trips import NAMES, write_squad
 
-from qa_ray.config import Config, ModelConfig, WindowConfig
+from qa_ray.config import Config, ModelConfig
 from qa_ray.data import squad
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
@@ -28,23 +28,11 @@ from qa_ray.evaluation.results import Evaluation
 from qa_ray.model import learn_template, load_model, load_tokenizer
 from qa_ray.operation import ClusterConfig
 from qa_ray.policies import Precision
-from qa_ray.training.checkpoint import save_model
 from qa_ray.training.worker import make_collator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-THRESHOLD = -10.7
-WINDOW = WindowConfig(max_length=48, stride=8)
-
-
-def save(folder: Path, tiny: Path, *, seed: int, threshold: float | None) -> None:
-    """A model with a head of its own, whose scores are far apart."""
-    config = Config(model=ModelConfig(name=str(tiny)), window=WINDOW)
-    model = load_model(config.model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        model.qa_outputs.weight.normal_()
-    save_model(folder, model, load_tokenizer(config.model), config, threshold)
+THRESHOLD = -28.0
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a model that has a threshold, another model that has none, and 24 questions."""
     place = tmp_path_factory.mktemp("evaluate")
     FAMILIES["bert"].save(place / "tiny")
-    save(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD)
-    save(place / "other", place / "tiny", seed=2, threshold=None)
+    save_scattered(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD)
+    save_scattered(place / "other", place / "tiny", seed=2, threshold=None)
     line = {"time": 1.0, "phase": "train", "step": 1, "train_loss": 2.5}
     (place / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     write_squad(place / "dev.json", NAMES[:8])
@@ -82,7 +70,7 @@ def shown(ray_cluster: None, place: Path, options: Callable[..., Options]) -> st
 @pytest.fixture(scope="module")
 def plain(place: Path) -> Evaluation:
     """The same evaluation of the run's model in this process."""
-    config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=WINDOW)
+    config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=SHORT_WINDOW)
     tokenizer = load_tokenizer(config.model)
     corpus = corpus_of(list(squad.parse((place / "dev.json").read_bytes(), "dev.json")), tokenizer)
     collator = make_collator(config, corpus, learn_template(tokenizer))
@@ -119,6 +107,7 @@ def test_scores_are_those_at_the_saved_threshold_beside_the_best_ones(
     predictions = read(place / "out", "predictions")
     silent = {key for key, odds in plain.null_odds.items() if odds > THRESHOLD}
     assert {key for key, text in predictions.items() if not text} == silent
+    assert 0 < len(silent) < len(predictions), "the threshold decides nothing"
     intervals = read(place / "out", "intervals")
     assert intervals["f1"]["mean"] == pytest.approx(metrics["f1"])
     assert intervals["f1"]["low"] <= metrics["f1"] <= intervals["f1"]["high"]

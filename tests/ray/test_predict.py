@@ -18,20 +18,17 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import ray
-import torch
-from answerers import open_cpu
+from answerers import open_cpu, save_scattered
 from families import FAMILIES
 from trips import NAMES, questions, write_squad
 
-from qa_ray.config import Columns, Config, EvalConfig, ModelConfig, WindowConfig
+from qa_ray.config import Columns
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError
-from qa_ray.model import load_model, load_tokenizer
 from qa_ray.operation import ClusterConfig
 from qa_ray.policies import NoAnswer, Precision
 from qa_ray.prediction import job
 from qa_ray.prediction.job import predict
 from qa_ray.prediction.options import Options, OutFormat
-from qa_ray.training.checkpoint import save_model
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -43,27 +40,13 @@ THRESHOLD = -28.0
 """Some questions have answers and some do not: the nearest score is half a point away."""
 
 
-def save(folder: Path, tiny: Path, *, seed: int, threshold: float | None) -> None:
-    """A model with a head of its own, whose scores are far apart, and with short windows."""
-    config = Config(
-        model=ModelConfig(name=str(tiny)),
-        window=WindowConfig(max_length=48, stride=8),
-        evaluate=EvalConfig(max_answer_length=6),
-    )
-    model = load_model(config.model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        model.qa_outputs.weight.normal_()
-    save_model(folder, model, load_tokenizer(config.model), config, threshold)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model has a threshold, another model, and 30 questions in two files."""
     place = tmp_path_factory.mktemp("predict")
     FAMILIES["bert"].save(place / "tiny")
-    save(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD)
-    save(place / "other", place / "tiny", seed=2, threshold=None)
+    save_scattered(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD, max_answer_length=6)
+    save_scattered(place / "other", place / "tiny", seed=2, threshold=None, max_answer_length=6)
     (place / "questions").mkdir()
     write_lines(place / "questions" / "a.jsonl", ROWS[:19])
     write_lines(place / "questions" / "b.jsonl", ROWS[19:])

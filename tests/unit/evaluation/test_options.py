@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from command_lines import parser
 
 from qa_ray.cli import run_job
 from qa_ray.errors import ConfigError
@@ -15,12 +16,7 @@ SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21
 
 @pytest.fixture
 def parse() -> Callable[..., Options]:
-    def parse(*words: str) -> Options:
-        seen: list[Options] = []
-        assert run_job(Options, lambda options: str(seen.append(options)), words) == 0
-        return seen[0]
-
-    return parse
+    return parser(Options)
 
 
 def test_model_is_named_first_and_the_rest_by_name(parse: Callable[..., Options]) -> None:
