@@ -12,7 +12,7 @@ import tyro
 
 from qa_ray.cli import run_job
 from qa_ray.operation import PublishOptions
-from qa_ray.publishing import publish, run_at
+from qa_ray.publishing.publish import publish, run_at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import sys
 
 from qa_ray.cli import main
 from qa_ray.config import Config
-from qa_ray.publishing import publish_after
+from qa_ray.publishing.publish import publish_after
 from qa_ray.report import summary
 from qa_ray.training.driver import train
 

@@ -9,7 +9,7 @@ python jobs/tune.py minilm --help
 import sys
 
 from qa_ray.cli import main
-from qa_ray.publishing import publish_after
+from qa_ray.publishing.publish import publish_after
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SweepConfig, as_sweep
 from qa_ray.tuning.table import summary

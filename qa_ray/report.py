@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from qa_ray.locations import is_local, within
-from qa_ray.tracking import EVAL_PREFIX
+from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.training.conclusion import REPORT
 from qa_ray.training.resume import Example, TrainResult

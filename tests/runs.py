@@ -18,7 +18,7 @@ from qa_ray.data.windows import make_windows
 from qa_ray.model import learn_template, load_model, load_tokenizer
 from qa_ray.policies import Precision
 from qa_ray.schema import Answer, Passage, Question
-from qa_ray.tracking import Progress
+from qa_ray.tracking.metrics import Progress
 from qa_ray.training.loop import TrainingLoop
 
 _WORDS = [

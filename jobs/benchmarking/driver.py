@@ -22,7 +22,7 @@ from qa_ray.errors import DataError
 from qa_ray.model import load_model
 from qa_ray.operation import ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.schema import Passage
-from qa_ray.tracking import TRAIN_LOSS, WINDOWS_PER_SECOND, Progress
+from qa_ray.tracking.metrics import TRAIN_LOSS, WINDOWS_PER_SECOND, Progress
 from qa_ray.training.driver import train as train_on_ray
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.worker import make_accelerator

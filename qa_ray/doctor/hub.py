@@ -6,8 +6,8 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from qa_ray.doctor.verdict import Verdict, failed, passed, skipped, warning
-from qa_ray.hub import HubRepository
 from qa_ray.operation import PublishConfig
+from qa_ray.publishing.hub import HubRepository
 
 _WRITING_ROLES = frozenset({"write", "admin"})
 # The repository has been read with the same token: it is there, and the token is valid.

@@ -20,7 +20,7 @@ from qa_ray.evaluation.decode import Candidates
 from qa_ray.evaluation.inference import decode_batch, join_batches
 from qa_ray.evaluation.results import Evaluation, NullSpans, assemble
 from qa_ray.model import forward, span_loss
-from qa_ray.tracking import Progress, Record, ignore
+from qa_ray.tracking.metrics import Progress, Record, ignore
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from qa_ray.locations import absolute, resolve
 from qa_ray.model import learn_template
 from qa_ray.policies import NoAnswer
 from qa_ray.saved_model import open_model
-from qa_ray.tracking import NullTracker, ignore
+from qa_ray.tracking.metrics import ignore
+from qa_ray.tracking.tracker import NullTracker
 from qa_ray.training.checkpoint import EVALUATION
 from qa_ray.training.driver import patience, scaling_config, worker_failures
 from qa_ray.training.precision import choose_precision

@@ -14,7 +14,7 @@ from qa_ray.evaluation.bootstrap import Interval, bracketed
 from qa_ray.evaluation.comparison import Comparison, headline_scores, verdict
 from qa_ray.evaluation.questions import QuestionTable, tabulate
 from qa_ray.evaluation.results import Evaluation
-from qa_ray.html_report import render
+from qa_ray.html.report import render
 
 REPORT = "report.html"
 _COMPARISON = "comparison.json"

@@ -9,9 +9,9 @@ from typing import Self
 from qa_ray.config import Config
 from qa_ray.errors import StorageError, UserError
 from qa_ray.policies import BestBy
-from qa_ray.publishing import publish
+from qa_ray.publishing.publish import publish
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import EVAL_PREFIX
+from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.training.checkpoint import EVALUATION
 from qa_ray.training.saver import name_of
 from qa_ray.training.store import CHECKPOINTS, CheckpointStore

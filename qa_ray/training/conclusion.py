@@ -10,11 +10,12 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.errors import StorageError, TrainingError
 from qa_ray.evaluation.questions import tabulate
 from qa_ray.evaluation.results import Evaluation
-from qa_ray.html_report import render
+from qa_ray.html.report import render
 from qa_ray.policies import BestBy
-from qa_ray.records import Candidate
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import EVAL_PREFIX, Tracker
+from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.records import Candidate
+from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.training.outcome import Outcome
 from qa_ray.training.preparation import Prepared

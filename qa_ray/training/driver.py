@@ -19,9 +19,9 @@ from qa_ray.config import Config, flatten
 from qa_ray.environment import describe_environment
 from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.operation import ClusterConfig
-from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import Tracker, start_tracker
+from qa_ray.tracking.records import RunStatus
+from qa_ray.tracking.tracker import Tracker, start_tracker
 from qa_ray.training.best_publisher import BestPublisher
 from qa_ray.training.conclusion import conclude, is_wanting, keep_model
 from qa_ray.training.node_record import NodeRecord

@@ -10,13 +10,24 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from qa_ray import tracking
 from qa_ray.config import Config
 from qa_ray.data.batching import Longs, plan_epoch, share_of_rank
 from qa_ray.data.collate import Collator
 from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.model import forward, freeze_unused, span_loss
-from qa_ray.tracking import Progress, Record
+from qa_ray.tracking.metrics import (
+    GRAD_NORM,
+    LEARNING_RATE,
+    MODEL_FLOPS_UTILIZATION,
+    PADDING_SHARE,
+    SKIPPED_STEPS,
+    TOKENS_PER_SECOND,
+    TRAIN_LOSS,
+    WINDOWS_PER_SECOND,
+    Progress,
+    Record,
+    ignore,
+)
 from qa_ray.training.optim import make_optimizer, make_schedule
 from qa_ray.training.snapshot import Parts, Snapshot
 from qa_ray.training.state import TrainState, enter
@@ -41,7 +52,7 @@ class TrainingLoop:
         collator: Collator,
         model: PreTrainedModel,
         accelerator: Accelerator,
-        record: Record = tracking.ignore,
+        record: Record = ignore,
     ) -> None:
         """Set up optimizer and schedule; `model` is moved to the accelerator's device and wrapped.
 
@@ -223,7 +234,7 @@ class TrainingLoop:
 
     def _log(self, grad_norm: torch.Tensor) -> None:
         if self.state.step % self._config.train.log_every == 0 or self._all_steps_made:
-            metrics = self._read_meter() | {tracking.GRAD_NORM: grad_norm.item()}
+            metrics = self._read_meter() | {GRAD_NORM: grad_norm.item()}
         elif time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_PROGRESS:
             metrics = {}
         else:
@@ -236,17 +247,17 @@ class TrainingLoop:
         loss, windows, tokens, padded = self._accelerator.reduce(self._meter.totals(), "sum").tolist()
         seconds = self._meter.restart()
         metrics = {
-            tracking.TRAIN_LOSS: loss / windows,
-            tracking.LEARNING_RATE: self._schedule.get_last_lr()[0],
-            tracking.WINDOWS_PER_SECOND: windows / seconds,
-            tracking.TOKENS_PER_SECOND: tokens / seconds,
-            tracking.PADDING_SHARE: 1 - tokens / padded,
+            TRAIN_LOSS: loss / windows,
+            LEARNING_RATE: self._schedule.get_last_lr()[0],
+            WINDOWS_PER_SECOND: windows / seconds,
+            TOKENS_PER_SECOND: tokens / seconds,
+            PADDING_SHARE: 1 - tokens / padded,
         }
         if self._peak_flops is not None:
             used = self._flops_per_token * tokens / seconds / self._accelerator.num_processes
-            metrics[tracking.MODEL_FLOPS_UTILIZATION] = used / self._peak_flops
+            metrics[MODEL_FLOPS_UTILIZATION] = used / self._peak_flops
         if self._accelerator.mixed_precision == "fp16":
-            metrics[tracking.SKIPPED_STEPS] = float(self.state.skipped_steps)
+            metrics[SKIPPED_STEPS] = float(self.state.skipped_steps)
         return metrics
 
 

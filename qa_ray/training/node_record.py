@@ -4,9 +4,9 @@ import json
 import logging
 
 from qa_ray.errors import StorageError
-from qa_ray.records import SYSTEM_PREFIX
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import Tracker
+from qa_ray.tracking.records import SYSTEM_PREFIX
+from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.node_metrics import NodeSample
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from qa_ray.errors import StorageError
-from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS, Progress, Tracker
+from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Progress
+from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.node_metrics import NodeSample
 
 logger = logging.getLogger(__name__)

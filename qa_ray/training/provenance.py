@@ -8,7 +8,7 @@ import ray
 
 from qa_ray.config import Config
 from qa_ray.data.pipeline import Split
-from qa_ray.records import DataUse
+from qa_ray.tracking.records import DataUse
 
 _COLUMNS = {"id": "string", "context": "string", "question": "string", "answers": "string"}
 # Set by Ray for a job that was submitted to a cluster.

@@ -16,7 +16,6 @@ from accelerate.utils import gather_object, set_seed
 from ray import train
 from transformers import PreTrainedModel
 
-from qa_ray import tracking
 from qa_ray.config import Config
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
@@ -28,7 +27,7 @@ from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.results import Evaluation
 from qa_ray.model import load_model
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import EVAL_PREFIX, Progress, Record
+from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
 from qa_ray.training.control import Control
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.node_metrics import NodeSampler
@@ -142,7 +141,7 @@ class _Run:
     def start(cls, job: Job, accelerator: Accelerator, sender: Sender) -> "_Run":
         """Begin a run, or go on with it from its newest checkpoint."""
         config = job.config
-        record: Record = sender if accelerator.is_main_process else tracking.ignore
+        record: Record = sender if accelerator.is_main_process else ignore
         saved = find_saved(job.folder, accelerator)
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
@@ -189,7 +188,7 @@ class _Run:
         step = self.loop.state.step
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
         memory = max(gather_object([_peak_memory_gb()]))
-        _record_evaluation(result, step, self.record, {tracking.PEAK_MEMORY_GB: memory})
+        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: memory})
         self.saver.save_epoch(self.loop, self.model, result)
         self.control.saved()
         # For a search over hyperparameters; a barrier for all ranks.

@@ -17,9 +17,9 @@ from qa_ray.config import Config, flatten
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
 from qa_ray.policies import Resume
-from qa_ray.records import PARENT, RunStatus, TrialEntry
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import Tracker, start_tracker
+from qa_ray.tracking.records import PARENT, RunStatus, TrialEntry
+from qa_ray.tracking.tracker import Tracker, start_tracker
 from qa_ray.training.driver import TRACKING, known_run, train
 from qa_ray.training.progress import start_stream
 from qa_ray.training.resources import plan_resources
@@ -235,7 +235,7 @@ def _record(opened: _Opened, tracker: Tracker) -> str:
     if tracker.run_id is not None:
         entries = [_entry(record, sweep) for record in sweep.trials if record.status.ended]
         # Here, since it brings MLflow, which a sweep without a record does not need.
-        from qa_ray.mlflow_sweep import settle
+        from qa_ray.tracking.mlflow_sweep import settle
 
         try:
             settle(opened.config.tracking, tracker.run_id, entries)

@@ -9,7 +9,7 @@ from typing import Any
 
 from qa_ray.policies import BestBy
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import EVAL_PREFIX
+from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning.space import Parameters
 
 TRIALS = "trials.json"

@@ -22,7 +22,7 @@ from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.locations import within
 from qa_ray.operation import PublishConfig, RunConfig
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import EVAL_PREFIX, Progress
+from qa_ray.tracking.metrics import EVAL_PREFIX, Progress
 from qa_ray.training.driver import Trial, train
 from qa_ray.training.preparation import Splits
 from qa_ray.training.progress import Line, Restart, start_stream

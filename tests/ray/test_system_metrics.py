@@ -8,9 +8,10 @@ from mlflow import MlflowClient
 from trips import metrics_of
 
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import Progress, start_tracker
+from qa_ray.tracking.metrics import Progress
+from qa_ray.tracking.records import RunStatus
+from qa_ray.tracking.tracker import start_tracker
 from qa_ray.training.node_metrics import NodeSample
 from qa_ray.training.node_record import NodeRecord
 from qa_ray.training.progress import Follower, Restart, start_stream

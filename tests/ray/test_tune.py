@@ -21,7 +21,7 @@ from qa_ray.config import Config
 from qa_ray.errors import ConfigError
 from qa_ray.operation import PublishOptions
 from qa_ray.policies import BestBy
-from qa_ray.publishing import publish, run_at
+from qa_ray.publishing.publish import publish, run_at
 from qa_ray.training.saver import OWNER
 from qa_ray.training.store import MANIFEST
 from qa_ray.tuning.driver import search

@@ -162,7 +162,7 @@ def test_working_folder_that_travels_is_the_code_and_small(tmp_path: Path) -> No
     create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=[".git", ".venv", "__pycache__"])
     with zipfile.ZipFile(tmp_path / "sent.zip") as package:
         sent = {Path(name) for name in package.namelist()}
-    assert {Path("jobs/train.py"), Path("qa_ray/cli.py"), Path("qa_ray/html_report.css")} <= sent
+    assert {Path("jobs/train.py"), Path("qa_ray/cli.py"), Path("qa_ray/html/report.css")} <= sent
     tops = {path.parts[0] for path in sent}
     assert not tops & {"tests", "runs", "mlruns", "mlartifacts", "mlflow.db", ".venv", ".git", "cluster.env"}
     assert (tmp_path / "sent.zip").stat().st_size < 2_000_000

@@ -19,9 +19,9 @@ from mlflow import MlflowClient
 
 from qa_ray.answering import QuestionAnswerer
 from qa_ray.errors import StorageError
-from qa_ray.mlflow_tracking import MlflowTracker
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import Candidate, RunStatus
+from qa_ray.tracking.mlflow_tracker import MlflowTracker
+from qa_ray.tracking.records import Candidate, RunStatus
 
 ASKED = pd.DataFrame(
     {

@@ -40,7 +40,7 @@ def test_package_that_is_missing_on_a_node_is_told() -> None:
 def test_file_that_differs_or_is_missing_is_named_with_its_node() -> None:
     own = installed()
     edited = dataclasses.replace(own, files=own.files | {"model.py": "0"})
-    older = dataclasses.replace(own, files={name: one for name, one in own.files.items() if name != "hub.py"})
+    older = dataclasses.replace(own, files={name: one for name, one in own.files.items() if name != "cli.py"})
     verdict = same_code({"a": own, "b": own, "edited": edited, "older": older})
     assert verdict.status is Status.FAILED
-    assert verdict.seen == "qa_ray/hub.py, model.py differ on edited, older"
+    assert verdict.seen == "qa_ray/cli.py, model.py differ on edited, older"

@@ -22,7 +22,7 @@ from qa_ray.config import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402
 from qa_ray.evaluation.evaluator import Evaluator  # noqa: E402
 from qa_ray.model import load_model, load_tokenizer  # noqa: E402
-from qa_ray.tracking import TRAIN_LOSS  # noqa: E402
+from qa_ray.tracking.metrics import TRAIN_LOSS  # noqa: E402
 from qa_ray.training.checkpoint import save_model  # noqa: E402
 from qa_ray.training.snapshot import Snapshot  # noqa: E402
 

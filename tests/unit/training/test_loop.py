@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from qa_ray.data.batching import padded_length, plan_epoch
 from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.evaluation.evaluator import Evaluator
-from qa_ray.tracking import (
+from qa_ray.tracking.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
     PADDING_SHARE,

@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import RunStatus
 from qa_ray.storage import RunFolder
-from qa_ray.tracking import Tracker, start_tracker
+from qa_ray.tracking.records import RunStatus
+from qa_ray.tracking.tracker import Tracker, start_tracker
 from qa_ray.training.node_metrics import NodeSample
 from qa_ray.training.node_record import NodeRecord
 

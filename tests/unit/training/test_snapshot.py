@@ -20,7 +20,7 @@ from qa_ray.config import Config
 from qa_ray.errors import DataError, TrainingError
 from qa_ray.model import load_model, load_tokenizer
 from qa_ray.schema import Answer, Passage
-from qa_ray.tracking import GRAD_NORM, LEARNING_RATE, PADDING_SHARE, SKIPPED_STEPS, TRAIN_LOSS
+from qa_ray.tracking.metrics import GRAD_NORM, LEARNING_RATE, PADDING_SHARE, SKIPPED_STEPS, TRAIN_LOSS
 from qa_ray.training.checkpoint import save_model
 from qa_ray.training.snapshot import Snapshot
 

@@ -16,14 +16,14 @@ from mlflow.types import ColSpec, Schema
 
 from qa_ray.environment import versions
 from qa_ray.errors import StorageError
-from qa_ray.mlflow_outbox import reason, uploading
-from qa_ray.records import Candidate
+from qa_ray.tracking.mlflow_outbox import reason, uploading
+from qa_ray.tracking.records import Candidate
 
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 """Alias of the best version: models:/NAME@champion."""
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 # What answering imports; qa_ray itself travels with the model.
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
 _EXAMPLE = {"question": ["Who laid the first stone?"], "context": ["Charles IV. laid the first stone in 1357."]}

@@ -10,8 +10,8 @@ from pages import Page
 
 from qa_ray.evaluation.comparison import compare
 from qa_ray.evaluation.questions import tabulate
-from qa_ray.html_errors import MAX_ERRORS
-from qa_ray.html_report import MAX_FLIPS, render
+from qa_ray.html.error_browser import MAX_ERRORS
+from qa_ray.html.report import MAX_FLIPS, render
 
 EVIL = "</script><script>document.title = 'broken'</script> & <b>bold</b> \u2028 \U0001f600 end"
 ASKED = [

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from qa_ray import html_figures as figures
 from qa_ray.evaluation import analysis
 from qa_ray.evaluation.bootstrap import NUM_RESAMPLES, Interval, bracketed
 from qa_ray.evaluation.comparison import Comparison, headline_scores, verdict
 from qa_ray.evaluation.questions import QuestionTable
-from qa_ray.html_errors import add_errors
-from qa_ray.html_figures import Line
-from qa_ray.html_page import Page, grid
-from qa_ray.html_page import table as table_of
+from qa_ray.html import figures
+from qa_ray.html.error_browser import add_errors
+from qa_ray.html.figures import Line
+from qa_ray.html.page import Page, grid
+from qa_ray.html.page import table as table_of
 
 MAX_FLIPS = 200
 _NO_ANSWER = "(no answer)"

@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from qa_ray.evaluation.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve, spread
 from qa_ray.evaluation.bootstrap import Interval, bracketed
-from qa_ray.html_style import FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, styled
-from qa_ray.tracking import EVAL_PREFIX, TRAIN_LOSS
+from qa_ray.html.style import FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, styled
+from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS
 
 _PERCENT = (0, 100)
 _SHARE = (0, 1.02)

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException, RestException
 
 from qa_ray.locations import without_password
-from qa_ray.spool import Item, Spool
+from qa_ray.tracking.spool import Item, Spool
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id, yaml_dump
 
 from qa_ray.evaluation.bootstrap import NUM_RESAMPLES
 from qa_ray.locations import PACKAGE_SCHEME, is_local
-from qa_ray.run_record import RunRecord
-from qa_ray.tracking import EVAL_PREFIX
+from qa_ray.publishing.run_record import RunRecord
+from qa_ray.tracking.metrics import EVAL_PREFIX
 
 # Named as the official SQuAD scripts name them.
 _SCORES = {

@@ -11,7 +11,7 @@ from hub_state import CUT, LOST, OK, READER, SIGNATURE, WRITER, Hub
 from huggingface_hub import HfApi, ModelCard, constants
 
 from qa_ray.errors import PublishError
-from qa_ray.hub import HubRepository, scrub
+from qa_ray.publishing.hub import HubRepository, scrub
 
 ID = "somebody/tiny"
 CARD = ModelCard("---\nlicense: mit\n---\n\n# tiny\n")

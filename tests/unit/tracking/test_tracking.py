@@ -13,10 +13,10 @@ from mlflow.exceptions import MlflowException
 
 from qa_ray.config import Config, flatten
 from qa_ray.errors import StorageError
-from qa_ray.mlflow_tracking import MlflowTracker
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import Candidate, DataUse, RunStatus
-from qa_ray.tracking import NullTracker, Tracker, start_tracker
+from qa_ray.tracking.mlflow_tracker import MlflowTracker
+from qa_ray.tracking.records import Candidate, DataUse, RunStatus
+from qa_ray.tracking.tracker import NullTracker, Tracker, start_tracker
 
 
 @pytest.fixture

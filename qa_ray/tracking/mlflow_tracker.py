@@ -19,12 +19,12 @@ from mlflow.exceptions import MlflowException
 
 from qa_ray.environment import describe_environment
 from qa_ray.errors import StorageError
-from qa_ray.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, recorded_steps
-from qa_ray.mlflow_registry import log_model, register
-from qa_ray.mlflow_sender import Sender
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import LONGEST_TAG, SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
-from qa_ray.spool import Spool
+from qa_ray.tracking.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, recorded_steps
+from qa_ray.tracking.mlflow_registry import log_model, register
+from qa_ray.tracking.mlflow_sender import Sender
+from qa_ray.tracking.records import LONGEST_TAG, SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
+from qa_ray.tracking.spool import Spool
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from qa_ray.cli import run_job
 from qa_ray.errors import ConfigError, PublishError
 from qa_ray.operation import PublishConfig, PublishOptions
-from qa_ray.publishing import publish, run_at
+from qa_ray.publishing.publish import publish, run_at
 from qa_ray.storage import RunFolder
 
 ID = "somebody/tiny"
@@ -32,7 +32,7 @@ MODEL_FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ASKED = ("Who built the bridge?", "The king built the bridge.")
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from qa_ray.evaluation import analysis
 from qa_ray.evaluation.questions import QuestionTable
-from qa_ray.html_page import Page
+from qa_ray.html.page import Page
 
 MAX_ERRORS = 200
 MAX_CONTEXT = 10_000

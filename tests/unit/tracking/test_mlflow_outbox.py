@@ -11,8 +11,8 @@ import pytest
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from qa_ray.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, uploading
-from qa_ray.spool import Item, Spool
+from qa_ray.tracking.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, uploading
+from qa_ray.tracking.spool import Item, Spool
 
 AWAY = MlflowException("API request to http://host/api failed with exception: refused")
 

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from qa_ray.mlflow_outbox import Outbox, reason
-from qa_ray.spool import Item
+from qa_ray.tracking.mlflow_outbox import Outbox, reason
+from qa_ray.tracking.spool import Item
 
 logger = logging.getLogger(__name__)
 

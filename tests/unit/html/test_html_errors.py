@@ -5,8 +5,8 @@ import pytest
 from evaluations import table_of
 from pages import Page
 
-from qa_ray.html_errors import GAP, MAX_CONTEXT, excerpt
-from qa_ray.html_report import render
+from qa_ray.html.error_browser import GAP, MAX_CONTEXT, excerpt
+from qa_ray.html.report import render
 
 NONE = [-1, -1]
 

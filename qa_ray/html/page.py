@@ -51,8 +51,8 @@ class Page:
             for key, (heading, content) in self.sections.items()
         )
         blocks = {"figure-data": f"[{','.join(self._figures)}]", **self.data}
-        parts = files("qa_ray")
-        css, script = (parts.joinpath(f"html_report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        parts = files("qa_ray.html")
+        css, script = (parts.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'

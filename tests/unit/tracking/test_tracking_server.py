@@ -16,16 +16,16 @@ from mlflow_server import MlflowServer
 
 from qa_ray.errors import StorageError
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import Candidate, RunStatus
 from qa_ray.saved_model import open_model
-from qa_ray.tracking import Tracker, start_tracker
+from qa_ray.tracking.records import Candidate, RunStatus
+from qa_ray.tracking.tracker import Tracker, start_tracker
 
 NUM_WRITERS = 6
 WRITER = """
 import sys
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import RunStatus
-from qa_ray.tracking import start_tracker
+from qa_ray.tracking.records import RunStatus
+from qa_ray.tracking.tracker import start_tracker
 
 uri, spool, name, num_steps = sys.argv[1:]
 tracker = start_tracker(TrackingConfig(uri=uri, spool=spool), name)

@@ -9,8 +9,8 @@ import yaml
 from finished_run import change, finished_run
 from huggingface_hub import EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 
-from qa_ray.model_card import benchmark_entry, make_card
-from qa_ray.run_record import RunRecord
+from qa_ray.publishing.model_card import benchmark_entry, make_card
+from qa_ray.publishing.run_record import RunRecord
 from qa_ray.storage import RunFolder
 from qa_ray.training.resume import ENVIRONMENT
 

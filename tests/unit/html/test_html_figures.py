@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from qa_ray import html_figures as figures
 from qa_ray.evaluation.analysis import Bin, Calibration, PrecisionRecall, Slice, ThresholdCurve
 from qa_ray.evaluation.bootstrap import Interval
+from qa_ray.html import figures
 
 
 def drawn(figure) -> dict[str, tuple[list[float], list[float]]]:

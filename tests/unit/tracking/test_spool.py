@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qa_ray.spool import Spool
+from qa_ray.tracking.spool import Spool
 
 
 def reopened(folder: Path, owner: str = "run") -> dict[int, dict]:

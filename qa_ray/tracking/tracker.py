@@ -1,55 +1,11 @@
-"""What is recorded of a run: the metrics' names, and the Tracker protocol with its null form."""
+"""Who keeps the record of a run: the Tracker protocol, with its null form."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from qa_ray.operation import TrackingConfig
-from qa_ray.records import Candidate, DataUse, RunStatus
-
-TRAIN_LOSS = "train_loss"
-"""Mean loss of the windows since the last record, in nats."""
-LEARNING_RATE = "learning_rate"
-GRAD_NORM = "grad_norm"
-"""Norm of the gradient before clipping."""
-WINDOWS_PER_SECOND = "windows_per_second"
-TOKENS_PER_SECOND = "tokens_per_second"
-"""Over all ranks, padding left out."""
-PADDING_SHARE = "padding_share"
-"""Padding tokens over all tokens."""
-MODEL_FLOPS_UTILIZATION = "model_flops_utilization"
-"""Share of the GPU's peak that the model's own arithmetic reaches."""
-SKIPPED_STEPS = "skipped_steps"
-"""Steps that fp16's gradient scaler has skipped so far."""
-PEAK_MEMORY_GB = "peak_memory_gb"
-"""Largest resident memory of any worker process so far, in 10^9 bytes."""
-EVAL_PREFIX = "eval_"
-"""Stands before the validation metrics: eval_f1, eval_exact_match, eval_loss and so on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a phase has come, with metrics if there are new ones."""
-
-    phase: str
-    """`train` or `evaluate`."""
-    done: int
-    total: int
-    """Optimizer steps in training, windows of this rank in evaluation."""
-    step: int
-    """Optimizer steps made so far."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    time: float = field(default_factory=time.time)
-    """When it was recorded, in seconds since 1970."""
-
-
-Record = Callable[[Progress], None]
-
-
-def ignore(progress: Progress) -> None:
-    """Record nothing."""
+from qa_ray.tracking.records import Candidate, DataUse, RunStatus
 
 
 class Tracker(Protocol):
@@ -147,6 +103,6 @@ def start_tracker(
     if not config.enabled:
         return NullTracker()
     # Here, since MLflow takes seconds to import, and workers need only the names above.
-    from qa_ray.mlflow_tracking import MlflowTracker
+    from qa_ray.tracking.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(config, run_name, run_id, tags)

@@ -10,7 +10,7 @@ from evaluations import Asked, evaluation_of
 from pages import Page
 
 from qa_ray.evaluation.questions import tabulate
-from qa_ray.html_report import render
+from qa_ray.html.report import render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
