@@ -78,7 +78,9 @@ class MetricStream:
 def start_stream() -> Any:
     """Start a stream on this node, which lives as long as the driver; it takes no CPU from the workers."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(MetricStream).remote()
+    # One that dies alone, for want of memory, loses what the driver has not fetched yet, and need not cost a worker.
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(num_cpus=0, scheduling_strategy=here, **lasting)(MetricStream).remote()
 
 
 class Sender(logging.Handler):
