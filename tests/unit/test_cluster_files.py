@@ -14,6 +14,7 @@ import pytest
 import ray
 import yaml
 from cluster_file import ROOT, cluster_file, own_machines
+from jsonschema import ValidationError, validate
 from moto import mock_aws
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -21,6 +22,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.dashboard.modules.job.cli import submit
 from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import start
+from rayjob_schema import RAYJOB
 
 from qa_ray.cli import parse
 from qa_ray.policies import Resume
@@ -105,13 +107,47 @@ def test_nodes_of_every_kind_are_made_from_their_settings_on_simulated_ec2(monke
     assert "IamInstanceProfile" not in made["head"]
 
 
+RAYJOB_TEXT = (ROOT / "jobs" / "rayjob.yaml").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def rayjob() -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "jobs" / "rayjob.yaml").read_text(encoding="utf-8")))
+    return dict(yaml.safe_load(RAYJOB_TEXT))
+
+
+def test_rayjob_has_fields_and_values_that_kuberay_takes(rayjob: dict[str, Any]) -> None:
+    validate(rayjob, RAYJOB)
+    spec = rayjob["spec"]
+    # Else KubeRay refuses the time after which it cleans up.
+    assert spec["shutdownAfterJobFinishes"]
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        template = group["template"]["spec"]
+        mounts = template["containers"][0].get("volumeMounts", [])
+        assert {mount["name"] for mount in mounts} == {volume["name"] for volume in template.get("volumes", [])}
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken", "words"),
+    [
+        ("ttlSecondsAfterFinished", "ttlSecondAfterFinished", "'ttlSecondAfterFinished' was unexpected"),
+        ("backoffLimit: 2", "backoffLimit: '2'", "'2' is not of type 'integer'"),
+        ("submissionMode: K8sJobMode", "submissionMode: K8sMode", "'K8sMode' is not one of"),
+        ("shutdownAfterJobFinishes: true", "shutdownAfterJobFinishes: 'yes'", "'yes' is not of type 'boolean'"),
+        ("        minReplicas: 1\n", "", "'minReplicas' is a required property"),
+        ('num-cpus: "0"', "num-cpus: 0", "0 is not of type 'string'"),
+        ("nodeSelector:", "nodeSelektor:", "'nodeSelektor' was unexpected"),
+        ("memory: 28Gi", "memory: 28GB", "'28GB' does not match"),
+    ],
+    ids=["misspelt", "number as text", "mode", "flag as text", "missing", "start option", "pod", "quantity"],
+)
+def test_mistake_in_the_rayjob_is_found(sound: str, broken: str, words: str) -> None:
+    assert sound in RAYJOB_TEXT
+    with pytest.raises(ValidationError, match=words):
+        validate(yaml.safe_load(RAYJOB_TEXT.replace(sound, broken)), RAYJOB)
 
 
 def test_rayjob_trains_with_our_command_line_on_the_version_of_ray_that_is_tested(rayjob: dict[str, Any]) -> None:
-    assert (rayjob["apiVersion"], rayjob["kind"]) == ("ray.io/v1", "RayJob")
     spec = rayjob["spec"]
     python, script, *arguments = shlex.split(spec["entrypoint"])
     assert (python, script) == ("python", "jobs/train.py")
@@ -133,7 +169,6 @@ def test_rayjob_groups_start_with_rays_options_and_take_secrets_from_the_secret(
     for group in (head, driver, gpu):
         parameters = group["rayStartParams"]
         assert allowed >= parameters.keys()
-        assert all(isinstance(value, str) for value in parameters.values())
         (container,) = group["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "qa-ray"}}]
         assert not [item for item in container["env"] if re.search("KEY|TOKEN|SECRET|PASSWORD", item["name"])]
