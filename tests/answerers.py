@@ -80,6 +80,16 @@ def assert_close(found: list[list[Answered]], expected: list[list[Answered]]) ->
         assert by_place(mine) == pytest.approx(by_place(other), abs=1e-4)
 
 
+def assert_same(found: list[dict[str, Any]], expected: list[Any]) -> None:
+    """The written rows `found` hold these answers, whose scores may differ by rounding."""
+    assert len(found) == len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        assert {name: mine[name] for name in ("answer", "start", "end")} == {
+            name: other[name] for name in ("answer", "start", "end")
+        }
+        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
 def shapes(answerer: QuestionAnswerer, *arguments: Any, **keywords: Any) -> list[tuple[int, int]]:
     """Windows and padded length of each batch that a call runs."""
     seen: list[tuple[int, int]] = []

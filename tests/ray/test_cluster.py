@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from hosted import RemoteCluster, remote_cluster
+from answerers import assert_same, open_cpu
+from hosted import HEAD, RemoteCluster, remote_cluster
 from mlflow import MlflowClient
 from namespaces import LAPTOP, why_impossible
-from trips import command, outcome_of, prepare, write_squad
+from trips import command, outcome_of, prepare, questions, write_squad
 
 from qa_ray.training.store import MANIFEST
 
@@ -30,6 +32,20 @@ CHANGES = {
     "checkpoint.every-steps": 2,
     "checkpoint.keep": 1000,
 }
+# In parts of four: enough that both nodes answer for a while.
+ASKED = [
+    {"id": f"{copy}-{number}", "question": row["question"], "context": row["context"]}
+    for copy in range(6)
+    for number, row in enumerate(questions(NAMES))
+]
+# Ray's own records: where the tasks of a prediction ended, each of which answers a part.
+_ANSWERED = """
+import json, sys
+from ray.util.state import list_nodes, list_tasks
+addresses = {node.node_id: node.node_ip for node in list_nodes(sys.argv[1])}
+chosen = [("name", "=", "MapWorker(MapBatches(PartAnswerer)).submit"), ("state", "=", "FINISHED")]
+print(json.dumps([addresses[task.node_id] for task in list_tasks(sys.argv[1], filters=chosen, limit=10_000)]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +197,40 @@ def test_whoever_has_not_the_token_is_refused(cluster: RemoteCluster) -> None:
         cluster.hosts.run(
             "worker1", ["ray", "status", "--address", f"{cluster.hosts.addresses['head']}:6379"], **stranger
         )
+
+
+# The last one: it leaves the cluster with a single worker.
+def test_questions_are_answered_by_both_nodes_and_once_each_when_one_is_cut_off(
+    cluster: RemoteCluster, calm: str, tmp_path: Path
+) -> None:
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ASKED))
+    cluster.copy(str(tmp_path / "asked.jsonl"), cluster.uri("data/asked.jsonl"))
+    files = ["--data", cluster.uri("data/asked.jsonl"), "--out", cluster.uri("predictions"), "--part-size", "4"]
+    workers = ["--cluster.num-workers", "2", "--cluster.cpus-per-worker", "1"]
+    answers = ["--precision", "fp32", "--no-answer", "never"]
+    job = cluster.submit("python", "jobs/predict.py", "models:/trips@champion", *files, *workers, *answers)
+    cluster.wait_for("predictions/answers/part-00000-000000.parquet", job)
+    while len(answered := nodes_that_answered(cluster)) < 2:
+        assert job.poll() is None, f"both nodes were to answer, not {answered}: {job.communicate()[0][-8000:]}"
+    names = {address: name for name, address in cluster.hosts.addresses.items()}
+    assert HEAD not in {names[address] for address in answered}
+    lost = max(answered)
+    cluster.hosts.cut_off(names[lost])
+    log = finish(job)
+    assert f"address: {lost}" in log, "the job ended before the node was missed"
+    assert f"{len(ASKED):,} rows in {len(ASKED) // 4} files" in log
+    (tmp_path / "model").mkdir()
+    for source, target in (("runs/calm/model", "model"), ("predictions", "predictions")):
+        cluster.copy(cluster.uri(source), str(tmp_path / target))
+    parts = [pq.read_table(path).to_pylist() for path in sorted((tmp_path / "predictions/answers").glob("part-*"))]
+    assert [row["id"] for part in parts for row in part] == [row["id"] for row in ASKED]
+    assert len({row["answer"] for part in parts for row in part}) > len(NAMES) // 2, "answers are alike"
+    answerer = open_cpu(tmp_path / "model")
+    for number, part in enumerate(parts):
+        assert_same(part, answerer(ASKED[4 * number : 4 * number + 4], handle_impossible_answer=False))
+
+
+def nodes_that_answered(cluster: RemoteCluster) -> set[str]:
+    """Addresses of the nodes that have answered parts of the prediction."""
+    told = cluster.hosts.run(LAPTOP, [sys.executable, "-c", _ANSWERED, cluster.address])
+    return set(json.loads(told.splitlines()[-1]))

@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import ray
-from answerers import open_cpu, save_scattered
+from answerers import assert_same, open_cpu, save_scattered
 from families import FAMILIES
 from trips import NAMES, questions, write_squad
 
@@ -82,15 +82,6 @@ def read(out: Path) -> list[dict[str, Any]]:
     if all(path.suffix == ".parquet" for path in paths):
         return [row for path in paths for row in pq.read_table(path).to_pylist()]
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-
-
-def assert_same(found: list[dict[str, Any]], expected: list[Any]) -> None:
-    assert len(found) == len(expected)
-    for mine, other in zip(found, expected, strict=True):
-        assert {name: mine[name] for name in ("answer", "start", "end")} == {
-            name: other[name] for name in ("answer", "start", "end")
-        }
-        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
 def test_every_question_has_the_answer_that_the_answerer_gives(
