@@ -95,12 +95,17 @@ def steps_before(run: Path, when: float) -> list[int]:
 
 
 def training_workers() -> list[psutil.Process]:
-    """The training workers of this process's cluster, and of no other on the machine."""
+    """The training workers of this process's cluster."""
+    return processes("RayTrainWo")
+
+
+def processes(title: str) -> list[psutil.Process]:
+    """Processes whose title, cut by the system, has a text in it: of this process's cluster, and of no other here."""
     session = ray._private.worker.global_worker.node.get_session_dir_path()
     found = []
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.Error):
-            parent = process.parent() if "RayTrainWo" in process.info["name"] else None
+            parent = process.parent() if title in process.info["name"] else None
             found += [process] if parent and session in " ".join(parent.cmdline()) else []
     return found
 

@@ -6,16 +6,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, TuneConfig
 from ray.tune import RunConfig as TuneRunConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from qa_ray.errors import UserError
 from qa_ray.training.resources import Resources
 from qa_ray.tuning.conductor import Conductor
 from qa_ray.tuning.groups import GroupCleaner
@@ -24,12 +26,15 @@ from qa_ray.tuning.options import SchedulerKind
 from qa_ray.tuning.options import TuneConfig as Options
 from qa_ray.tuning.trial import END, EPOCH, EVALUATIONS, FIRST_STEP, REASON, Shared, TrialRun
 
+logger = logging.getLogger(__name__)
+
 # The sweep's own lines say it all; and its own folder holds all that it goes on from.
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -43,6 +48,8 @@ def run_trials(conductor: Conductor, shared: Shared, options: Options, at_once: 
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It lists the trials that failed, each of which has been told.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     scheduler = make_scheduler(options, shared.goal, shared.config.train.epochs)
     replay(scheduler, conductor.history, shared.goal)
     scratch = tempfile.mkdtemp(prefix="qa_ray-tune-")
@@ -192,10 +199,16 @@ def _number(trial: Any) -> int:
 
 
 def _reason(trial: Any) -> str:
-    """Why a trial failed, in a line."""
-    error = trial.get_pickled_error()
+    """Why a trial failed last, in a line; what nobody expected is logged with its traceback."""
+    # Tune's own method reads a copy, which is made some time later.
+    place = trial.pickled_error_file
+    if place is None:
+        return "Ray Tune does not say why"
+    error = cloudpickle.loads(Path(place).read_bytes())
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, ray.exceptions.RayActorError):
         return "the trial's process was lost"
+    if not isinstance(cause, UserError):
+        logger.error("%s", error)
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"

@@ -195,6 +195,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         if isinstance(error, StoppedError):
             return {END: "interrupted", "done": True}
         if isinstance(error, UserError) and not isinstance(error, _MAY_PASS):
+            self._drop_checkpoints()
             return {END: "failed", REASON: str(error), "done": True}
         if error is not None:
             raise error

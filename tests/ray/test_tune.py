@@ -4,18 +4,21 @@ import dataclasses
 import json
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from hub import connected_hub
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from transformers import AutoModelForQuestionAnswering
-from trips import command, metrics_of, prepare, trip_config
+from trips import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
 
 from qa_ray.config import Config
 from qa_ray.errors import ConfigError
@@ -33,9 +36,11 @@ from qa_ray.tuning.table import summary
 pytestmark = pytest.mark.long
 
 # What Tune makes of the class TrialRun.
-TRIAL_PROCESS = "ResourceTrainable"
-# Strides that leave no room, and a learning rate that learns nothing.
-SPACE = ("window.stride=choice(124, 16)", "optim.learning_rate=choice(1e-9, 2e-3)")
+TRIAL_PROCESS = "ResourceTr"
+# A stride that leaves no room, a learning rate that no loss survives, and one that learns nothing.
+SPACE = ("window.stride=choice(124, 16)", "optim.learning_rate=choice(1e38, 1e-9)")
+# Of the sweep whose driver is ended: time enough to stop in the middle.
+NUM_STEPS = 150
 
 
 @pytest.fixture(scope="module")
@@ -56,48 +61,50 @@ def sweep_config(place: Path) -> SweepConfig:
     return SweepConfig(**parts, space=SPACE, tune=TuneConfig(sampler=SamplerKind.GRID, max_failures=1))
 
 
-def processes(name: str) -> list[psutil.Process]:
-    """The processes of this cluster whose title has a name in it."""
-    session = ray._private.worker.global_worker.node.get_session_dir_path()
-    found = [process for process in psutil.process_iter(["cmdline"]) if name in " ".join(process.info["cmdline"] or ())]
-    return [process for process in found if session in " ".join(process.parent().cmdline())]
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
+def wait_until(holds: Callable[[], object], sweep_runs: Callable[[], bool]) -> None:
+    while not holds():
+        assert sweep_runs(), "the sweep ended before what was waited for"
         time.sleep(0.01)
 
 
-def checkpoint(trial: Path, step: int) -> Path:
-    return trial / "checkpoints" / f"step-{step:08d}" / MANIFEST
+def step_saved(trial: Path) -> int:
+    """Step of the newest checkpoint; a step is left out while the checkpoint before it is still being stored."""
+    return max(
+        (int(path.parent.name.removeprefix("step-")) for path in trial.glob(f"checkpoints/*/{MANIFEST}")), default=0
+    )
 
 
 @pytest.fixture(scope="module")
 def swept(ray_cluster: None, place: Path) -> SweepResult:
     """A sweep whose data are gone before the first trial ends, and that loses a worker and a trial's process."""
-    trials = place / "runs" / "sweep" / "trials"
+    trials, ended = place / "runs" / "sweep" / "trials", threading.Event()
 
     def disturb() -> None:
-        # The last trial finds its place taken.
-        wait_for(trials / "trial-000")
-        (trials / "trial-004").touch()
-        wait_for(checkpoint(trials / "trial-000", 2))
+        wait_until(lambda: step_saved(trials / "trial-000") >= 2, lambda: not ended.is_set())
         for split in ("train.json", "validation.json"):
             (place / split).rename(place / f"away-{split}")
-        processes("RayTrainWorker")[-1].kill()
-        wait_for(checkpoint(trials / "trial-000", 8))
-        processes(TRIAL_PROCESS)[0].kill()
+        training_workers()[-1].kill()
+        [trial] = processes(TRIAL_PROCESS)
+        wait_until(lambda: step_saved(trials / "trial-000") > 6, lambda: not ended.is_set())
+        trial.kill()
 
     with ThreadPoolExecutor() as pool:
         disturbed = pool.submit(disturb)
-        result = search(sweep_config(place))
-        disturbed.result()
-    return result
+        try:
+            return search(sweep_config(place))
+        finally:
+            ended.set()
+            disturbed.result()
 
 
 @pytest.fixture
 def store(place: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{place}/mlflow.db")
+
+
+def runs_of(store: MlflowClient) -> dict[str, Run]:
+    experiment = store.get_experiment_by_name("qa_ray").experiment_id
+    return {run.info.run_name: run for run in store.search_runs([experiment])}
 
 
 def test_each_trial_ends_as_it_must(swept: SweepResult) -> None:
@@ -106,14 +113,27 @@ def test_each_trial_ends_as_it_must(swept: SweepResult) -> None:
         Status.FINISHED,
         Status.PRUNED,
         Status.PRUNED,
-        Status.STOPPED,
         Status.FAILED,
+        Status.STOPPED,
     ]
-    assert [trial.epochs for trial in trials] == [2, 0, 0, 1, 0]
+    assert [trial.epochs for trial in trials] == [2, 0, 0, 0, 1]
     assert "window.stride=124 leaves no room in window.max_length=128" in str(trials[1].reason)
-    assert "after epoch 1" in str(trials[3].reason)
-    assert "StorageError: run.storage_path=" in str(trials[4].reason)
+    assert "after epoch 1" in str(trials[4].reason)
     assert swept.sweep.best == trials[0]
+
+
+def test_trial_that_diverges_is_reported_with_its_reason_everywhere(
+    swept: SweepResult, place: Path, store: MlflowClient
+) -> None:
+    [reason] = [str(trial.reason) for trial in swept.sweep.trials if trial.status is Status.FAILED]
+    assert "training went astray at step" in reason
+    assert "Try a lower optim.learning_rate" in reason
+    row = next(line for line in summary(swept).splitlines() if line.startswith("trial-003"))
+    assert row.endswith(f"failed: {reason}")
+    assert f"failed: {escape(reason)}" in (place / "runs" / "sweep" / "report.html").read_text()
+    run = runs_of(store)["trial-003"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["sweep.reason"] == reason
 
 
 def test_lost_worker_and_lost_process_cost_no_step_twice(swept: SweepResult, place: Path) -> None:
@@ -124,7 +144,7 @@ def test_lost_worker_and_lost_process_cost_no_step_twice(swept: SweepResult, pla
 
 def test_later_trials_trained_on_data_whose_files_are_gone(swept: SweepResult, place: Path) -> None:
     assert not (place / "train.json").exists()
-    stopped = swept.sweep.trials[3]
+    stopped = swept.sweep.trials[4]
     assert stopped.parameters["window.stride"] != swept.sweep.defaults["window.stride"]
     lines = metrics_of(place / "runs" / "sweep" / "trials" / stopped.name)
     assert [line["step"] for line in lines if line["phase"] == "train"][:6] == list(range(1, 7))
@@ -134,7 +154,7 @@ def test_later_trials_trained_on_data_whose_files_are_gone(swept: SweepResult, p
 def test_sweep_leaves_no_process_and_all_its_cpus(swept: SweepResult) -> None:
     while ray.available_resources().get("CPU") != 2:
         time.sleep(0.1)  # given back soon after, or never
-    assert not processes("RayTrainWorker")
+    assert not training_workers()
     assert not processes(TRIAL_PROCESS)
 
 
@@ -150,14 +170,13 @@ def test_best_trial_is_a_whole_run_that_can_be_published(
     assert files["model.safetensors"] == (folder / "model" / "model.safetensors").read_bytes()
     assert not list((place / "runs" / "sweep" / "trials").glob("*/checkpoints"))
     said = summary(swept)
-    assert "trial-003" in said
+    assert "trial-004" in said
     assert f"jobs/publish.py {folder}" in said
     assert "Trials with their values" in (place / "runs" / "sweep" / "report.html").read_text()
 
 
 def test_mlflow_has_the_sweep_its_trials_and_one_best_model(swept: SweepResult, store: MlflowClient) -> None:
-    experiment = store.get_experiment_by_name("qa_ray").experiment_id
-    runs = {run.info.run_name: run for run in store.search_runs([experiment])}
+    runs = runs_of(store)
     assert set(runs) == {"sweep", *(f"trial-{number:03d}" for number in range(5))}
     parent = runs.pop("sweep")
     assert parent.info.status == "FINISHED"
@@ -168,11 +187,11 @@ def test_mlflow_has_the_sweep_its_trials_and_one_best_model(swept: SweepResult, 
     }
     assert [name for name, run in runs.items() if "sweep.best" in run.data.tags] == ["trial-000"]
     assert parent.data.tags["sweep.best_run_id"] == runs["trial-000"].info.run_id
-    assert runs["trial-003"].data.params["optim.learning_rate"] == "1e-09"
+    assert runs["trial-004"].data.params["optim.learning_rate"] == "1e-09"
     assert {item.path for item in store.list_artifacts(parent.info.run_id, "sweep")} >= {"sweep/report.html"}
     [version] = store.search_model_versions("name = 'swept'")
     assert version.run_id == runs["trial-000"].info.run_id
-    assert len(store.search_logged_models([experiment])) == 1
+    assert len(store.search_logged_models([parent.info.experiment_id])) == 1
 
 
 def test_finished_sweep_is_shown_again_and_nothing_is_done(swept: SweepResult, place: Path) -> None:
@@ -208,14 +227,15 @@ def test_sweep_goes_on_only_where_scores_can_be_compared(
 
 
 def sweep_command(place: Path) -> list[str]:
-    """Two trials as a job of its own, with a checkpoint after every step."""
+    """Three trials as a job of its own, the first a short one, with a checkpoint after every step."""
     # The data of the other sweep are gone.
-    data = {"data.train": place / "away-train.json", "data.validation": place / "away-validation.json"}
-    python, _, *arguments = command(place, "ended", data | {"train.epochs": 5})
+    train = write_squad(place / "many.json", NAMES * 20)
+    data = {"data.train": train, "data.validation": place / "away-validation.json"}
+    python, _, *arguments = command(place, "ended", data | {"train.epochs": 1, "train.max-steps": 2})
     script = Path(__file__).parents[2] / "jobs" / "tune.py"
-    space = ["--space", "optim.learning_rate=loguniform(1e-4, 1e-2)"]
-    options = ["--tune.num-trials", "2", "--tune.sampler", "random", "--tune.scheduler", "none"]
-    return [python, str(script), *arguments, *options, "--tune.keep-checkpoints", *space]
+    space = ["--space", "optim.learning_rate=loguniform(1e-4, 1e-2)", f"train.max_steps=choice({NUM_STEPS})"]
+    options = ["--tune.num-trials", "3", "--tune.sampler", "random", "--tune.scheduler", "none"]
+    return [python, str(script), *arguments, *options, "--tune.max-failures", "1", "--tune.keep-checkpoints", *space]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -224,36 +244,46 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
+def running(job: subprocess.Popen[str]) -> Callable[[], bool]:
+    return lambda: job.poll() is None
+
+
 def test_sweep_whose_driver_is_ended_goes_on_with_the_same_command(swept: SweepResult, place: Path) -> None:
     trials = place / "runs" / "ended" / "trials"
     arguments = sweep_command(place)
     job = start(arguments)
-    wait_for(checkpoint(trials / "trial-001", 2))
+    # The second trial finds its place taken, each time that it is tried.
+    wait_until((trials / "trial-000").exists, running(job))
+    (trials / "trial-001").touch()
+    wait_until(lambda: step_saved(trials / "trial-002") >= 2, running(job))
     job.kill()
-    job.communicate()
+    _, said = job.communicate()
+    assert "trial-001 failed and is tried again: StorageError: run.storage_path=" in said
+    assert "Traceback" not in said
     finished = (trials / "trial-000" / "result.json").stat().st_mtime_ns
-    owner = trials / "trial-001" / OWNER
+    owner = trials / "trial-002" / OWNER
     before = owner.read_bytes()
     again = start(arguments)
     # Until then, workers of the job that was killed may make a few more steps.
-    while owner.read_bytes() == before:
-        time.sleep(0.01)
-    [*_, newest] = sorted(path.parent.name for path in trials.glob(f"trial-001/checkpoints/*/{MANIFEST}"))
-    wait_for(checkpoint(trials / "trial-001", int(newest.removeprefix("step-")) + 1))
+    wait_until(lambda: owner.read_bytes() != before, running(again))
+    reached = step_saved(trials / "trial-002")
+    wait_until(lambda: step_saved(trials / "trial-002") > reached, running(again))
     again.send_signal(signal.SIGTERM)
     _, said = again.communicate()
     assert again.returncode == 128 + signal.SIGTERM
-    assert "stopped after 1 of 2 trials: run the same command with --run.name ended to go on" in said
+    assert "stopped after 2 of 3 trials: run the same command with --run.name ended to go on" in said
     assert "Traceback" not in said
     last = start(arguments)
     shown, said = last.communicate()
     assert last.returncode == 0, said
-    assert "trial-001" in said
+    assert "trial-002" in said
     assert "tokenised once for all trials" in said
     assert "trial-000:" not in said
+    assert "trial-001:" not in said
     assert (trials / "trial-000" / "result.json").stat().st_mtime_ns == finished
-    lines = metrics_of(trials / "trial-001")
-    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 31))
+    lines = metrics_of(trials / "trial-002")
+    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, NUM_STEPS + 1))
     records = json.loads((trials.parent / "trials.json").read_text())
-    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert [record["status"] for record in records] == ["finished", "failed", "finished"]
     assert "finished, best" in shown
+    assert "failed: StorageError: run.storage_path=" in shown
