@@ -57,24 +57,27 @@ SYSTEM = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
 
 
 class Nodes:
-    """A head without CPUs, and nodes with room for one worker each."""
+    """A head without CPUs, and nodes with room for one worker each, all with addresses of their own."""
 
     def __init__(self) -> None:
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SYSTEM}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.workers: list[Any] = []
+        self._num_added = 0
         self.fill()
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def fill(self) -> None:
         """Add nodes until there are two."""
         while len(self.workers) < 2:
-            self.workers.append(self.cluster.add_node(num_cpus=1))
+            self._num_added += 1
+            address = f"127.0.1.{self._num_added}"
+            self.workers.append(self.cluster.add_node(num_cpus=1, node_ip_address=address))
 
-    def kill(self) -> float:
-        """End the newest node without a warning; returns the time."""
+    def kill(self, which: int = -1) -> float:
+        """End a node without a warning, by default the newest; returns the time."""
         now = time.time()
-        self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
+        self.cluster.remove_node(self.workers.pop(which), allow_graceful=False)
         return now
 
     def warn(self, seconds: int) -> None:
