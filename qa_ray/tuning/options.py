@@ -51,7 +51,8 @@ class TuneConfig:
     max_concurrent: int | None = None
     """Most trials at once; without a number, as many as the cluster has room for."""
     keep_checkpoints: bool = False
-    """Keeps the checkpoints of trials that have ended; their models are kept anyway."""
+    """Keeps the checkpoints of trials that have ended; their models are kept anyway, and so are the checkpoints of a
+    trial that was lost too often."""
 
     def __post_init__(self) -> None:
         for name in ("num_trials", "grace"):
