@@ -27,8 +27,9 @@ from qa_ray.training.driver import train as train_on_ray
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.worker import make_accelerator
 
-_TIMED_EPOCHS = 3
-_LOG_EVERY = 10
+# The first part pays for memory and kernels that later steps reuse.
+_PARTS = 4
+_LONGEST_RECORD = 10
 
 
 def driver(material: Material, *, steps: int, repeats: int, threads: int) -> list[Row]:
@@ -70,29 +71,34 @@ def ensure_ray(threads: int) -> None:
 
 
 def _one_window_questions(material: Material, num_batches: int) -> list[Passage]:
-    """Full batches of questions with one window each, drawn at random: every step then has as many windows."""
+    """Full batches of questions with one window each, drawn at random: every step then has as many windows.
+
+    There are `num_batches` to be timed, at least, and those that warm up; fewer if the data has not so many.
+    """
     size = material.config.batch.size
     windows = material.collator.windows
     alone = set(np.flatnonzero(np.bincount(windows.question) == 1).tolist())
     pairs = [(passage.context, question) for passage in material.passages for question in passage.questions]
     single = [pair for number, pair in enumerate(pairs) if number in alone and pair[1].answers]
-    count = min(num_batches * size, len(single) // size * size)
-    if not count:
-        raise DataError(f"--data has {len(single)} answered questions with one window: at least {size} are needed")
-    chosen = np.random.default_rng(0).permutation(len(single))[:count]
+    batches_per_part = min(-(-num_batches // (_PARTS - 1)), len(single) // (_PARTS * size))
+    if not batches_per_part:
+        least = _PARTS * size
+        raise DataError(f"--data has {len(single)} answered questions with one window: at least {least} are needed")
+    chosen = np.random.default_rng(0).permutation(len(single))[: _PARTS * batches_per_part * size]
     return [Passage(single[number][0], (single[number][1],)) for number in chosen.tolist()]
 
 
 def _driver_config(config: Config, passages: list[Passage], place: Path, threads: int) -> Config:
     for name, part in (("train", passages), ("validation", passages[:4])):
         (place / f"{name}.json").write_text(json.dumps(to_squad(part, "benchmark")), encoding="utf-8")
-    num_batches = len(passages) // config.batch.size
-    # A record then never spans two epochs.
-    log_every = max(every for every in range(1, _LOG_EVERY + 1) if num_batches % every == 0)
+    batches_per_part = len(passages) // (_PARTS * config.batch.size)
+    # A record then never spans two parts.
+    log_every = max(every for every in range(1, _LONGEST_RECORD + 1) if batches_per_part % every == 0)
     return replace(
         config,
         data=DataConfig(train=str(place / "train.json"), validation=str(place / "validation.json")),
-        train=replace(config.train, epochs=1 + _TIMED_EPOCHS, log_every=log_every),
+        # Evaluating and saving at an epoch's end is not what is compared.
+        train=replace(config.train, epochs=1, log_every=log_every),
         cluster=ClusterConfig(num_workers=1, cpus_per_worker=threads),
         run=RunConfig(name="benchmark", storage_path=str(place)),
         tracking=TrackingConfig(enabled=False),
@@ -121,8 +127,8 @@ def _time_ray(config: Config, losses: dict[str, float], startups: list[float]) -
 
 
 def _steady(config: Config, records: list[dict[str, float]], name: str, losses: dict[str, float]) -> Run:
-    """Work and seconds of the records after the first epoch, which warms up; all batches are full."""
+    """Work and seconds of the records after the first part; all batches are full."""
     losses[name] = records[-1][TRAIN_LOSS]
-    timed = [record for record in records if record["step"] > records[-1]["step"] / (1 + _TIMED_EPOCHS)]
+    timed = [record for record in records if record["step"] > records[-1]["step"] / _PARTS]
     work = config.batch.size * config.train.log_every
     return Run(work * len(timed), sum(work / record[WINDOWS_PER_SECOND] for record in timed))
