@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.answering import Answered, QuestionAnswerer
 from qa_ray.config import Config, EvalConfig, ModelConfig, WindowConfig

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from families import FAMILIES
-from runs import tiny_config
+from small_runs import tiny_config
 
 from qa_ray.evaluation.metrics import squad_scores, squad_v2_scores
 from qa_ray.model import load_model, load_tokenizer

@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from families import FAMILIES
-from runs import made_passages, make_collator, make_run, tiny_config
+from small_runs import made_passages, make_collator, make_run, tiny_config
 
 from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.policies import Precision

@@ -13,7 +13,7 @@ from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
 from passages import corpus_of
-from runs import cpu_accelerator
+from small_runs import cpu_accelerator
 from trips import NAMES, write_squad
 
 from qa_ray.config import Config, ModelConfig

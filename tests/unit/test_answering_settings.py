@@ -6,7 +6,7 @@ import pytest
 import torch
 from answerers import ALL, CONTEXTS, ONE, QUESTIONS, assert_close, open_cpu, save_decisive, shapes, texts
 from families import FAMILIES
-from runs import made_passages, tiny_config
+from small_runs import made_passages, tiny_config
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.answering import choose_device

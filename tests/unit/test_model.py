@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from families import FAMILIES
-from runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,

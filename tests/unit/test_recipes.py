@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import changed, cpu_accelerator, made_passages, make_collator, make_run
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from qa_ray.evaluation.evaluator import Evaluator

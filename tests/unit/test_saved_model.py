@@ -8,7 +8,7 @@ import pytest
 import torch
 from families import FAMILIES
 from mlflow import MlflowClient
-from runs import tiny_config
+from small_runs import tiny_config
 from transformers import AutoModel, AutoModelForQuestionAnswering, PreTrainedTokenizerFast
 
 from qa_ray.errors import ConfigError, ModelError

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.config import EvalConfig
 from qa_ray.errors import DataError

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from evaluations import THRESHOLD, Asked, evaluation_of
-from runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.evaluation.comparison import headline_scores
 from qa_ray.evaluation.evaluator import Evaluator

@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from accelerate.utils import InitProcessGroupKwargs  # noqa: E402
-from runs import made_passages, make_collator, make_run, tiny_config  # noqa: E402
+from small_runs import made_passages, make_collator, make_run, tiny_config  # noqa: E402
 
 from qa_ray.config import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
 
 from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.results import Evaluation

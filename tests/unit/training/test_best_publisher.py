@@ -10,7 +10,7 @@ import pytest
 from finished_run import finished_run
 from hub import connected_hub
 from hub_state import Hub
-from runs import tiny_config
+from small_runs import tiny_config
 
 from qa_ray.config import Config
 from qa_ray.policies import BestBy

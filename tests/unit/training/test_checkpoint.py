@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from runs import tiny_config
 from safetensors import SafetensorError
+from small_runs import tiny_config
 
 from qa_ray.errors import StorageError
 from qa_ray.model import load_model, load_tokenizer

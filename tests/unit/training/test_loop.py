@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from runs import (
+from small_runs import (
     changed,
     cpu_accelerator,
     made_passages,

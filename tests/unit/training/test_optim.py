@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from runs import tiny_config
+from small_runs import tiny_config
 
 from qa_ray.config import OptimConfig
 from qa_ray.model import load_model

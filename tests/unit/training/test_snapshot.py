@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import small_runs
 import torch
 from accelerate import Accelerator
-from runs import Run, changed, cpu_accelerator, made_passages, make_run, tiny_config
+from small_runs import Run, changed, cpu_accelerator, made_passages, make_run, tiny_config
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from qa_ray.config import Config
@@ -43,7 +43,7 @@ VARIANTS = {
     "micro-batches": Variant({"batch": {"max_tokens_per_device": 48}}),
     "bf16": Variant({}, lambda: cpu_accelerator("bf16")),
     # The scaler skips the first two steps.
-    "gradient scaler": Variant({}, lambda: runs.scaling_accelerator(2.0**30)),
+    "gradient scaler": Variant({}, lambda: small_runs.scaling_accelerator(2.0**30)),
 }
 
 
@@ -101,7 +101,7 @@ def records(runs: list[Run]) -> dict[int, dict[str, str]]:
 
 
 def assert_alike(parts: list[Run], whole: list[Run]) -> None:
-    assert torch.equal(runs.weights_of(parts[-1]), runs.weights_of(whole[-1]))
+    assert torch.equal(small_runs.weights_of(parts[-1]), small_runs.weights_of(whole[-1]))
     assert records(parts) == records(whole)
     assert parts[-1].loop.state == whole[-1].loop.state
 
@@ -189,7 +189,7 @@ def test_run_stopped_after_its_last_step_only_closes_the_epoch(bert, tmp_path, u
     assert run.loop.train_epoch()
     assert (run.loop.state.step, run.loop.state.epoch, run.loop.finished) == (NUM_STEPS, 2, True)
     assert not run.records
-    assert torch.equal(runs.weights_of(run), runs.weights_of(undisturbed("fp32")[0]))
+    assert torch.equal(small_runs.weights_of(run), small_runs.weights_of(undisturbed("fp32")[0]))
 
 
 def test_run_stopped_at_max_steps_in_mid_epoch_closes_the_epoch(bert, tmp_path):
@@ -292,7 +292,7 @@ def test_snapshot_is_data_that_cannot_be_executed(bert, tmp_path, monkeypatch):
 
 
 def test_snapshot_of_a_gradient_that_is_not_finite_is_refused(bert):
-    run = make_run(config_of(bert), PASSAGES, before=runs.poison)
+    run = make_run(config_of(bert), PASSAGES, before=small_runs.poison)
     run.loop.train_epoch(lambda: True)
     with pytest.raises(TrainingError, match="at step 1, epoch 0"):
         run.loop.snapshot()

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 from families import FAMILIES
-from runs import tiny_config
+from small_runs import tiny_config
 
 from qa_ray.model import load_model
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
