@@ -33,8 +33,8 @@ from benchmarking.standard import training_features
 from benchmarking.training import padding_shares, train
 
 from qa_ray.cli import exit_code
+from qa_ray.config.recipes import minilm
 from qa_ray.errors import ConfigError, StorageError
-from qa_ray.recipes import minilm
 
 
 class Case(StrEnum):

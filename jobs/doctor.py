@@ -9,7 +9,7 @@ Ends with 1 if a check failed.
 import sys
 
 from qa_ray.cli import main
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.doctor.examination import examine
 from qa_ray.doctor.table import row, terminal, total
 from qa_ray.doctor.verdict import Status

@@ -9,14 +9,14 @@ import sys
 
 from qa_ray.cli import run_job, start_ray
 from qa_ray.evaluation.job import evaluate
-from qa_ray.evaluation.options import Options
+from qa_ray.evaluation.options import EvaluationOptions
 
 
-def main(options: Options) -> str:
+def main(options: EvaluationOptions) -> str:
     """Join or start the cluster, evaluate, and return what is to be shown."""
     start_ray(options.cluster)
     return evaluate(options)
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(Options, main))
+    sys.exit(run_job(EvaluationOptions, main))

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from qa_ray.cli import run_job
-from qa_ray.operation import PublishOptions
+from qa_ray.config.operation import PublishOptions
 from qa_ray.publishing.publish import publish, run_at
 
 

@@ -9,17 +9,18 @@ python jobs/train.py --help
 import sys
 
 from qa_ray.cli import main
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.publishing.best_publisher import BestPublisher
 from qa_ray.publishing.publish import publish_after
-from qa_ray.report import summary
-from qa_ray.training.driver import train
+from qa_ray.runs.driver import train
+from qa_ray.runs.summary import summary
 
 
 def job(config: Config) -> str:
     """Train and, if a repository is named, publish; returns what is to be shown."""
 
     def work() -> tuple[str, str]:
-        result = train(config)
+        result = train(config, companion=BestPublisher)
         return summary(result), result.folder
 
     return publish_after(work, config.publish)

@@ -14,10 +14,10 @@ from typing import TypeVar, cast
 import ray
 import tyro
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ClusterError, StoppedError, UserError
-from qa_ray.operation import ClusterConfig
-from qa_ray.recipes import RECIPES
 
 T = TypeVar("T")
 Extended = TypeVar("Extended", bound=Config)

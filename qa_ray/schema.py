@@ -1,11 +1,19 @@
-"""The nouns of extractive question answering, and the Arrow schemas in which they travel."""
+"""The nouns of extractive question answering, the Arrow schemas in which they travel, and numpy arrays by element."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+Bools = npt.NDArray[np.bool_]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+Float64s = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

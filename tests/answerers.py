@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
-from qa_ray.answering import Answered, QuestionAnswerer
-from qa_ray.config import Config, EvalConfig, ModelConfig, WindowConfig
-from qa_ray.evaluation.evaluator import Evaluator
-from qa_ray.evaluation.results import Evaluation
-from qa_ray.model import load_model, load_tokenizer
-from qa_ray.training.checkpoint import save_model
+from qa_ray.answers.answerer import Answered, QuestionAnswerer
+from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
+from qa_ray.model.folder import save_model
+from qa_ray.model.loading import load_model, load_tokenizer
+from qa_ray.scores.results import Evaluation
+from qa_ray.training.evaluator import Evaluator
 
 MAX_ANSWER_LENGTH = 6
 SHORT_WINDOW = WindowConfig(max_length=48, stride=8)

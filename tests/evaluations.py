@@ -8,15 +8,16 @@ import numpy as np
 from families import FAMILIES
 from passages import corpus_of
 
-from qa_ray.config import WindowConfig
+from qa_ray.answers.decode import Candidates
+from qa_ray.answers.n_best import NullSpans
+from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows, make_windows
-from qa_ray.evaluation.decode import Candidates
-from qa_ray.evaluation.metrics import QuestionScores
-from qa_ray.evaluation.questions import QuestionTable
-from qa_ray.evaluation.results import Evaluation, NullSpans, assemble
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
+from qa_ray.scores.metrics import QuestionScores
+from qa_ray.scores.question_table import QuestionTable
+from qa_ray.scores.results import Evaluation, assemble
 
 THRESHOLD = 1.0
 

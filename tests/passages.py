@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qa_ray.data import squad
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.tokenization import load_tokenizer, tokenize
+from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.schema import Answer, Passage, Question
 
 SQUAD = Path(__file__).parents[1] / "../shared/data/squad"
@@ -64,4 +64,4 @@ def read_squad(name: str, num_passages: int, every: int = 1) -> list[Passage]:
 
 def corpus_of(passages: list[Passage], tokenizer: PreTrainedTokenizerFast) -> Corpus:
     """The passages in one block."""
-    return Corpus([tokenize(passages, [], load_tokenizer(tokenizer.backend_tokenizer.to_str()))])
+    return Corpus([tokenize(passages, [], parse_tokenizer(tokenizer.backend_tokenizer.to_str()))])

@@ -12,11 +12,11 @@ from accelerate.state import AcceleratorState
 from passages import corpus_of
 from transformers import PreTrainedModel
 
-from qa_ray.config import BatchConfig, Config, ModelConfig, OptimConfig, TrainConfig, WindowConfig
+from qa_ray.config.fine_tuning import BatchConfig, Config, ModelConfig, OptimConfig, TrainConfig, WindowConfig
+from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model import learn_template, load_model, load_tokenizer
-from qa_ray.policies import Precision
+from qa_ray.model.loading import learn_template, load_model, load_tokenizer
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tracking.metrics import Progress
 from qa_ray.training.loop import TrainingLoop

@@ -1,7 +1,7 @@
 """Sweeps for tests: trials as a sweep's folder would hold them."""
 
-from qa_ray.config import Config
-from qa_ray.policies import BestBy
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import BestBy
 from qa_ray.tuning.history import Goal, Status, TrialRecord
 from qa_ray.tuning.options import TuneConfig
 from qa_ray.tuning.result import Sweep

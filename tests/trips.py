@@ -13,7 +13,7 @@ import ray
 from families import FAMILIES
 from safetensors.torch import load_file
 
-from qa_ray.config import (
+from qa_ray.config.fine_tuning import (
     BatchConfig,
     Config,
     DataConfig,
@@ -23,8 +23,8 @@ from qa_ray.config import (
     TrainConfig,
     WindowConfig,
 )
-from qa_ray.operation import ClusterConfig, RunConfig, TrackingConfig
-from qa_ray.policies import Precision
+from qa_ray.config.operation import ClusterConfig, RunConfig, TrackingConfig
+from qa_ray.config.policies import Precision
 
 NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
 TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]

@@ -17,7 +17,7 @@ from benchmarking.chaos_report import Kill, Moment, Report, RunEnd, Victim
 from benchmarking.comparison import Material
 from qa_ray.cli import parse
 from qa_ray.errors import TrainingError
-from qa_ray.training.store import CHECKPOINTS
+from qa_ray.storage.layout import CHECKPOINTS
 
 # A kill falls at random within so many seconds since its moment is seen.
 _SPANS = {Moment.START: 12.0, Moment.STEPS: 2.0, Moment.WRITE: 0.03, Moment.UPLOAD: 0.05, Moment.EVALUATION: 1.0}

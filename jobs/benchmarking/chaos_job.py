@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarking.chaos_outcome import name_of, step_of
-from qa_ray.training.store import CHECKPOINTS, MANIFEST
+from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.storage.layout import CHECKPOINTS
 
 _BAR = re.compile(r"train: +\d+%\|.*\| *(\d+)/(\d+) ")
 _RESUMED = re.compile(r"going on from the checkpoint (\S+)")

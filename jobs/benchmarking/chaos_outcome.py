@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from qa_ray.config import Config
-from qa_ray.data.batching import Longs, plan_epoch
-from qa_ray.training.checkpoint import EVALUATION, MODEL
-from qa_ray.training.resume import RESULT
-from qa_ray.training.state import enter
-from qa_ray.training.store import CHECKPOINTS, MANIFEST
+from qa_ray.config.fine_tuning import Config
+from qa_ray.data.batching import plan_epoch
+from qa_ray.schema import Int64s
+from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.storage.layout import CHECKPOINTS, EVALUATION, MODEL, RESULT
+from qa_ray.training.snapshot import enter
 
 # They tell of the machine, not of the training.
 _SPEEDS = ("time", "windows_per_second", "tokens_per_second", "peak_memory_gb")
@@ -34,19 +34,19 @@ class Damage(StrEnum):
 class Expected:
     """What the batch plan foretells."""
 
-    batches: list[Longs]
+    batches: list[Int64s]
     """Window numbers of each step, in the order of steps."""
     ledger: str
     """Digest of them."""
 
     @classmethod
-    def plan(cls, config: Config, lengths: Longs) -> "Expected":
+    def plan(cls, config: Config, lengths: Int64s) -> "Expected":
         """Plan all epochs of windows of these lengths.
 
         Raises:
             AssertionError: the plan itself leaves out a window, or has it twice.
         """
-        batches: list[Longs] = []
+        batches: list[Int64s] = []
         for epoch in range(config.train.epochs):
             planned = plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=epoch)
             if sorted(np.concatenate(list(planned.batches())).tolist()) != list(range(len(lengths))):

@@ -11,12 +11,12 @@ import torch
 
 from benchmarking.comparison import Material, Row, Run, interleave
 from benchmarking.training import seeded
-from qa_ray.model import load_model
-from qa_ray.operation import CheckpointConfig
-from qa_ray.storage import RunFolder
+from qa_ray.config.operation import CheckpointConfig
+from qa_ray.model.loading import load_model
+from qa_ray.runs.saver import Saver
+from qa_ray.runs.worker import make_accelerator
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.training.loop import TrainingLoop
-from qa_ray.training.saver import Saver
-from qa_ray.training.worker import make_accelerator
 
 _WARM_UP_STEPS = 4
 

@@ -17,18 +17,18 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.squad import parse
 from qa_ray.data.template import Template
-from qa_ray.data.tokenization import load_tokenizer as load_backend
+from qa_ray.data.tokenization import parse_tokenizer as load_backend
 from qa_ray.data.tokenization import tokenize
 from qa_ray.data.validation import check, describe
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import DataError
 from qa_ray.locations import resolve
-from qa_ray.model import learn_template, load_tokenizer
+from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.schema import Passage, Problem
 
 _PACKAGES = ("accelerate", "datasets", "numpy", "ray", "tokenizers", "torch", "transformers")

@@ -5,22 +5,21 @@ from functools import partial
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from datasets import Dataset
 
 from benchmarking.comparison import Material, Row, Run, interleave, rows_of
 from benchmarking.standard import Answers, evaluation_features, postprocess
-from qa_ray.config import EvalConfig
-from qa_ray.data.batching import Longs, padded_length
+from qa_ray.answers.decode import join_windows, window_candidates
+from qa_ray.answers.n_best import NullSpans, find_spans
+from qa_ray.config.fine_tuning import EvalConfig
+from qa_ray.data.batching import padded_length
 from qa_ray.data.collate import Collator
-from qa_ray.evaluation.decode import join_windows, window_candidates
-from qa_ray.evaluation.results import NullSpans, find_spans
-from qa_ray.schema import Passage, Prediction
+from qa_ray.schema import Float32s, Int64s, Passage, Prediction
 
 _MAX_QUESTIONS = 1000
 
-Floats = npt.NDArray[np.float32]
+Floats = Float32s
 Best = dict[str, Prediction | None]
 
 
@@ -80,14 +79,14 @@ def _logits(collator: Collator) -> dict[str, Floats]:
     return {"trained": trained, "random": random}
 
 
-def _time_standard(examples: Dataset, features: Dataset, logits: Floats, settings: EvalConfig, found: Answers) -> Run:
+def _time_standard(examples: Dataset, features: Dataset, logits: Float32s, settings: EvalConfig, found: Answers) -> Run:
     begin = time.perf_counter()
     start, end = logits
     found.update(postprocess(examples, features, start, end, settings.n_best, settings.max_answer_length))
     return Run(len(features), time.perf_counter() - begin)
 
 
-def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: Best) -> Run:
+def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found: Best) -> Run:
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
     groups = collator.groups(np.arange(len(windows)), settings.max_tokens_per_device)
@@ -116,7 +115,7 @@ def _time_ours(collator: Collator, logits: Floats, settings: EvalConfig, found: 
     return Run(len(windows), time.perf_counter() - begin)
 
 
-def _batch_logits(collator: Collator, logits: Floats, items: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch_logits(collator: Collator, logits: Float32s, items: Int64s) -> tuple[torch.Tensor, torch.Tensor]:
     """What a model gives for a batch: logits to its padded length, -inf at padding."""
     length = collator.windows.length[items]
     width = padded_length(int(length.max()), collator.pad_to_multiple_of, collator.max_length)

@@ -15,17 +15,17 @@ import torch
 from benchmarking.comparison import Material, Row, Run, interleave, speed
 from benchmarking.training import seeded
 from qa_ray.cli import start_ray
-from qa_ray.config import Config, DataConfig
+from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.operation import ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.squad import to_squad
 from qa_ray.errors import DataError
-from qa_ray.model import load_model
-from qa_ray.operation import ClusterConfig, RunConfig, TrackingConfig
+from qa_ray.model.loading import load_model
+from qa_ray.runs.driver import train as train_on_ray
+from qa_ray.runs.worker import make_accelerator
 from qa_ray.schema import Passage
 from qa_ray.tracking.metrics import TRAIN_LOSS, WINDOWS_PER_SECOND, Progress
-from qa_ray.training.driver import train as train_on_ray
 from qa_ray.training.loop import TrainingLoop
-from qa_ray.training.worker import make_accelerator
 
 # The first part pays for memory and kernels that later steps reuse.
 _PARTS = 4

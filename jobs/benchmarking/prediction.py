@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 
 from benchmarking.comparison import Material, Row, Run, interleave
 from benchmarking.driver import ensure_ray
-from qa_ray.answering import QuestionAnswerer
+from qa_ray.answers import QuestionAnswerer
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.policies import Precision
 from qa_ray.data.squad import to_squad
-from qa_ray.model import load_model
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import Precision
+from qa_ray.model.folder import save_model
+from qa_ray.model.loading import load_model
 from qa_ray.prediction.job import predict
-from qa_ray.prediction.options import Options
+from qa_ray.prediction.options import PredictionOptions
 from qa_ray.schema import Passage
-from qa_ray.training.checkpoint import save_model
 
 _MAX_PASSAGES = 100
 _PART_SIZE = 32
@@ -87,7 +87,7 @@ class _Trial:
         """The prediction job."""
         out = self.place / way
         shutil.rmtree(out, ignore_errors=True)
-        options = Options(
+        options = PredictionOptions(
             model=str(self.place / "model"),
             data=str(self.place / "questions.json"),
             out=str(out),

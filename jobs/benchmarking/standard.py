@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedModel, default_data_collator, get_scheduler
 from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from qa_ray.schema import Float32s
 
 Rows = dict[str, list[Any]]
 Answers = dict[str, list[dict[str, Any]]]
@@ -144,8 +145,8 @@ class StandardLoop:
 def postprocess(
     examples: Iterable[dict[str, Any]],
     features: Dataset,
-    start_logits: npt.NDArray[np.float32],
-    end_logits: npt.NDArray[np.float32],
+    start_logits: Float32s,
+    end_logits: Float32s,
     n_best: int,
     max_answer_length: int,
 ) -> Answers:
@@ -177,8 +178,8 @@ def postprocess(
 
 def _spans(
     offsets: list[list[int] | None],
-    start_logits: npt.NDArray[np.float32],
-    end_logits: npt.NDArray[np.float32],
+    start_logits: Float32s,
+    end_logits: Float32s,
     n_best: int,
     max_answer_length: int,
 ) -> list[dict[str, Any]]:

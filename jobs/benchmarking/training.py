@@ -14,15 +14,16 @@ from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
 
 from benchmarking.comparison import Material, Row, Run, interleave, now, speed
 from benchmarking.standard import StandardLoop, training_features
-from qa_ray.config import Config, ModelConfig
-from qa_ray.data.batching import Longs, padded_length, plan_epoch
+from qa_ray.config.fine_tuning import Config, ModelConfig
+from qa_ray.config.policies import Precision
+from qa_ray.data.batching import padded_length, plan_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError
-from qa_ray.model import load_model
-from qa_ray.policies import Precision
+from qa_ray.model.loading import load_model
+from qa_ray.runs.worker import make_accelerator
+from qa_ray.schema import Int64s
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.throughput import flops_per_token, peak_flops
-from qa_ray.training.worker import make_accelerator
 
 # The first steps pay for memory and kernels that later ones reuse.
 _WARM_UP_STEPS = 4
@@ -71,7 +72,7 @@ def _train_model(
     name: str,
     make: Callable[[], PreTrainedModel],
     material: Material,
-    items: Longs,
+    items: Int64s,
     device: torch.device,
     repeats: int,
 ) -> list[Row]:
@@ -172,7 +173,7 @@ def _utilization(
     }
 
 
-def spread_batches(lengths: Longs, config: Config, num_batches: int) -> Longs:
+def spread_batches(lengths: Int64s, config: Config, num_batches: int) -> Int64s:
     """Windows of some full batches of an epoch's plan, evenly spread from the shortest batch to the longest.
 
     A few of the plan's own batches stand for all of an epoch, in length and in padding; the standard way trains the
@@ -189,11 +190,11 @@ def spread_batches(lengths: Longs, config: Config, num_batches: int) -> Longs:
     chosen = min(num_batches, len(full))
     place = (2 * np.arange(chosen) + 1) * len(full) // (2 * chosen)
     by_length = full[np.argsort(lengths[full].sum(axis=1), kind="stable")]
-    items: Longs = np.sort(by_length[place].ravel())
+    items: Int64s = np.sort(by_length[place].ravel())
     return items
 
 
-def _only(collator: Collator, items: Longs) -> Collator:
+def _only(collator: Collator, items: Int64s) -> Collator:
     windows = collator.windows
     names = [field.name for field in fields(windows) if field.name != "cut_questions"]
     return replace(collator, windows=replace(windows, **{name: getattr(windows, name)[items] for name in names}))

@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from qa_ray.config import BatchConfig
-
-Longs = npt.NDArray[np.int64]
+from qa_ray.config.fine_tuning import BatchConfig
+from qa_ray.schema import Int64s
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """An epoch's global batches in the order in which they are trained."""
 
-    order: Longs
+    order: Int64s
     """Window numbers, batch after batch, [num_windows]."""
     size: int
     """Windows per batch; the last batch may hold fewer."""
@@ -30,13 +28,13 @@ class BatchPlan:
         """Optimizer steps of the epoch."""
         return -(-len(self.order) // self.size)
 
-    def batches(self, start: int = 0) -> Iterator[Longs]:
+    def batches(self, start: int = 0) -> Iterator[Int64s]:
         """Yield the window numbers of each global batch, from batch `start` on."""
         for position in range(start, self.num_batches):
             yield self.order[position * self.size : (position + 1) * self.size]
 
 
-def plan_epoch(lengths: Longs, config: BatchConfig, *, seed: int, epoch: int) -> BatchPlan:
+def plan_epoch(lengths: Int64s, config: BatchConfig, *, seed: int, epoch: int) -> BatchPlan:
     """Shuffle windows, group them by similar length and cut them into global batches.
 
     Windows are drawn at random into pools of `config.length_pool` batches; a pool is sorted by padded length, and the
@@ -61,7 +59,7 @@ def plan_epoch(lengths: Longs, config: BatchConfig, *, seed: int, epoch: int) ->
     return BatchPlan(order, config.size)
 
 
-def share_of_rank(items: Longs, lengths: Longs, rank: int, world_size: int) -> Longs:
+def share_of_rank(items: Int64s, lengths: Int64s, rank: int, world_size: int) -> Int64s:
     """The items that one rank takes, so that all ranks hold about as many tokens.
 
     Items are dealt longest first, in turns that run to and fro over the ranks. Shares differ by one item at most.
@@ -74,7 +72,7 @@ def share_of_rank(items: Longs, lengths: Longs, rank: int, world_size: int) -> L
     """
     longest_first = items[np.argsort(-lengths[items], kind="stable")]
     turn, seat = np.divmod(np.arange(len(items)), world_size)
-    share: Longs = longest_first[np.where(turn % 2 == 0, seat, world_size - 1 - seat) == rank]
+    share: Int64s = longest_first[np.where(turn % 2 == 0, seat, world_size - 1 - seat) == rank]
     return share
 
 
@@ -87,8 +85,8 @@ def padded_length(length: int, pad_to_multiple_of: int, max_length: int) -> int:
 
 
 def micro_batches(
-    items: Longs, lengths: Longs, *, max_tokens: int | None, multiple: int, max_length: int
-) -> list[Longs]:
+    items: Int64s, lengths: Int64s, *, max_tokens: int | None, multiple: int, max_length: int
+) -> list[Int64s]:
     """Split `items` into groups that each hold at most `max_tokens` tokens after padding; a single item always fits.
 
     Args:

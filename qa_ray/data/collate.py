@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from qa_ray.data.batching import micro_batches, padded_length
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.data.windows import Windows
-
-Longs = npt.NDArray[np.int64]
+from qa_ray.schema import Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +51,14 @@ class Collator:
     pad_to_multiple_of: int
     max_length: int
 
-    def groups(self, items: Longs, max_tokens: int | None) -> list[Longs]:
+    def groups(self, items: Int64s, max_tokens: int | None) -> list[Int64s]:
         """Split windows into groups of at most `max_tokens` padded tokens; None keeps all in one."""
         lengths = self.windows.length
         return micro_batches(
             items, lengths, max_tokens=max_tokens, multiple=self.pad_to_multiple_of, max_length=self.max_length
         )
 
-    def __call__(self, items: Longs) -> Batch:
+    def __call__(self, items: Int64s) -> Batch:
         """Join, pad and label the windows `items`, [windows]; padded to the longest of them, rounded up."""
         windows, template = self.windows, self.template
         width = padded_length(int(windows.length[items].max()), self.pad_to_multiple_of, self.max_length)
@@ -85,7 +83,7 @@ class Collator:
             torch.from_numpy(windows.cls_index[items] + margin),
         )
 
-    def _join(self, item: int) -> tuple[Longs, Longs]:
+    def _join(self, item: int) -> tuple[Int64s, Int64s]:
         """Ids and type ids of one unpadded window."""
         windows, template = self.windows, self.template
         question = windows.question[item]

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
+from qa_ray.schema import Int32s, Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +14,15 @@ class _Block:
     """Views of one table: `*_bounds[i] : *_bounds[i + 1]` are the places of row i in the values beside it."""
 
     contexts: pa.Array
-    context_bounds: Ints
-    context_ids: Ints
-    offset_starts: Ints
-    offset_ends: Ints
-    passage_bounds: Ints
+    context_bounds: Int32s
+    context_ids: Int32s
+    offset_starts: Int32s
+    offset_ends: Int32s
+    passage_bounds: Int32s
     questions: pa.StructArray
-    question_bounds: Ints
-    question_ids: Ints
-    answer_bounds: Ints
+    question_bounds: Int32s
+    question_ids: Int32s
+    answer_bounds: Int32s
     answers: pa.StructArray
 
 
@@ -65,7 +63,7 @@ class Corpus:
         answer_last: last context token of the same answer, inclusive, [num_questions].
     """
 
-    def __init__(self, tables: Sequence[pa.Table], selection: Longs | None = None) -> None:
+    def __init__(self, tables: Sequence[pa.Table], selection: Int64s | None = None) -> None:
         """View `tables` (schema `TOKENIZED`); `selection` keeps only these questions, by their number in the tables."""
         self._blocks = [_view(table) for table in tables]
         parts = [_index(number, block) for number, block in enumerate(self._blocks)]
@@ -84,24 +82,24 @@ class Corpus:
         """Whether some question has no answer."""
         return bool((self.answer_first < 0).any())
 
-    def question_ids(self, question: int) -> Ints:
+    def question_ids(self, question: int) -> Int32s:
         """Token ids of a question."""
         block, row = self._blocks[self.block[question]], self.row[question]
-        ids: Ints = block.question_ids[block.question_bounds[row] : block.question_bounds[row + 1]]
+        ids: Int32s = block.question_ids[block.question_bounds[row] : block.question_bounds[row + 1]]
         return ids
 
-    def context_ids(self, question: int) -> Ints:
+    def context_ids(self, question: int) -> Int32s:
         """Token ids of a question's context."""
         block, begin, end = self._context(question)
-        ids: Ints = block.context_ids[begin:end]
+        ids: Int32s = block.context_ids[begin:end]
         return ids
 
-    def offsets(self, question: int) -> tuple[Ints, Ints]:
+    def offsets(self, question: int) -> tuple[Int32s, Int32s]:
         """Character offsets (starts, ends) of the tokens of a question's context."""
         block, begin, end = self._context(question)
         return block.offset_starts[begin:end], block.offset_ends[begin:end]
 
-    def characters(self, question: Longs, first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    def characters(self, question: Int64s, first: Int32s, last: Int32s) -> tuple[Int32s, Int32s]:
         """Character spans [begin, end) of context tokens first..last (inclusive); all arrays [num_spans]."""
         begins, ends = np.empty_like(first), np.empty_like(last)
         for number, block in enumerate(self._blocks):
@@ -156,7 +154,7 @@ class Corpus:
         return text
 
 
-def _index(number: int, block: _Block) -> Longs:
+def _index(number: int, block: _Block) -> Int64s:
     """Rows block, row, passage, question length, context length, first and last answer token; a column a question."""
     begin, end = int(block.passage_bounds[0]), int(block.passage_bounds[-1])
     rows = np.arange(begin, end)

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import DataContext
 
-from qa_ray.config import DataConfig
+from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.policies import BadRows
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.sources import passages
-from qa_ray.data.tokenization import load_tokenizer, tokenize
+from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe, duplicate_ids, is_fatal
 from qa_ray.errors import DataError
-from qa_ray.policies import BadRows
-from qa_ray.schema import Problem, table_to_passages
+from qa_ray.schema import Bools, Int64s, Problem, table_to_passages
 
 # So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
 _PASSAGES_PER_TASK = 512
@@ -35,7 +34,7 @@ class Split:
     name: str
     blocks: tuple[Any, ...]
     """References to tables of schema TOKENIZED."""
-    selection: npt.NDArray[np.int64]
+    selection: Int64s
     """Questions in use, by their number in the blocks."""
     problems: tuple[Problem, ...]
     """Rows that were left out, and why."""
@@ -92,7 +91,7 @@ def _tokenize_batch(table: pa.Table, definition: Any) -> pa.Table:
         problems.extend(found)
         if checked.questions:
             sound.append(checked)
-    return tokenize(sound, problems, load_tokenizer(text))
+    return tokenize(sound, problems, parse_tokenizer(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class _Summary:
 
     ids: list[str]
     records: list[str]
-    answered: npt.NDArray[np.bool_]
+    answered: Bools
     digests: list[bytes]
     problems: list[Problem]
 

@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from qa_ray.config import Columns
+from qa_ray.config.fine_tuning import Columns
+from qa_ray.config.policies import DataFormat
 from qa_ray.data import squad
 from qa_ray.data.files import SourceFile
 from qa_ray.data.tables import Row, first_questions, rows_to_passages, to_tables
 from qa_ray.data.validation import WHOLE_FILE, shown
 from qa_ray.errors import DataError, UserError
-from qa_ray.policies import DataFormat
 from qa_ray.schema import PASSAGES, Passage, Problem, passages_to_table
 
 _CSV_BLOCK_BYTES = 8 << 20  # a row must fit in a block

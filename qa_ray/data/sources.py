@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from qa_ray.config import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import SourceFile, find_files
 from qa_ray.data.readers import numbered_rows, read_files
 from qa_ray.data.tables import first_questions, rows_to_passages, to_tables
 from qa_ray.errors import DataError
-from qa_ray.policies import DataFormat
 from qa_ray.schema import PASSAGES
 
 _BLOCK_PASSAGES = 512  # tens of milliseconds of tokenisation: more than a task costs, and many tasks for a big file

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from qa_ray.config import Columns
+from qa_ray.config.fine_tuning import Columns
 from qa_ray.data.validation import RowError, expect_id, expect_position, expect_text, shown
 from qa_ray.errors import DataError
 from qa_ray.schema import Answer, Passage, Problem, Question, passages_to_table

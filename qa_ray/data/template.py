@@ -7,13 +7,12 @@ token is: all of it is learnt from the tokenizer itself, by encoding a pair and 
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from qa_ray.errors import ModelError
+from qa_ray.schema import Int64s
 
-Count = TypeVar("Count", int, npt.NDArray[np.int64])
+Count = TypeVar("Count", int, Int64s)
 """A number of tokens, or an array of such numbers."""
 
 

@@ -12,21 +12,18 @@ from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
-from qa_ray.schema import TOKENIZED, Answer, Passage, Problem, Question
+from qa_ray.schema import TOKENIZED, Answer, Int32s, Passage, Problem, Question
 
-Ints = Sequence[int]
-_Int32s = npt.NDArray[np.int32]
-_TokenQuestion = tuple[Question, Ints, list[tuple[int, int]]]
+_TokenQuestion = tuple[Question, Sequence[int], list[tuple[int, int]]]
 """A question, its token ids, and the first and last context token of each of its answers."""
 _TEXTS = ("id", "text", "record")
 
 
 @lru_cache(maxsize=4)
-def load_tokenizer(definition: str) -> Tokenizer:
+def parse_tokenizer(definition: str) -> Tokenizer:
     """Build a tokenizer from the text of its tokenizer.json, without truncation and padding; kept per process."""
     tokenizer = Tokenizer.from_str(definition)
     tokenizer.no_truncation()
@@ -74,10 +71,10 @@ def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Encoding]:
 class _Contexts:
     """The tokens of all contexts in one row: those of context i stand at `bounds[i] : bounds[i + 1]`."""
 
-    bounds: _Int32s
-    ids: _Int32s
-    starts: _Int32s
-    ends: _Int32s
+    bounds: Int32s
+    ids: Int32s
+    starts: Int32s
+    ends: Int32s
 
     @classmethod
     def of(cls, encodings: Sequence[Encoding]) -> "_Contexts":
@@ -103,7 +100,7 @@ class _Contexts:
         return [pa.ListArray.from_arrays(bounds, values) for values in (self.ids, self.starts, self.ends)]
 
 
-def answer_tokens(answer: Answer, starts: Ints, ends: Ints) -> tuple[int, int]:
+def answer_tokens(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int]:
     """First and last context token that an answer touches; first > last where there is none.
 
     `starts` and `ends` are the context's character offsets, each in ascending order. Tokens that share a character
@@ -124,11 +121,11 @@ def _without_tokens(
     return None
 
 
-def _bounds(values: Sequence[Sized]) -> _Int32s:
+def _bounds(values: Sequence[Sized]) -> Int32s:
     return np.fromiter(accumulate(map(len, values), initial=0), np.int32, len(values) + 1)
 
 
-def _joined(values: Iterable[Iterable[int]], length: int) -> _Int32s:
+def _joined(values: Iterable[Iterable[int]], length: int) -> Int32s:
     return np.fromiter(chain.from_iterable(values), np.int32, length)
 
 

@@ -7,39 +7,37 @@ tokenizer's own truncation with stride and overflow gives (a property test holds
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from qa_ray.config import WindowConfig
+from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.errors import ConfigError
-
-Longs = npt.NDArray[np.int64]
+from qa_ray.schema import Bools, Int64s
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
     """All windows of a corpus in question order; every array is [num_windows] except `cut_questions`."""
 
-    question: Longs
+    question: Int64s
     """Number of the question in the corpus."""
-    first: Longs
+    first: Int64s
     """First context token."""
-    last: Longs
+    last: Int64s
     """End of the context tokens, exclusive."""
-    question_length: Longs
+    question_length: Int64s
     """Question tokens in the window: all of them, but for `cut_questions`."""
-    context_begin: Longs
+    context_begin: Int64s
     """Place of the first context token in the unpadded window."""
-    length: Longs
+    length: Int64s
     """Tokens of the unpadded window, special tokens included."""
-    cls_index: Longs
+    cls_index: Int64s
     """Place of the no-answer label in the unpadded window."""
-    start_position: Longs
+    start_position: Int64s
     """Label: place of the answer's first token in the unpadded window, or `cls_index` if it holds no whole answer."""
-    end_position: Longs
+    end_position: Int64s
     """Label: place of the answer's last token, inclusive, or `cls_index`."""
-    cut_questions: Longs
+    cut_questions: Int64s
     """Questions too long for a window with this stride, whose end was cut off, [num_cut_questions]."""
 
     def __len__(self) -> int:
@@ -83,7 +81,7 @@ def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Wi
     )
 
 
-def _question_lengths(corpus: Corpus, config: WindowConfig, template: Template) -> tuple[Longs, npt.NDArray[np.bool_]]:
+def _question_lengths(corpus: Corpus, config: WindowConfig, template: Template) -> tuple[Int64s, Bools]:
     """Question tokens that each question's windows hold, and which questions were cut for it."""
     free = template.room(config.max_length, 0) - config.stride
     if free < 2:

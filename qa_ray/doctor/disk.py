@@ -12,7 +12,7 @@ from pyarrow import fs
 from qa_ray.doctor.machine import Room, free_at
 from qa_ray.doctor.verdict import Verdict, failed, passed, share, size, told
 from qa_ray.locations import is_local
-from qa_ray.storage import RunFolder
+from qa_ray.storage.run_folder import RunFolder
 
 _CURE = (
     "name storage that every node may write and read (--run.storage-path), such as s3://BUCKET/runs or a network file "

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.doctor import clock, disk, hub, inputs, installation, machine, tracking
 from qa_ray.doctor.nodes import DRIVER, Answers, Nodes, asks_for_token, in_time, reason
 from qa_ray.doctor.verdict import Verdict, failed, passed, share, skipped, told, warning
 from qa_ray.errors import UserError
-from qa_ray.model import count_weights
-from qa_ray.storage import RunFolder
-from qa_ray.training.resources import Resources, choose, plan_resources
-from qa_ray.training.resume import find_run
+from qa_ray.model.loading import count_weights
+from qa_ray.runs.resources import Resources, choose, plan_resources
+from qa_ray.runs.resume import find_run
+from qa_ray.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

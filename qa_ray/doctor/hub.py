@@ -5,8 +5,8 @@ from typing import Any
 from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
+from qa_ray.config.operation import PublishConfig
 from qa_ray.doctor.verdict import Verdict, failed, passed, skipped, warning
-from qa_ray.operation import PublishConfig
 from qa_ray.publishing.hub import HubRepository
 
 _WRITING_ROLES = frozenset({"write", "admin"})

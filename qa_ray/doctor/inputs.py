@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 from huggingface_hub import constants
 
-from qa_ray.config import DataConfig, ModelConfig
+from qa_ray.config.fine_tuning import DataConfig, ModelConfig
+from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.files import SourceFile, find_files
 from qa_ray.data.readers import read_file
 from qa_ray.data.sources import hub_tables
@@ -15,8 +16,7 @@ from qa_ray.data.validation import check, is_fatal
 from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share, size, told, warning
 from qa_ray.errors import ModelError
 from qa_ray.locations import resolve
-from qa_ray.model import check_model, check_window, load_tokenizer
-from qa_ray.policies import BadRows, DataFormat
+from qa_ray.model.loading import check_model, check_window, load_tokenizer
 from qa_ray.schema import table_to_passages
 
 NUM_EXAMPLES = 10

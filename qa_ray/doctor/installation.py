@@ -8,7 +8,7 @@ from pathlib import Path
 
 import qa_ray
 from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share
-from qa_ray.environment import versions
+from qa_ray.tracking.environment import versions
 
 PACKAGES = ("qa_ray", "torch", "transformers", "tokenizers", "accelerate", "ray", "pyarrow", "numpy")
 _SHOWN = ("python", "torch", "transformers", "ray")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from qa_ray.config.policies import Precision
 from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share, size, skipped, told, warning
 from qa_ray.errors import ConfigError
-from qa_ray.policies import Precision
-from qa_ray.training.precision import choose_precision, dtype_of, emulates_bf16
+from qa_ray.model.precision import choose_precision, dtype_of, emulates_bf16
 
 _SHARED_MEMORY = "/dev/shm"
 # Ray's documentation asks for so many; each worker process holds connections to all others.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.doctor.verdict import Verdict, failed, passed, share, skipped, warning
 from qa_ray.errors import ClusterError
 from qa_ray.locations import without_password
-from qa_ray.operation import TrackingConfig
 
 _PORTS = {"http": 80, "https": 443}
 _TIMEOUT_S = 10

@@ -1,1 +1,1 @@
-"""From logits to answers, and from answers to scores."""
+"""The evaluation job: a model's scores on any data set, measured on a Ray cluster."""

@@ -17,29 +17,30 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 from transformers import PreTrainedModel
 
-from qa_ray.config import Config
+from qa_ray.answers.decode import Candidates
+from qa_ray.answers.n_best import NullSpans
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
 from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError, require
-from qa_ray.evaluation.comparison import Comparison, compare, require_same_questions
-from qa_ray.evaluation.decode import Candidates
-from qa_ray.evaluation.evaluator import Evaluator
-from qa_ray.evaluation.options import Options, as_options
-from qa_ray.evaluation.outcome import Outcome, save_outcome, summary
-from qa_ray.evaluation.results import NullSpans, assemble
+from qa_ray.evaluation.options import EvaluationOptions, as_options
+from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
 from qa_ray.locations import absolute, resolve
-from qa_ray.model import learn_template
-from qa_ray.policies import NoAnswer
-from qa_ray.saved_model import open_model
+from qa_ray.model.folder import open_model
+from qa_ray.model.loading import learn_template
+from qa_ray.model.precision import choose_precision
+from qa_ray.runs.driver import patience, scaling_config, worker_failures
+from qa_ray.runs.resources import Resources, plan_resources
+from qa_ray.runs.stream import Follower, StreamSender, start_stream
+from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
+from qa_ray.scores.comparison import Comparison, compare, require_same_questions
+from qa_ray.scores.results import assemble
+from qa_ray.storage.layout import EVALUATION
 from qa_ray.tracking.metrics import ignore
 from qa_ray.tracking.tracker import NullTracker
-from qa_ray.training.checkpoint import EVALUATION
-from qa_ray.training.driver import patience, scaling_config, worker_failures
-from qa_ray.training.precision import choose_precision
-from qa_ray.training.progress import Follower, Sender, start_stream
-from qa_ray.training.resources import Resources, plan_resources
-from qa_ray.training.worker import make_accelerator, make_collator, set_up_process
+from qa_ray.training.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _HISTORY = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class EvaluationTask:
     """All that a worker needs."""
 
     config: Config
@@ -63,7 +64,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DecodedSplit:
     """What the workers found, without the texts that the driver has too."""
 
     candidates: Candidates
@@ -71,7 +72,7 @@ class Found:
     loss: float
 
 
-def evaluate(options: Options) -> str:
+def evaluate(options: EvaluationOptions) -> str:
     """Evaluate a model on the Ray cluster that this process is connected to; returns what is to be shown.
 
     Raises:
@@ -83,7 +84,7 @@ def evaluate(options: Options) -> str:
         raise type(error)(as_options(str(error))) from error
 
 
-def _evaluate_all(options: Options) -> str:
+def _evaluate_all(options: EvaluationOptions) -> str:
     _claim(options.out)
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
@@ -116,7 +117,7 @@ def _claim(folder: Path) -> None:
         ) from error
 
 
-def _prepare(options: Options, name: str, resources: Resources) -> Task:
+def _prepare(options: EvaluationOptions, name: str, resources: Resources) -> EvaluationTask:
     """Check a model, with its weights, and tokenise the questions for it."""
     model, tokenizer, saved, limit = open_model(name, trust_remote_code=options.trust_remote_code)
     # The workers load it for themselves.
@@ -139,7 +140,7 @@ def _prepare(options: Options, name: str, resources: Resources) -> Task:
         logger.warning("%d rows cannot be used and were left out; bad_rows.jsonl says why", len(split.problems))
     if (split.corpus().answer_first < 0).all():
         raise DataError(f"{options.data} has no question with an answer: there is nothing to measure a model by")
-    return Task(
+    return EvaluationTask(
         config=config,
         model=absolute(name),
         split=split,
@@ -149,7 +150,7 @@ def _prepare(options: Options, name: str, resources: Resources) -> Task:
     )
 
 
-def _evaluate(task: Task, resources: Resources, *, no_answer: bool) -> Outcome:
+def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> EvaluatedModel:
     """Evaluate one model on the workers, and score its answers here, where the texts are."""
     collator = make_collator(task.config, task.split.corpus(), task.template)
     corpus, windows = collator.corpus, collator.windows
@@ -158,7 +159,7 @@ def _evaluate(task: Task, resources: Resources, *, no_answer: bool) -> Outcome:
     found = _run(task, resources, no_answer=no_answer)
     threshold = task.threshold if no_answer else None
     evaluation = assemble(corpus, found.candidates, found.null, found.loss, no_answer=no_answer, threshold=threshold)
-    return Outcome(
+    return EvaluatedModel(
         name=name,
         config=task.config,
         evaluation=evaluation,
@@ -168,7 +169,7 @@ def _evaluate(task: Task, resources: Resources, *, no_answer: bool) -> Outcome:
     )
 
 
-def _run(task: Task, resources: Resources, *, no_answer: bool) -> Found:
+def _run(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> DecodedSplit:
     stream = start_stream()
     # Ray Train wants a folder even of those who store nothing.
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
@@ -190,7 +191,7 @@ def _run(task: Task, resources: Resources, *, no_answer: bool) -> Found:
                 raise _cause(error) from error
     if isinstance(result, UserError):
         raise result
-    found: Found = result
+    found: DecodedSplit = result
     return found
 
 
@@ -205,9 +206,9 @@ def _cause(error: TrainingFailedError) -> Exception:
     return again
 
 
-def _work(config: dict[str, Any]) -> Found | UserError | None:
+def _work(config: dict[str, Any]) -> DecodedSplit | UserError | None:
     """Evaluate this rank's share; rank 0 returns what all have found."""
-    task: Task = config["task"]
+    task: EvaluationTask = config["task"]
     set_up_process(task.num_threads)
     accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
     loaded = _load(task)
@@ -218,17 +219,17 @@ def _work(config: dict[str, Any]) -> Found | UserError | None:
         return failure
     collator = make_collator(task.config, task.split.corpus(), task.template)
     evaluator = Evaluator(collator, task.config.evaluate, no_answer=config["no_answer"])
-    sender = Sender(config["stream"])
+    sender = StreamSender(config["stream"])
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(loaded, evaluation_mode=True)
     result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
     sender.flush()
     if result is None:
         return None
-    return Found(result.spans.candidates, result.spans.null, result.metrics["loss"])
+    return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])
 
 
-def _load(task: Task) -> PreTrainedModel | UserError:
+def _load(task: EvaluationTask) -> PreTrainedModel | UserError:
     try:
         return open_model(task.model, trust_remote_code=task.config.model.trust_remote_code).model
     except UserError as error:
@@ -247,7 +248,7 @@ def _history(name: str) -> list[dict[str, Any]]:
         return []
 
 
-def _conclude(options: Options, outcomes: list[Outcome]) -> str:
+def _conclude(options: EvaluationOptions, outcomes: list[EvaluatedModel]) -> str:
     draws = {"num_resamples": options.num_resamples, "seed": options.seed}
     first, *others = outcomes
     comparison: Comparison | None = None

@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_ray.config import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
+from qa_ray.config.answering import AnsweringOptions
+from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
+from qa_ray.config.policies import BadRows, NoAnswer
 from qa_ray.errors import require
-from qa_ray.evaluation.bootstrap import NUM_RESAMPLES
-from qa_ray.job_options import AnsweringOptions
-from qa_ray.policies import BadRows, NoAnswer
-from qa_ray.saved_model import AnswerSettings
+from qa_ray.model.folder import AnswerSettings
+from qa_ray.scores.bootstrap import NUM_RESAMPLES
 
 _FEWEST_RESAMPLES = 100
 _FIELD = re.compile(
@@ -25,7 +25,7 @@ _RENAMED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(AnsweringOptions):
+class EvaluationOptions(AnsweringOptions):
     """Evaluate a fine-tuned model on a data set, spread over the workers of a Ray cluster, and write an HTML report.
 
     Window, n-best, longest answer and no-answer threshold are those that were saved with the model.

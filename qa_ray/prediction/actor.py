@@ -10,17 +10,17 @@ import pyarrow as pa
 import ray
 import torch
 
-from qa_ray.answering import QuestionAnswerer
+from qa_ray.answers import QuestionAnswerer
+from qa_ray.config.policies import Precision
 from qa_ray.errors import ClusterError, ModelError, UserError
-from qa_ray.policies import Precision
+from qa_ray.model.folder import SavedModel, open_model
+from qa_ray.model.precision import choose_precision, dtype_of
 from qa_ray.prediction.answers import AnswerFormat
-from qa_ray.prediction.options import Options
+from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder
 from qa_ray.prediction.parts import part_rows
 from qa_ray.prediction.questions import Asked
-from qa_ray.saved_model import SavedModel, open_model
-from qa_ray.training.precision import choose_precision, dtype_of
-from qa_ray.training.worker import set_up_process
+from qa_ray.runs.worker import set_up_process
 
 DONE = pa.schema(
     [
@@ -35,10 +35,10 @@ DONE = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class PredictionTask:
     """All that an actor needs."""
 
-    options: Options
+    options: PredictionOptions
     fingerprint: str
     """Of the model that the driver saw."""
     folder: OutputFolder
@@ -46,7 +46,7 @@ class Task:
     num_threads: int
 
 
-def load(options: Options) -> SavedModel:
+def load(options: PredictionOptions) -> SavedModel:
     """Open the model, with the settings that were asked for.
 
     Raises:
@@ -69,7 +69,7 @@ def fingerprint(saved: SavedModel) -> str:
 class PartAnswerer:
     """Answers part after part; the model is loaded for the first one."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PredictionTask) -> None:
         self._task = task
         self._answerer: QuestionAnswerer | None = None
         options = task.options

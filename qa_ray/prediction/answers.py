@@ -8,9 +8,9 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet
 
-from qa_ray.answering import QuestionAnswerer
+from qa_ray.answers import QuestionAnswerer
+from qa_ray.answers.ranking import Answered
 from qa_ray.errors import DataError, ModelError
-from qa_ray.evaluation.ranking import Answered
 from qa_ray.prediction.options import OutFormat
 from qa_ray.prediction.questions import Asked
 

@@ -15,23 +15,23 @@ import transformers
 from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
-from qa_ray.config import DataConfig
+from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.data.sources import open_hub
 from qa_ray.data.tables import require_columns
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError, require
 from qa_ray.locations import is_local
-from qa_ray.model import learn_template
-from qa_ray.policies import DataFormat
-from qa_ray.prediction.actor import PartAnswerer, Task, fingerprint, load
-from qa_ray.prediction.options import Options
+from qa_ray.model.folder import SavedModel
+from qa_ray.model.loading import learn_template
+from qa_ray.model.precision import choose_precision
+from qa_ray.prediction.actor import PartAnswerer, PredictionTask, fingerprint, load
+from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder
 from qa_ray.prediction.parts import Source, finished_parts, read_parts
 from qa_ray.prediction.progress import ProgressBar
 from qa_ray.prediction.questions import ask
-from qa_ray.saved_model import SavedModel
-from qa_ray.training.precision import choose_precision
-from qa_ray.training.resources import Resources, plan_resources
+from qa_ray.runs.resources import Resources, plan_resources
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _PEEKED_ROWS = 100
 _SHOWN_FAILURES = 10
 
 
-def predict(options: Options) -> str:
+def predict(options: PredictionOptions) -> str:
     """Answer questions on the Ray cluster that this process is connected to; returns what is to be shown.
 
     Raises:
@@ -61,7 +61,7 @@ def predict(options: Options) -> str:
     if manifest.get("finished") == sum(map(len, finished.values())):
         return f"nothing is left to do: {folder.location} is finished"
     folder.sweep()
-    task = Task(
+    task = PredictionTask(
         options=options,
         fingerprint=digest,
         folder=folder,
@@ -115,7 +115,7 @@ def _peek(sources: list[Source], data: DataConfig, location: str) -> None:
         )
 
 
-def _check_window(options: Options, saved: SavedModel) -> None:
+def _check_window(options: PredictionOptions, saved: SavedModel) -> None:
     length, stride = saved.settings.max_length, saved.settings.stride
     require(
         saved.limit is None or length <= saved.limit,
@@ -127,7 +127,7 @@ def _check_window(options: Options, saved: SavedModel) -> None:
     )
 
 
-def _manifest(options: Options, digest: str, saved: SavedModel, sources: list[Source]) -> dict[str, Any]:
+def _manifest(options: PredictionOptions, digest: str, saved: SavedModel, sources: list[Source]) -> dict[str, Any]:
     return {
         "model": {"name": options.model, "revision": options.revision, "fingerprint": digest},
         "input": [{"name": source.name, "size": source.size, "mtime_ns": source.mtime_ns} for source in sources],
@@ -135,7 +135,7 @@ def _manifest(options: Options, digest: str, saved: SavedModel, sources: list[So
     }
 
 
-def _run(task: Task, sources: list[Source], data: DataConfig, resources: Resources) -> ProgressBar:
+def _run(task: PredictionTask, sources: list[Source], data: DataConfig, resources: Resources) -> ProgressBar:
     """Let the cluster answer; what cannot be read of some file is told once all else is written.
 
     Raises:
@@ -168,7 +168,9 @@ def _workers(resources: Resources) -> str:
     return f"{number} worker{'s' if most > 1 else ''}, each with {each}"
 
 
-def _results(task: Task, sources: list[Source], data: DataConfig, resources: Resources) -> Iterator[dict[str, Any]]:
+def _results(
+    task: PredictionTask, sources: list[Source], data: DataConfig, resources: Resources
+) -> Iterator[dict[str, Any]]:
     """Yield what the actors tell of each part, in the order in which they finish."""
     options = task.options
     # All in one task where they are counted together.
@@ -211,14 +213,14 @@ def _results(task: Task, sources: list[Source], data: DataConfig, resources: Res
         ) from error
 
 
-def _read(rows: pa.Table, data: DataConfig, options: Options) -> Iterable[pa.Table]:
+def _read(rows: pa.Table, data: DataConfig, options: PredictionOptions) -> Iterable[pa.Table]:
     sources = [Source(**{**row, "format": DataFormat(row["format"])}) for row in rows.to_pylist()]
     return read_parts(
         sources, data, size=options.part_size, max_rows=options.max_examples, ending=str(options.out_format)
     )
 
 
-def _conclude(task: Task, manifest: dict[str, Any], progress: ProgressBar) -> str:
+def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> str:
     """Find out whether every part is there, and mark the folder as finished."""
     folder, options = task.folder, task.options
     if not progress.num_rows:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from qa_ray.config.answering import AnsweringOptions
+from qa_ray.config.policies import NoAnswer
 from qa_ray.errors import require
-from qa_ray.job_options import AnsweringOptions
 from qa_ray.locations import SECRET_RULE, holds_secret
-from qa_ray.policies import NoAnswer
-from qa_ray.saved_model import AnswerSettings
+from qa_ray.model.folder import AnswerSettings
 
 _GPU_TOKENS = 16_384
 _CPU_TOKENS = 4096  # a quarter faster than four times as many
@@ -22,7 +22,7 @@ class OutFormat(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(AnsweringOptions):
+class PredictionOptions(AnsweringOptions):
     """Answer many questions with a fine-tuned model on a Ray cluster, and write the answers in parts.
 
     Every question gives one row: id, question, answer, score, start and end (characters in the context), reason (null,

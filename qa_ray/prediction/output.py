@@ -12,7 +12,7 @@ from pyarrow import ArrowException, fs
 
 from qa_ray.errors import StorageError
 from qa_ray.locations import is_local
-from qa_ray.storage import guarded, read_file, write_file
+from qa_ray.storage.run_folder import guarded, read_file, write_file
 
 MANIFEST = "predict.json"
 ANSWERS = "answers"

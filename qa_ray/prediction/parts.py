@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from qa_ray.config import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import SourceFile
 from qa_ray.data.sources import HUB_BATCH_ROWS, open_hub
 from qa_ray.errors import DataError, UserError
-from qa_ray.policies import DataFormat
 from qa_ray.prediction.questions import Asked, Item, ask, batch_items, read_items
 
 _PATTERN = re.compile(r"part-(\d{5,})-(\d{6,})\.\w+")

@@ -6,7 +6,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from qa_ray.training.progress import SECONDS_BETWEEN_LOG_LINES, Lines
+from qa_ray.runs.stream import SECONDS_BETWEEN_LOG_LINES, Lines
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
 _LINE = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]"

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet
 
-from qa_ray.config import Columns
+from qa_ray.config.fine_tuning import Columns
+from qa_ray.config.policies import DataFormat
 from qa_ray.data import squad
 from qa_ray.data.files import SourceFile
 from qa_ray.data.readers import csv_batches, csv_names, numbered_rows, parse_line
 from qa_ray.data.tables import Row, cell, require_columns
 from qa_ray.data.validation import WHOLE_FILE, RowError, check, expect_id, expect_text, shown
 from qa_ray.errors import DataError
-from qa_ray.policies import DataFormat
 from qa_ray.schema import Passage, Problem, Question
 
 _BATCH_ROWS = 1024

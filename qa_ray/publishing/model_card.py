@@ -8,9 +8,9 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
-from qa_ray.evaluation.bootstrap import NUM_RESAMPLES
 from qa_ray.locations import PACKAGE_SCHEME, is_local
 from qa_ray.publishing.run_record import RunRecord
+from qa_ray.scores.bootstrap import NUM_RESAMPLES
 from qa_ray.tracking.metrics import EVAL_PREFIX
 
 # Named as the official SQuAD scripts name them.
@@ -173,7 +173,7 @@ def _usage(record: RunRecord, repo_id: str, revision: str | None, context_first:
     return f"""With qa_ray, which cuts long contexts into windows and decides whether there is an answer:
 
 ```python
-from qa_ray.answering import QuestionAnswerer
+from qa_ray.answers import QuestionAnswerer
 
 answerer = QuestionAnswerer.from_pretrained({source})
 print(answerer(question="Who laid the first stone?", context="Charles IV laid the first stone in 1357."))

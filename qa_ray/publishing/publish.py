@@ -15,16 +15,16 @@ from huggingface_hub import ModelCard, get_token
 from safetensors import SafetensorError
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from qa_ray.config import ModelConfig
+from qa_ray.config.fine_tuning import ModelConfig
+from qa_ray.config.operation import PublishOptions
 from qa_ray.errors import PublishError, require
 from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, is_local
-from qa_ray.model import learn_template, load_tokenizer
-from qa_ray.operation import PublishOptions
+from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
-from qa_ray.storage import RunFolder
-from qa_ray.training.checkpoint import MODEL
+from qa_ray.storage.layout import MODEL
+from qa_ray.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_ray.config import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.data.readers import read_files
 from qa_ray.data.validation import check
 from qa_ray.errors import PublishError, UserError
-from qa_ray.evaluation.bootstrap import Interval
-from qa_ray.evaluation.intervals import score_intervals
-from qa_ray.policies import BadRows, DataFormat
+from qa_ray.model.folder import SETTINGS
+from qa_ray.runs.resume import TrainResult
 from qa_ray.schema import table_to_passages
-from qa_ray.storage import RunFolder
-from qa_ray.training.checkpoint import EVALUATION, MODEL, SETTINGS
-from qa_ray.training.resume import CONFIG, ENVIRONMENT, METRICS, RESULT, TrainResult
-from qa_ray.training.saver import name_of
-from qa_ray.training.store import CHECKPOINTS
+from qa_ray.scores.bootstrap import Interval
+from qa_ray.scores.comparison import score_intervals
+from qa_ray.storage.layout import CHECKPOINTS, CONFIG, ENVIRONMENT, EVALUATION, METRICS, MODEL, RESULT, checkpoint_name
+from qa_ray.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class RunRecord:
         """
         config = _read(run, CONFIG)
         result = _result(run) if step is None else None
-        place = f"{CHECKPOINTS}/{name_of(step)}/" if step is not None else ""
+        place = f"{CHECKPOINTS}/{checkpoint_name(step)}/" if step is not None else ""
         metrics = _read(run, f"{place}{EVALUATION}/metrics.json")
         predictions = _read(run, f"{place}{EVALUATION}/predictions.json")
         return cls(

@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from qa_ray.environment import versions
 from qa_ray.errors import StorageError
+from qa_ray.tracking.environment import versions
 from qa_ray.tracking.mlflow_outbox import reason, uploading
 from qa_ray.tracking.records import Candidate
 
@@ -121,7 +121,7 @@ def _save(target: Path, folder: Path, run_id: str, model_id: str) -> None:
     mlflow.pyfunc.save_model(
         target,
         # Its source is stored, and run when the model is loaded.
-        python_model=str(_PACKAGE / "mlflow_model.py"),
+        python_model=str(_PACKAGE / "tracking" / "mlflow_model.py"),
         artifacts={"model": str(folder)},
         code_paths=[str(_PACKAGE)],
         signature=ModelSignature(

@@ -5,8 +5,8 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.operation import TrackingConfig
 from qa_ray.tracking.mlflow_outbox import reason
 from qa_ray.tracking.records import LONGEST_TAG, PARENT, TrialEntry, cut, shown
 

@@ -17,9 +17,9 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from qa_ray.environment import describe_environment
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.operation import TrackingConfig
+from qa_ray.tracking.environment import describe_environment
 from qa_ray.tracking.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, recorded_steps
 from qa_ray.tracking.mlflow_registry import log_model, register
 from qa_ray.tracking.mlflow_sender import Sender

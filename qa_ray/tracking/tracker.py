@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_ray.operation import TrackingConfig
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.tracking.records import Candidate, DataUse, RunStatus
 
 

@@ -1,1 +1,1 @@
-"""The training loop, and what runs it on a Ray cluster."""
+"""The training loop and its state, without Ray."""

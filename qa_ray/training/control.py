@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from qa_ray.operation import CheckpointConfig
+from qa_ray.config.operation import CheckpointConfig
 
 _SECONDS_BETWEEN_TALKS = 1.0
 

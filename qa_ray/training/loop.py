@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from qa_ray.config import Config
-from qa_ray.data.batching import Longs, plan_epoch, share_of_rank
+from qa_ray.config.fine_tuning import Config
+from qa_ray.data.batching import plan_epoch, share_of_rank
 from qa_ray.data.collate import Collator
 from qa_ray.errors import ConfigError, TrainingError
-from qa_ray.model import forward, freeze_unused, span_loss
+from qa_ray.model.head import forward, freeze_unused, span_loss
+from qa_ray.schema import Int64s
 from qa_ray.tracking.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -29,8 +30,7 @@ from qa_ray.tracking.metrics import (
     ignore,
 )
 from qa_ray.training.optim import make_optimizer, make_schedule
-from qa_ray.training.snapshot import Parts, Snapshot
-from qa_ray.training.state import TrainState, enter
+from qa_ray.training.snapshot import Parts, Snapshot, TrainState, enter
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
 
 # A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
@@ -80,7 +80,7 @@ class TrainingLoop:
         self._peak_flops = peak_flops(accelerator.device)
         self._flops_per_token = flops_per_token(model, float(self._lengths.mean()))
         self._meter = Meter(torch.zeros((), device=accelerator.device))
-        self._unchecked: tuple[torch.Tensor, Longs] | None = None
+        self._unchecked: tuple[torch.Tensor, Int64s] | None = None
         self._shown_at = 0.0
         torch.manual_seed(config.train.seed + accelerator.process_index)
 
@@ -161,7 +161,7 @@ class TrainingLoop:
             self._config.train.seed,
         )
 
-    def _train_step(self, batch: Longs) -> None:
+    def _train_step(self, batch: Int64s) -> None:
         self._forward_backward(batch)
         grad_norm = self._clip()
         self._check_finite()
@@ -179,7 +179,7 @@ class TrainingLoop:
         self.state.ledger = enter(self.state.ledger, batch)
         self._log(grad_norm)
 
-    def _forward_backward(self, batch: Longs) -> None:
+    def _forward_backward(self, batch: Int64s) -> None:
         """Add this rank's share of the gradient of the batch's mean loss, in micro-batches if it is large."""
         config, accelerator = self._config, self._accelerator
         share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
@@ -215,14 +215,14 @@ class TrainingLoop:
         if not torch.isfinite(norm):
             raise TrainingError(self._describe(batch, f"the gradient's norm is {norm.item()}"))
 
-    def _count_skipped(self, batch: Longs) -> None:
+    def _count_skipped(self, batch: Int64s) -> None:
         self.state.skipped_steps += 1
         self.state.skipped_in_a_row += 1
         if self.state.skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
             reason = f"fp16's gradient scaler skipped {self.state.skipped_in_a_row} steps in a row"
             raise TrainingError(self._describe(batch, reason))
 
-    def _describe(self, batch: Longs, reason: str) -> str:
+    def _describe(self, batch: Int64s, reason: str) -> str:
         corpus, windows = self._collate.corpus, self._collate.windows
         ids = ", ".join(corpus.id(int(question)) for question in windows.question[batch][:8])
         return (

@@ -5,8 +5,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from qa_ray.config import OptimConfig
-from qa_ray.policies import Schedule
+from qa_ray.config.fine_tuning import OptimConfig
+from qa_ray.config.policies import Schedule
 
 _NAMES = {Schedule.LINEAR: "linear", Schedule.COSINE: "cosine", Schedule.CONSTANT: "constant_with_warmup"}
 

@@ -1,7 +1,7 @@
 """All that a training loop needs to go on exactly where it stood: taken from one, written, read, and put back.
 
 Numbers travel as safetensors and JSON, which hold data and nothing that could be executed when it is read. Weights
-are not here: they are saved as a model folder (`checkpoint`), from which the resumed loop's model is loaded.
+are not here: they are saved as a model folder, from which the resumed loop's model is loaded.
 """
 
 import hashlib
@@ -21,12 +21,37 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from qa_ray.data.windows import Windows
 from qa_ray.errors import DataError
-from qa_ray.training.state import TrainState
+from qa_ray.schema import Int64s
 from qa_ray.training.throughput import Meter
 
 Tensors = dict[str, torch.Tensor]
 
 _OPTIMIZER, _RANKS, _STATE = "optimizer.safetensors", "ranks.safetensors", "state.json"
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Counted by the loop; the same on every rank."""
+
+    epoch: int = 0
+    """Epoch under way, from 0."""
+    position: int = 0
+    """Batches of that epoch's plan already trained."""
+    step: int = 0
+    """Optimizer steps made, those skipped by the gradient scaler included."""
+    skipped_steps: int = 0
+    """Steps that fp16's gradient scaler skipped because a gradient overflowed."""
+    skipped_in_a_row: int = 0
+    """Those of them since the last step that succeeded."""
+    windows: int = 0
+    """Windows trained, over all ranks."""
+    ledger: str = ""
+    """Digest of the window numbers of all batches trained, in their order; see `enter`."""
+
+
+def enter(ledger: str, batch: Int64s) -> str:
+    """Digest of a ledger with one more batch: equal ledgers mean that the same batches were trained in one order."""
+    return hashlib.sha256(ledger.encode() + batch.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.data.template import Template
 from qa_ray.errors import ConfigError
-from qa_ray.training.preparation import Splits
+from qa_ray.runs.preparation import Splits
+from qa_ray.schema import Int64s
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The lengths that a window must have room for, over all questions of a data set."""
 
-    question_lengths: npt.NDArray[np.int64]
+    question_lengths: Int64s
     """Tokens of each question."""
-    context_lengths: npt.NDArray[np.int64]
+    context_lengths: Int64s
     """Tokens of its context."""
     template: Template
 

@@ -13,18 +13,19 @@ from typing import Any
 
 import ray
 
-from qa_ray.config import Config, flatten
+from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
-from qa_ray.policies import Resume
-from qa_ray.storage import RunFolder
+from qa_ray.runs.driver import known_run, train
+from qa_ray.runs.resources import plan_resources
+from qa_ray.runs.resume import check_unchanged
+from qa_ray.runs.signals import Interruptible
+from qa_ray.runs.stream import start_stream
+from qa_ray.storage.layout import TRACKING
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.records import PARENT, RunStatus, TrialEntry
 from qa_ray.tracking.tracker import Tracker, start_tracker
-from qa_ray.training.driver import TRACKING, known_run, train
-from qa_ray.training.progress import start_stream
-from qa_ray.training.resources import plan_resources
-from qa_ray.training.resume import check_unchanged
-from qa_ray.training.signals import Interruptible
 from qa_ray.tuning.conductor import Conductor
 from qa_ray.tuning.history import TRIALS, Goal, History, Status, TrialRecord
 from qa_ray.tuning.material import Materials

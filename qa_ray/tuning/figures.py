@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from qa_ray.html.style import FIRST, HEIGHT, INK, MUTED, styled
+from qa_ray.pages.page import FIRST, HEIGHT, INK, MUTED, styled
 from qa_ray.tuning.conductor import described, shown
 from qa_ray.tuning.domains import Choice, Domain
 from qa_ray.tuning.history import Status, TrialRecord

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from qa_ray.policies import BestBy
-from qa_ray.storage import RunFolder
+from qa_ray.config.policies import BestBy
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning.space import Parameters
 

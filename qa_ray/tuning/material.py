@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import UserError
-from qa_ray.model import check_model, check_window, learn_template, load_tokenizer
-from qa_ray.training.preparation import Splits, tokenize_data
+from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.runs.preparation import Splits, tokenize_data
 from qa_ray.tuning.bounds import Bounds
 from qa_ray.tuning.domains import members
 from qa_ray.tuning.space import Parameters, Space, apply, changes_tokens, defaults

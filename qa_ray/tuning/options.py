@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import require
 from qa_ray.tuning.space import read_space
 

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from qa_ray.html.page import Page, grid
-from qa_ray.html.page import table as table_of
+from qa_ray.pages.page import Page, grid
+from qa_ray.pages.page import table as table_of
 from qa_ray.tuning import figures
 from qa_ray.tuning.conductor import described
 from qa_ray.tuning.importance import SURE_TRIALS, importance

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qa_ray.training.resume import TrainResult
+from qa_ray.runs.resume import TrainResult
 from qa_ray.tuning.history import Goal, TrialRecord
 from qa_ray.tuning.options import TuneConfig
 from qa_ray.tuning.space import Parameters, Space

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from qa_ray.config import Config, flatten
+from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.errors import ConfigError
 from qa_ray.tuning.domains import Choice, Domain, Integers, Real, Value
 

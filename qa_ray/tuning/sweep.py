@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from qa_ray.errors import UserError
-from qa_ray.training.resources import Resources
+from qa_ray.runs.resources import Resources
 from qa_ray.tuning.conductor import Conductor
 from qa_ray.tuning.groups import GroupCleaner
 from qa_ray.tuning.history import Goal, History, Status

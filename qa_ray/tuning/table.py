@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from qa_ray.locations import within
+from qa_ray.storage.layout import EVALUATION, MODEL
 from qa_ray.tracking.metrics import EVAL_PREFIX
-from qa_ray.training.checkpoint import EVALUATION, MODEL
 from qa_ray.tuning.conductor import shown
 from qa_ray.tuning.history import Status, TrialRecord
 from qa_ray.tuning.result import Sweep, SweepResult

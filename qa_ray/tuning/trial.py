@@ -17,17 +17,16 @@ from typing import Any
 import ray
 from ray import tune
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.operation import PublishConfig, RunConfig
 from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.locations import within
-from qa_ray.operation import PublishConfig, RunConfig
-from qa_ray.storage import RunFolder
+from qa_ray.runs.driver import Trial, train
+from qa_ray.runs.preparation import Splits
+from qa_ray.runs.stream import Line, Restart, start_stream
+from qa_ray.storage.layout import CHECKPOINTS, METRICS
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, Progress
-from qa_ray.training.driver import Trial, train
-from qa_ray.training.preparation import Splits
-from qa_ray.training.progress import Line, Restart, start_stream
-from qa_ray.training.resume import METRICS
-from qa_ray.training.store import CHECKPOINTS
 from qa_ray.tuning.history import TRIAL_FOLDERS, Goal, Status, TrialRecord
 from qa_ray.tuning.material import Key, key_of
 from qa_ray.tuning.space import apply

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from qa_ray.config.policies import Precision
 from qa_ray.doctor.machine import devices
-from qa_ray.policies import Precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -10,7 +10,7 @@ import ray
 import ray.data
 from trips import EVERY_STEP, outcome_of, prepare, trip_config
 
-from qa_ray.training.driver import TrainResult, train
+from qa_ray.runs.driver import TrainResult, train
 
 
 @pytest.fixture(scope="session")

@@ -30,14 +30,14 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from trips import command, prepare, training_workers, trip_config, write_squad
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch
 from qa_ray.data.pipeline import tokenize_split
-from qa_ray.model import learn_template, load_tokenizer
-from qa_ray.training.driver import train
-from qa_ray.training.state import enter
-from qa_ray.training.store import MANIFEST
-from qa_ray.training.worker import make_collator
+from qa_ray.model.loading import learn_template, load_tokenizer
+from qa_ray.runs.driver import train
+from qa_ray.runs.worker import make_collator
+from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.training.snapshot import enter
 
 NAMES = [
     f"{name}{end}{s}" for name in ("An", "Ber", "Cla", "Do", "El", "Fri", "Ger") for end in "aeiouy" for s in "nst"

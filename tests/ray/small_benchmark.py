@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "jobs"))
 import benchmark
 
 from qa_ray.cli import exit_code
-from qa_ray.config import Config
-from qa_ray.recipes import minilm
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.recipes import minilm
 
 
 def small() -> Config:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from qa_ray.cli import exit_code
+from qa_ray.config.recipes import minilm
 from qa_ray.data.squad import to_squad
-from qa_ray.recipes import minilm
 from qa_ray.schema import Answer, Passage, Question
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -205,8 +205,8 @@ def test_chaos_sees_kills_without_recovery_runs_without_end_and_whole_checkpoint
 def test_chaos_tells_a_damaged_checkpoint_from_a_whole_one(tmp_path, number):
     from benchmarking.chaos_outcome import Damage, damage_newest, is_whole, newest_whole
 
-    from qa_ray.storage import RunFolder
-    from qa_ray.training.store import CheckpointStore
+    from qa_ray.storage.checkpoint_store import CheckpointStore
+    from qa_ray.storage.run_folder import RunFolder
 
     source = tmp_path / "source"
     (source / "model").mkdir(parents=True)

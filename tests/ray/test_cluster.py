@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from namespaces import LAPTOP, why_impossible
 from trips import command, outcome_of, prepare, questions, write_squad
 
-from qa_ray.training.store import MANIFEST
+from qa_ray.storage.checkpoint_store import MANIFEST
 
 pytestmark = pytest.mark.long
 

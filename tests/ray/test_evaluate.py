@@ -16,19 +16,19 @@ from passages import corpus_of
 from small_runs import cpu_accelerator
 from trips import NAMES, write_squad
 
-from qa_ray.config import Config, ModelConfig
+from qa_ray.config.fine_tuning import Config, ModelConfig
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.policies import Precision
 from qa_ray.data import squad
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
-from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.evaluation.job import evaluate
-from qa_ray.evaluation.metrics import squad_v2_scores
-from qa_ray.evaluation.options import Options
-from qa_ray.evaluation.results import Evaluation
-from qa_ray.model import learn_template, load_model, load_tokenizer
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import Precision
-from qa_ray.training.worker import make_collator
+from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.model.loading import learn_template, load_model, load_tokenizer
+from qa_ray.runs.worker import make_collator
+from qa_ray.scores.metrics import squad_v2_scores
+from qa_ray.scores.results import Evaluation
+from qa_ray.training.evaluator import Evaluator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -49,9 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def options(place: Path) -> Callable[..., Options]:
+def options(place: Path) -> Callable[..., EvaluationOptions]:
     return partial(
-        Options,
+        EvaluationOptions,
         model=str(place / "run"),
         data=str(place / "dev.json"),
         out=place / "out",
@@ -62,7 +62,7 @@ def options(place: Path) -> Callable[..., Options]:
 
 
 @pytest.fixture(scope="module")
-def shown(ray_cluster: None, place: Path, options: Callable[..., Options]) -> str:
+def shown(ray_cluster: None, place: Path, options: Callable[..., EvaluationOptions]) -> str:
     """What the job shows of the run's model against the other one, on two workers."""
     return evaluate(options(against=str(place / "other")))
 
@@ -142,7 +142,7 @@ def test_models_are_compared_on_the_same_questions(shown: str, place: Path) -> N
 
 
 def test_one_worker_finds_what_two_find(
-    shown: str, place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+    shown: str, place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A relative path means nothing in a worker's own working directory.
     monkeypatch.chdir(place)
@@ -155,12 +155,12 @@ def test_one_worker_finds_what_two_find(
 
 
 def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
-    place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+    place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(place / "other", place / "fleeting")
     run = job._run
 
-    def remove_and_run(*arguments: Any, **named: Any) -> job.Found:
+    def remove_and_run(*arguments: Any, **named: Any) -> job.DecodedSplit:
         shutil.rmtree(place / "fleeting")
         return run(*arguments, **named)
 
@@ -193,7 +193,7 @@ def test_mistake_is_found_before_anything_is_computed(
     changes: dict[str, Any],
     error: type[Exception],
     words: str,
-    options: Callable[..., Options],
+    options: Callable[..., EvaluationOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(job, "_run", None)
@@ -202,7 +202,7 @@ def test_mistake_is_found_before_anything_is_computed(
 
 
 def test_record_of_a_run_is_not_overwritten(
-    place: Path, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+    place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place / "run")
     with pytest.raises(StorageError, match="--out=evaluation is where a training run keeps its own predictions"):
@@ -223,7 +223,7 @@ def test_history_that_is_not_a_runs_is_passed_over(tmp_path: Path, content: str,
     assert job._history(str(tmp_path)) == job._history(str(tmp_path / "model")) == expected
 
 
-def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., Options]) -> None:
+def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., EvaluationOptions]) -> None:
     content = json.loads((place / "dev.json").read_text())
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"] = [qa for qa in paragraph["qas"] if qa["is_impossible"]]

@@ -22,13 +22,13 @@ from answerers import assert_same, open_cpu, save_scattered
 from families import FAMILIES
 from trips import NAMES, questions, write_squad
 
-from qa_ray.config import Columns
+from qa_ray.config.fine_tuning import Columns
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.policies import NoAnswer, Precision
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import NoAnswer, Precision
 from qa_ray.prediction import job
 from qa_ray.prediction.job import predict
-from qa_ray.prediction.options import Options, OutFormat
+from qa_ray.prediction.options import OutFormat, PredictionOptions
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -54,10 +54,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def options(place: Path, tmp_path: Path) -> Callable[..., Options]:
+def options(place: Path, tmp_path: Path) -> Callable[..., PredictionOptions]:
     """Options of a job in fp32 on one worker: each takes seconds to start."""
     return partial(
-        Options,
+        PredictionOptions,
         model=str(place / "run"),
         data=str(place / "questions"),
         out=str(tmp_path / "out"),
@@ -85,7 +85,7 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 
 def test_every_question_has_the_answer_that_the_answerer_gives(
-    options: Callable[..., Options], place: Path, tmp_path: Path
+    options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
 ) -> None:
     # As many workers as the cluster has CPUs.
     shown = predict(options(cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
@@ -104,7 +104,7 @@ def test_every_question_has_the_answer_that_the_answerer_gives(
 
 
 def test_bad_rows_are_written_with_their_reasons_and_spoil_no_other(
-    options: Callable[..., Options], place: Path, tmp_path: Path
+    options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
 ) -> None:
     good = {name: ROWS[0][name] for name in ("question", "context")}
     bad = [
@@ -133,7 +133,7 @@ def test_bad_rows_are_written_with_their_reasons_and_spoil_no_other(
 
 
 def test_several_answers_are_a_list_beside_the_context(
-    options: Callable[..., Options], place: Path, tmp_path: Path
+    options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
 ) -> None:
     chosen = {"top_k": 3, "no_answer": NoAnswer.NEVER, "keep_context": True, "max_answer_length": 2}
     expected = open_cpu(place / "run")(ROWS, top_k=3, handle_impossible_answer=False, max_answer_len=2)
@@ -149,7 +149,7 @@ def test_several_answers_are_a_list_beside_the_context(
 
 @pytest.mark.parametrize("layout", ["json", "csv", "parquet"])
 def test_every_layout_is_answered_without_answers(
-    layout: str, options: Callable[..., Options], place: Path, tmp_path: Path
+    layout: str, options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
 ) -> None:
     path, chosen = tmp_path / f"q.{layout}", {}
     if layout == "json":
@@ -165,7 +165,7 @@ def test_every_layout_is_answered_without_answers(
     assert_same(read(tmp_path / "out"), open_cpu(place / "run")(ROWS[:20]))
 
 
-def test_what_is_written_is_not_done_again(options: Callable[..., Options], tmp_path: Path) -> None:
+def test_what_is_written_is_not_done_again(options: Callable[..., PredictionOptions], tmp_path: Path) -> None:
     predict(options())
     before = parts(tmp_path / "out")
     assert "nothing is left to do" in predict(options())
@@ -201,7 +201,7 @@ def stop(*_: object) -> None:
 def test_another_job_may_not_write_into_the_folder(
     changes: dict[str, Any],
     words: str,
-    options: Callable[..., Options],
+    options: Callable[..., PredictionOptions],
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -254,7 +254,7 @@ def kill_actors_after_the_first_part(out: Path, killed: list[int]) -> threading.
 
 @pytest.mark.parametrize("failures", [0, 1])
 def test_part_of_a_killed_actor_is_done_again_or_the_job_ends_in_words(
-    failures: int, options: Callable[..., Options], tmp_path: Path
+    failures: int, options: Callable[..., PredictionOptions], tmp_path: Path
 ) -> None:
     write_lines(tmp_path / "many.jsonl", [ROWS[number % len(ROWS)] | {"id": number} for number in range(MANY)])
     given = options(
@@ -274,7 +274,7 @@ def test_part_of_a_killed_actor_is_done_again_or_the_job_ends_in_words(
 
 
 def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
-    options: Callable[..., Options], tmp_path: Path
+    options: Callable[..., PredictionOptions], tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     table = pa.table({"question": [r["question"] for r in ROWS], "context": [r["context"] for r in ROWS]})
@@ -289,7 +289,7 @@ def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
 
 
 def test_model_that_another_node_has_not_ends_the_job_in_words(
-    options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+    options: Callable[..., PredictionOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Here the driver sees another one than the actors do.
     monkeypatch.setattr(job, "fingerprint", lambda saved: "of another model")
@@ -319,7 +319,7 @@ def test_mistake_is_found_before_anything_is_computed(
     changes: dict[str, Any],
     error: type[Exception],
     words: str,
-    options: Callable[..., Options],
+    options: Callable[..., PredictionOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(job, "_run", None)
@@ -327,7 +327,7 @@ def test_mistake_is_found_before_anything_is_computed(
         predict(dataclasses.replace(options(), **changes))
 
 
-def test_answers_go_to_an_object_store(options: Callable[..., Options], s3_folder: str) -> None:
+def test_answers_go_to_an_object_store(options: Callable[..., PredictionOptions], s3_folder: str) -> None:
     given = options(out=s3_folder)
     assert "30 rows in 5 files" in predict(given)
     assert "nothing is left to do" in predict(given)

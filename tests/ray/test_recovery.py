@@ -17,13 +17,13 @@ import pytest
 from pyarrow.fs import copy_files
 from trips import EVERY_STEP, command, metrics_of, outcome_of, steps_before, training_workers, trip_config
 
+from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError
-from qa_ray.policies import Resume
-from qa_ray.report import summary
-from qa_ray.storage import RunFolder
-from qa_ray.training.driver import train
-from qa_ray.training.saver import staging_place
-from qa_ray.training.store import MANIFEST
+from qa_ray.runs.driver import train
+from qa_ray.runs.saver import staging_place
+from qa_ray.runs.summary import summary
+from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.storage.run_folder import RunFolder
 
 Ended = Callable[[], object]
 

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from transformers import AutoModelForQuestionAnswering
 from trips import prepare, trip_config
 
-from qa_ray.config import Config
-from qa_ray.policies import BestBy
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import BestBy
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.history import Status
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig

@@ -7,8 +7,8 @@ import psutil
 import pytest
 import ray
 
+from qa_ray.runs.stream import StreamSender, start_stream
 from qa_ray.tracking.metrics import Progress
-from qa_ray.training.progress import Sender, start_stream
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def test_stream_that_is_killed_goes_on() -> None:
     known = streams()
     stream = start_stream()
-    sender = Sender(stream)
+    sender = StreamSender(stream)
     sender.flush()
     (process,) = streams() - known
     os.kill(process, signal.SIGKILL)

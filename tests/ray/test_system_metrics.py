@@ -7,14 +7,13 @@ import ray
 from mlflow import MlflowClient
 from trips import metrics_of
 
-from qa_ray.operation import TrackingConfig
-from qa_ray.storage import RunFolder
+from qa_ray.config.operation import TrackingConfig
+from qa_ray.runs.stream import Follower, Restart, start_stream
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import Progress
+from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
 from qa_ray.tracking.records import RunStatus
 from qa_ray.tracking.tracker import start_tracker
-from qa_ray.training.node_metrics import NodeSample
-from qa_ray.training.node_record import NodeRecord
-from qa_ray.training.progress import Follower, Restart, start_stream
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -19,12 +19,12 @@ from mlflow.entities import Run
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from trips import metrics_of, outcome_of, trip_config
 
-from qa_ray.answering import QuestionAnswerer
-from qa_ray.config import Config
+from qa_ray.answers import QuestionAnswerer
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import BadRows, Precision
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError, TrainingError, UserError
-from qa_ray.policies import BadRows, Precision
-from qa_ray.report import summary
-from qa_ray.training.driver import TrainResult, train
+from qa_ray.runs.driver import TrainResult, train
+from qa_ray.runs.summary import summary
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

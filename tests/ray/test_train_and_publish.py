@@ -11,7 +11,7 @@ from hub_state import WRITER, Hub
 from trips import prepare, trip_config
 
 from qa_ray.cli import exit_code
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -20,13 +20,13 @@ from mlflow.entities import Run
 from transformers import AutoModelForQuestionAnswering
 from trips import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.operation import PublishOptions
+from qa_ray.config.policies import BestBy
 from qa_ray.errors import ConfigError
-from qa_ray.operation import PublishOptions
-from qa_ray.policies import BestBy
 from qa_ray.publishing.publish import publish, run_at
-from qa_ray.training.saver import OWNER
-from qa_ray.training.store import MANIFEST
+from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.storage.layout import OWNER
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.history import Status
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from qa_ray.cli import exit_code, main, parse, start_ray
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.policies import Resume, Schedule
+from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ClusterError, ConfigError, DataError, StoppedError
-from qa_ray.operation import ClusterConfig
-from qa_ray.policies import Resume, Schedule
-from qa_ray.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,7 +25,7 @@ from ray.scripts.scripts import start
 from rayjob_schema import RAYJOB
 
 from qa_ray.cli import parse
-from qa_ray.policies import Resume
+from qa_ray.config.policies import Resume
 
 ADDRESSES = {"HEAD": "10.0.0.1", "WORKER_1": "10.0.0.2", "WORKER_2": "10.0.0.3", "USER": "somebody"}
 
@@ -197,7 +197,7 @@ def test_working_folder_that_travels_is_the_code_and_small(tmp_path: Path) -> No
     create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=[".git", ".venv", "__pycache__"])
     with zipfile.ZipFile(tmp_path / "sent.zip") as package:
         sent = {Path(name) for name in package.namelist()}
-    assert {Path("jobs/train.py"), Path("qa_ray/cli.py"), Path("qa_ray/html/report.css")} <= sent
+    assert {Path("jobs/train.py"), Path("qa_ray/cli.py"), Path("qa_ray/pages/report.css")} <= sent
     tops = {path.parts[0] for path in sent}
     assert not tops & {"tests", "runs", "mlruns", "mlartifacts", "mlflow.db", ".venv", ".git", "cluster.env"}
     assert (tmp_path / "sent.zip").stat().st_size < 2_000_000

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from passages import corpus_of, read_squad
 
-from qa_ray.config import BatchConfig, WindowConfig
+from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
 from qa_ray.data.batching import micro_batches, padded_length, plan_epoch, share_of_rank
 from qa_ray.data.windows import make_windows
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 
 LENGTHS = st.lists(st.integers(1, 384), max_size=200).map(lambda values: np.array(values, np.int64))
 CONFIGS = st.builds(BatchConfig, size=st.integers(1, 20), length_pool=st.integers(1, 6))

@@ -6,10 +6,10 @@ import torch
 from families import FAMILIES
 from passages import corpus_of
 
-from qa_ray.config import WindowConfig
+from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 
 CONTEXT = (

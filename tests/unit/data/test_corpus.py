@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from passages import passages
 
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.tokenization import load_tokenizer, tokenize
+from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.schema import TOKENIZED, Answer, Passage, Problem, Question
 
 PASSAGES = [
@@ -35,7 +35,7 @@ PASSAGES = [
 
 
 def tokenizer():
-    return load_tokenizer(FAMILIES["bert"].tokenizer().backend_tokenizer.to_str())
+    return parse_tokenizer(FAMILIES["bert"].tokenizer().backend_tokenizer.to_str())
 
 
 def table(given_passages=PASSAGES, problems=()):

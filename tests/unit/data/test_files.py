@@ -2,10 +2,10 @@
 
 import pytest
 
-from qa_ray.config import DataConfig
+from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.errors import ConfigError, DataError
-from qa_ray.policies import DataFormat
 
 AUTO = DataConfig()
 

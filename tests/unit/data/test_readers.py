@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qa_ray.config import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.readers import read_file, read_files
 from qa_ray.data.squad import to_squad

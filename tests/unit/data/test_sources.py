@@ -4,7 +4,7 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from qa_ray.config import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.sources import hub_tables
 from qa_ray.errors import DataError
 from qa_ray.schema import PASSAGES, Answer, table_to_passages

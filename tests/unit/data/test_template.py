@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from qa_ray.data.template import Segment, Template
 from qa_ray.errors import ModelError
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 
 # Segments as tokens; type ids of the whole pair as one digit a token.
 LAYOUTS = {

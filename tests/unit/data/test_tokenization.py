@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from passages import holds_mark, passages
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from qa_ray.data.tokenization import answer_tokens, load_tokenizer, tokenize
+from qa_ray.data.tokenization import answer_tokens, parse_tokenizer, tokenize
 from qa_ray.schema import TOKENIZED, Answer, Passage, Problem, Question
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -25,7 +25,7 @@ class CountingTokenizer:
 
 
 def backend(name):
-    return load_tokenizer(FAMILIES[name].tokenizer().backend_tokenizer.to_str())
+    return parse_tokenizer(FAMILIES[name].tokenizer().backend_tokenizer.to_str())
 
 
 def question(identifier, text, *answers):
@@ -46,7 +46,7 @@ def spans(answers, offsets):
 @given(passage=passages(max_pieces=30))
 def test_ids_offsets_and_answers_are_those_of_the_tokenizer(family, passage):
     assume(not (family.space_before_first and holds_mark(passage.context)))
-    table = tokenize([passage], [], load_tokenizer(family.tokenizer().backend_tokenizer.to_str()))
+    table = tokenize([passage], [], parse_tokenizer(family.tokenizer().backend_tokenizer.to_str()))
     assert table.schema == TOKENIZED
     row, rest = table.to_pylist()
     encoding = family.tokenizer()(passage.context, add_special_tokens=False, return_offsets_mapping=True)
@@ -185,7 +185,7 @@ def test_tokenizer_is_loaded_without_truncation_and_padding():
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=4, pad_id=1, pad_token="p")
-    loaded = load_tokenizer(tokenizer.to_str())
+    loaded = parse_tokenizer(tokenizer.to_str())
     assert loaded.encode("a a a").ids == [0, 0, 0]
     assert loaded.encode("a").ids == [0]
-    assert load_tokenizer(tokenizer.to_str()) is loaded
+    assert parse_tokenizer(tokenizer.to_str()) is loaded

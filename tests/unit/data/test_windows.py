@@ -5,12 +5,12 @@ import pytest
 from families import FAMILIES
 from passages import corpus_of
 
-from qa_ray.config import WindowConfig
+from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import ConfigError
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from passages import corpus_of, holds_mark, passages, read_squad
 
-from qa_ray.config import WindowConfig
+from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 
 SETTINGS = [(16, 0), (16, 7), (24, 1), (32, 16), (48, 0), (64, 40), (512, 128)]
 SQUAD_SETTINGS = [(384, 128), (256, 0), (160, 100)]

@@ -9,7 +9,7 @@ from qa_ray.doctor.disk import Probe, enough_space, same_storage
 from qa_ray.doctor.machine import Room
 from qa_ray.doctor.verdict import Status
 from qa_ray.errors import StorageError
-from qa_ray.storage import RunFolder
+from qa_ray.storage.run_folder import RunFolder
 
 GB = 10**9
 

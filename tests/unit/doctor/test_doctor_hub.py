@@ -6,10 +6,10 @@ import pytest
 from hub import connected_hub
 from hub_state import OWNER, READER, WRITER, Hub
 
+from qa_ray.config.operation import PublishConfig
 from qa_ray.doctor.hub import publication
 from qa_ray.doctor.verdict import Status
 from qa_ray.errors import PublishError
-from qa_ray.operation import PublishConfig
 
 REPO = f"{OWNER}/squad"
 # unknown: the client itself asks a few things of no account.

@@ -9,10 +9,10 @@ from threading import Thread
 import pytest
 from mlflow import MlflowClient
 
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.doctor.tracking import is_server, reach, reached, record
 from qa_ray.doctor.verdict import Status
 from qa_ray.errors import ClusterError
-from qa_ray.operation import TrackingConfig
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import datasets
 import pytest
 from trips import write_squad
 
-from qa_ray.config import DataConfig, ModelConfig
+from qa_ray.config.fine_tuning import DataConfig, ModelConfig
+from qa_ray.config.policies import BadRows
 from qa_ray.doctor.inputs import Look, look_at_files, look_at_hub, look_at_model, same_data
 from qa_ray.doctor.verdict import Status, Verdict
 from qa_ray.errors import ConfigError, DataError, ModelError
-from qa_ray.policies import BadRows
-from qa_ray.storage import RunFolder
+from qa_ray.storage.run_folder import RunFolder
 
 GOOD = {
     "id": "1",

@@ -12,7 +12,7 @@ def test_this_process_tells_its_versions_and_files() -> None:
     found = installed()
     assert found.versions["python"] == platform.python_version()
     assert found.versions["torch"] == version("torch")
-    assert {"model.py", "doctor/installation.py", "data/windows.py"} <= set(found.files)
+    assert {"model/head.py", "doctor/installation.py", "data/windows.py"} <= set(found.files)
 
 
 def test_equal_installations_pass() -> None:
@@ -39,8 +39,8 @@ def test_package_that_is_missing_on_a_node_is_told() -> None:
 
 def test_file_that_differs_or_is_missing_is_named_with_its_node() -> None:
     own = installed()
-    edited = dataclasses.replace(own, files=own.files | {"model.py": "0"})
+    edited = dataclasses.replace(own, files=own.files | {"model/head.py": "0"})
     older = dataclasses.replace(own, files={name: one for name, one in own.files.items() if name != "cli.py"})
     verdict = same_code({"a": own, "b": own, "edited": edited, "older": older})
     assert verdict.status is Status.FAILED
-    assert verdict.seen == "qa_ray/cli.py, model.py differ on edited, older"
+    assert verdict.seen == "qa_ray/cli.py, model/head.py differ on edited, older"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from qa_ray.config.policies import Precision
 from qa_ray.doctor import machine
 from qa_ray.doctor.machine import Devices, Gpu, Room, devices, free_at, object_store, open_files, room, same_gpus
 from qa_ray.doctor.verdict import Status
-from qa_ray.policies import Precision
 
 A100, T4 = Gpu("A100", 40 * 10**9), Gpu("T4", 16 * 10**9)
 GB = 10**9

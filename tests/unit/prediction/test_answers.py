@@ -11,12 +11,12 @@ import torch
 from answerers import CONTEXTS, QUESTIONS, open_cpu, save_decisive
 from families import FAMILIES
 
-from qa_ray.answering import QuestionAnswerer
+from qa_ray.answers import QuestionAnswerer
+from qa_ray.model.folder import open_model
 from qa_ray.prediction.actor import fingerprint
 from qa_ray.prediction.answers import AnswerFormat
 from qa_ray.prediction.options import OutFormat
 from qa_ray.prediction.questions import Asked
-from qa_ray.saved_model import open_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qa_ray.config import DataConfig
+from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.prediction import questions
 from qa_ray.prediction.job import find_sources

@@ -6,35 +6,37 @@ import pytest
 from command_lines import parser
 
 from qa_ray.cli import run_job
-from qa_ray.prediction.options import Options
-from qa_ray.saved_model import AnswerSettings
+from qa_ray.model.folder import AnswerSettings
+from qa_ray.prediction.options import PredictionOptions
 
 SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21, no_answer_threshold=1.5)
 
 
 @pytest.fixture
-def parse() -> Callable[..., Options]:
-    return parser(Options)
+def parse() -> Callable[..., PredictionOptions]:
+    return parser(PredictionOptions)
 
 
-def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., Options]) -> None:
+def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., PredictionOptions]) -> None:
     assert parse("m", "--data", "d").answer_settings(SAVED) == SAVED
     found = parse("m", "--data", "d", "--stride", "0", "--no-answer-threshold", "-2.5").answer_settings(SAVED)
     assert (found.max_length, found.stride, found.no_answer_threshold) == (192, 0, -2.5)
 
 
 @pytest.mark.parametrize(("word", "told"), [("auto", None), ("allowed", True), ("never", False)])
-def test_empty_answers_are_asked_for_by_word(word: str, told: bool | None, parse: Callable[..., Options]) -> None:
+def test_empty_answers_are_asked_for_by_word(
+    word: str, told: bool | None, parse: Callable[..., PredictionOptions]
+) -> None:
     assert parse("m", "--data", "d", "--no-answer", word).handle_impossible is told
 
 
-def test_forward_passes_are_larger_on_gpus_unless_a_number_is_given(parse: Callable[..., Options]) -> None:
+def test_forward_passes_are_larger_on_gpus_unless_a_number_is_given(parse: Callable[..., PredictionOptions]) -> None:
     usual, given = parse("m", "--data", "d"), parse("m", "--data", "d", "--max-tokens-per-device", "9")
     assert usual.max_tokens(use_gpu=True) > usual.max_tokens(use_gpu=False) > 0
     assert given.max_tokens(use_gpu=True) == given.max_tokens(use_gpu=False) == 9
 
 
-def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[..., Options]) -> None:
+def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[..., PredictionOptions]) -> None:
     first = parse("m", "--data", "d")
     assert parse("m", "--data", "d", "--cluster.num-workers", "9", "--max-tokens-per-device", "9").recorded() == (
         first.recorded()
@@ -55,5 +57,5 @@ def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[...,
 )
 def test_wrong_arguments_end_with_code_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_job(Options, lambda options: "", words)
+        run_job(PredictionOptions, lambda options: "", words)
     assert ended.value.code == 2

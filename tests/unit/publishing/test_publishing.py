@@ -17,10 +17,10 @@ from hub_state import READER, WRITER, Hub
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from qa_ray.cli import run_job
+from qa_ray.config.operation import PublishConfig, PublishOptions
 from qa_ray.errors import ConfigError, PublishError
-from qa_ray.operation import PublishConfig, PublishOptions
 from qa_ray.publishing.publish import publish, run_at
-from qa_ray.storage import RunFolder
+from qa_ray.storage.run_folder import RunFolder
 
 ID = "somebody/tiny"
 TO_TINY = PublishOptions(repo_id=ID)

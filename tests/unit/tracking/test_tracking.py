@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.data import get_source
 from mlflow.exceptions import MlflowException
 
-from qa_ray.config import Config, flatten
+from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.operation import TrackingConfig
 from qa_ray.tracking.mlflow_tracker import MlflowTracker
 from qa_ray.tracking.records import Candidate, DataUse, RunStatus
 from qa_ray.tracking.tracker import NullTracker, Tracker, start_tracker

@@ -14,16 +14,16 @@ import torch
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer
 
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.operation import TrackingConfig
-from qa_ray.saved_model import open_model
+from qa_ray.model.folder import open_model
 from qa_ray.tracking.records import Candidate, RunStatus
 from qa_ray.tracking.tracker import Tracker, start_tracker
 
 NUM_WRITERS = 6
 WRITER = """
 import sys
-from qa_ray.operation import TrackingConfig
+from qa_ray.config.operation import TrackingConfig
 from qa_ray.tracking.records import RunStatus
 from qa_ray.tracking.tracker import start_tracker
 

@@ -18,12 +18,12 @@ from accelerate import Accelerator  # noqa: E402
 from accelerate.utils import InitProcessGroupKwargs  # noqa: E402
 from small_runs import made_passages, make_collator, make_run, tiny_config  # noqa: E402
 
-from qa_ray.config import Config, ModelConfig  # noqa: E402
+from qa_ray.config.fine_tuning import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402
-from qa_ray.evaluation.evaluator import Evaluator  # noqa: E402
-from qa_ray.model import load_model, load_tokenizer  # noqa: E402
+from qa_ray.model.folder import save_model  # noqa: E402
+from qa_ray.model.loading import load_model, load_tokenizer  # noqa: E402
 from qa_ray.tracking.metrics import TRAIN_LOSS  # noqa: E402
-from qa_ray.training.checkpoint import save_model  # noqa: E402
+from qa_ray.training.evaluator import Evaluator  # noqa: E402
 from qa_ray.training.snapshot import Snapshot  # noqa: E402
 
 NUM_WINDOWS = 9

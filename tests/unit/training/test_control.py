@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qa_ray.operation import CheckpointConfig
+from qa_ray.config.operation import CheckpointConfig
 from qa_ray.training import control
 from qa_ray.training.control import Control, Decision
 

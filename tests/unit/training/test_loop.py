@@ -18,7 +18,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from qa_ray.data.batching import padded_length, plan_epoch
 from qa_ray.errors import ConfigError, TrainingError
-from qa_ray.evaluation.evaluator import Evaluator
 from qa_ray.tracking.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -28,6 +27,7 @@ from qa_ray.tracking.metrics import (
     TRAIN_LOSS,
     WINDOWS_PER_SECOND,
 )
+from qa_ray.training.evaluator import Evaluator
 from qa_ray.training.loop import num_steps
 
 

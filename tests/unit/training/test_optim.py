@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_runs import tiny_config
 
-from qa_ray.config import OptimConfig
-from qa_ray.model import load_model
-from qa_ray.policies import Schedule
+from qa_ray.config.fine_tuning import OptimConfig
+from qa_ray.config.policies import Schedule
+from qa_ray.model.loading import load_model
 from qa_ray.training.optim import make_optimizer, make_schedule
 
 

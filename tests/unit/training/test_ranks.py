@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from qa_ray.config import BatchConfig, TrainConfig
+from qa_ray.config.fine_tuning import BatchConfig, TrainConfig
 from qa_ray.data.batching import plan_epoch
-from qa_ray.training.state import enter
+from qa_ray.training.snapshot import enter
 
 
 @pytest.fixture(scope="module")

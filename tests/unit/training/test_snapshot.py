@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from small_runs import Run, changed, cpu_accelerator, made_passages, make_run, tiny_config
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import DataError, TrainingError
-from qa_ray.model import load_model, load_tokenizer
+from qa_ray.model.folder import save_model
+from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.schema import Answer, Passage
 from qa_ray.tracking.metrics import GRAD_NORM, LEARNING_RATE, PADDING_SHARE, SKIPPED_STEPS, TRAIN_LOSS
-from qa_ray.training.checkpoint import save_model
 from qa_ray.training.snapshot import Snapshot
 
 PASSAGES = made_passages(8)

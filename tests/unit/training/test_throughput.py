@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES
 from small_runs import tiny_config
 
-from qa_ray.model import load_model
+from qa_ray.model.loading import load_model
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
 
 

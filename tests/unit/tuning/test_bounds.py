@@ -4,10 +4,10 @@ import pytest
 from families import FAMILIES
 from passages import corpus_of
 
-from qa_ray.config import Config, WindowConfig
+from qa_ray.config.fine_tuning import Config, WindowConfig
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import ConfigError
-from qa_ray.model import learn_template
+from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tuning.bounds import Bounds
 from qa_ray.tuning.space import apply

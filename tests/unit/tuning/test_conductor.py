@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sweeps import GOAL
 
-from qa_ray.storage import RunFolder
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tuning.conductor import Conductor
 from qa_ray.tuning.history import History, Status
 from qa_ray.tuning.options import SamplerKind, TuneConfig

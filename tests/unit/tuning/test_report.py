@@ -4,7 +4,7 @@ import pytest
 from pages import Page
 from sweeps import SPACE, night, sweep, trial
 
-from qa_ray.training.resume import TrainResult
+from qa_ray.runs.resume import TrainResult
 from qa_ray.tuning.figures import rung_epochs
 from qa_ray.tuning.history import Status, TrialRecord
 from qa_ray.tuning.importance import importance

@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from qa_ray.config import Config
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import Schedule
+from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ConfigError
-from qa_ray.policies import Schedule
-from qa_ray.recipes import RECIPES
 from qa_ray.tuning.domains import Choice, Integers, Real
 from qa_ray.tuning.options import as_sweep
 from qa_ray.tuning.space import apply, defaults, read_space

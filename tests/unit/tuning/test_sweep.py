@@ -7,8 +7,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from sweeps import GOAL, trial
 
-from qa_ray.storage import RunFolder
-from qa_ray.training.resources import Resources
+from qa_ray.runs.resources import Resources
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tuning.history import History, Status
 from qa_ray.tuning.options import TuneConfig
 from qa_ray.tuning.sweep import make_scheduler, replay, trials_at_once

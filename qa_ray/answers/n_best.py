@@ -1,0 +1,89 @@
+"""The n best answers of a split's questions, with their probabilities, and "no answer" among them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qa_ray.answers.decode import Candidates, probabilities
+from qa_ray.data.corpus import Corpus
+from qa_ray.schema import Float32s, Int64s, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class NullSpans:
+    """Each example's "no answer": the lowest-scored CLS span over its windows; arrays [num_examples]."""
+
+    example: Int64s
+    start_logit: Float32s
+    end_logit: Float32s
+
+    @classmethod
+    def of(cls, example: Int64s, start_logit: Float32s, end_logit: Float32s) -> Self:
+        """Choose among windows, [num_windows]: an answer may stand in any, so the least sure of "no answer" counts."""
+        order = np.lexsort((start_logit + end_logit, example))
+        chosen = order[np.unique(example[order], return_index=True)[1]]
+        return cls(example[chosen], start_logit[chosen], end_logit[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The n-best spans of a split, as arrays; texts are cut out of their contexts when they are asked for."""
+
+    corpus: Corpus
+    candidates: Candidates
+    chances: Float32s
+    """Probability of each candidate."""
+    null: NullSpans
+    """In the order of the questions."""
+    null_chances: Float32s | None
+    """Probability of "no answer" of each question, where it is allowed."""
+
+    def best(self) -> list[Prediction | None]:
+        """The best candidate of each question whose text is not blank."""
+        return [span for _, span in self._best()]
+
+    def best_rows(self) -> Int64s:
+        """The row of each question's best candidate whose text is not blank, -1 without one."""
+        return np.array([row for row, _ in self._best()], np.int64)
+
+    def n_best(self) -> dict[str, list[Prediction]]:
+        """All candidates of each question id, best first, with "no answer" among them where it is allowed."""
+        found = [[span for _, span in spans] for spans in self._questions()]
+        if self.null_chances is not None:
+            columns = (self.null_chances, self.null.start_logit, self.null.end_logit)
+            for spans, *null in zip(found, *(column.tolist() for column in columns), strict=True):
+                spans.append(Prediction("", *null))
+                spans.sort(key=lambda span: -span.probability)
+        return dict(zip(self.corpus.ids(), found, strict=True))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The candidates and null spans, by name: what they can be made from again."""
+        candidates = {f"candidates.{name}": getattr(self.candidates, name) for name in Candidates.__slots__}
+        return candidates | {f"null.{name}": getattr(self.null, name) for name in NullSpans.__slots__}
+
+    def _best(self) -> list[tuple[int, Prediction | None]]:
+        return [next((found for found in spans if found[1].text.strip()), (-1, None)) for spans in self._questions()]
+
+    def _questions(self) -> Iterator[Iterator[tuple[int, Prediction]]]:
+        """Row and text of each question's candidates, best first; only those that are taken are made."""
+        candidates = self.candidates
+        begins, ends = self.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
+        columns = (self.chances, candidates.start_logit, candidates.end_logit)
+        bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
+        for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
+            yield (
+                (row, Prediction(context[begins[row] : ends[row]], *(column[row].item() for column in columns)))
+                for row in range(first, last)
+            )
+
+
+def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_answer: bool) -> Spans:
+    """Join candidates and null spans, given in any order of the questions, and compute their probabilities."""
+    order = np.argsort(null.example)
+    null = NullSpans(null.example[order], null.start_logit[order], null.end_logit[order])
+    chances, null_chances = probabilities(candidates, null.start_logit + null.end_logit if no_answer else None)
+    return Spans(corpus, candidates, chances, null, null_chances)

@@ -1,0 +1,1 @@
+"""Every knob of a run and of the jobs, the choices that it offers, and the recipes."""

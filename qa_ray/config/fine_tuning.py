@@ -1,0 +1,234 @@
+"""Every knob of a run: frozen dataclasses that check themselves. Those that change no result are in `operation`.
+
+The text under a field is its documentation: the command line shows it as help.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
+from qa_ray.config.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Schedule
+from qa_ray.errors import require
+from qa_ray.locations import SECRET_RULE, holds_secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The pretrained model that is fine-tuned."""
+
+    name: str = "bert-base-cased"
+    """Hub id, local folder, or package://PACKAGE/FOLDER for one that a Python package carries."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    tokenizer: str | None = None
+    """Hub id or folder of the tokenizer, if not the model's own."""
+    dropout: float | None = None
+    """Overrides every dropout rate of the model; 0 turns dropout off."""
+    attention: str | None = None
+    """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the model. Only for models whose code you have read."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "model.name is empty: name a Hub id or a folder")
+        require(
+            self.dropout is None or 0 <= self.dropout < 1,
+            f"model.dropout={self.dropout} must be in [0, 1)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """Names of the columns in JSONL, Parquet, CSV and Hub data."""
+
+    id: str = "id"
+    """Column of the question's id."""
+    context: str = "context"
+    """Column of the text that is searched."""
+    question: str = "question"
+    """Column of the question."""
+    answers: str = "answers"
+    """Column of the answers: {text: [...], answer_start: [...]}, a list of {text, answer_start}, or plain text."""
+    answer_start: str = "answer_start"
+    """Column of the first character of plain-text answers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where questions come from."""
+
+    train: str = "train"
+    """File, folder, glob or URI (s3://, gs://, package://) of the training questions; a split's name with data.hub."""
+    validation: str = "validation"
+    """The same for the validation questions."""
+    hub: str | None = None
+    """Hub data set such as rajpurkar/squad; data.train and data.validation then name its splits."""
+    hub_config: str | None = None
+    """Configuration name of the Hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub data set."""
+    format: DataFormat = DataFormat.AUTO
+    """Layout of the files."""
+    columns: Columns = field(default_factory=Columns)
+    """Column names, where they differ from SQuAD's."""
+    max_train_examples: int | None = None
+    """Uses only so many training questions, for quick runs."""
+    max_validation_examples: int | None = None
+    """Uses only so many validation questions."""
+    on_bad_row: BadRows = BadRows.ERROR
+    """A row that cannot be used stops the run, or is left out and written to bad_rows.jsonl."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.train), "data.train is empty: name the training questions")
+        require(bool(self.validation), "data.validation is empty: name the validation questions")
+        for name in ("train", "validation"):
+            require(not holds_secret(getattr(self, name)), f"data.{name} {SECRET_RULE}")
+        for name in ("max_train_examples", "max_validation_examples"):
+            limit = getattr(self, name)
+            require(limit is None or limit > 0, f"data.{name}={limit} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """How a context that is longer than the model's input is cut."""
+
+    max_length: int = 384
+    """Tokens per window: question, context and special tokens together."""
+    stride: int = 128
+    """Context tokens that two neighbouring windows share."""
+
+    def __post_init__(self) -> None:
+        require(self.max_length >= 8, f"window.max_length={self.max_length} must be at least 8")
+        require(
+            0 <= self.stride < self.max_length,
+            f"window.stride={self.stride} must be in [0, window.max_length={self.max_length})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """How windows are grouped into optimizer steps."""
+
+    size: int = 16
+    """Windows per optimizer step, over all workers together."""
+    max_tokens_per_device: int | None = None
+    """Padded tokens that a device takes at once; a larger share is split and its gradients are accumulated."""
+    pad_to_multiple_of: int = 8
+    """Padded lengths are rounded up to a multiple of this, which bounds the number of distinct shapes."""
+    length_pool: int = 128
+    """Batches that are sorted by length together: more means less padding, 1 means none are sorted."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "pad_to_multiple_of", "length_pool"):
+            require(getattr(self, name) >= 1, f"batch.{name}={getattr(self, name)} must be at least 1")
+        limit = self.max_tokens_per_device
+        require(limit is None or limit >= 1, f"batch.max_tokens_per_device={limit} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW and the learning-rate schedule."""
+
+    learning_rate: float = 3e-5
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; biases and normalisation weights are never decayed."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's running means."""
+    eps: float = 1e-8
+    """Added to the denominator of Adam's update."""
+    schedule: Schedule = Schedule.LINEAR
+    """How the learning rate falls after warm-up."""
+    warmup_ratio: float = 0.1
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"optim.learning_rate={self.learning_rate} must be above 0")
+        require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay} must not be negative")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={self.betas} must each be in [0, 1)")
+        require(self.eps > 0, f"optim.eps={self.eps} must be above 0")
+        require(0 <= self.warmup_ratio <= 1, f"optim.warmup_ratio={self.warmup_ratio} must be in [0, 1]")
+        require(self.max_grad_norm >= 0, f"optim.max_grad_norm={self.max_grad_norm} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The training loop."""
+
+    epochs: int = 3
+    """Times that every training window is seen."""
+    max_steps: int | None = None
+    """Stops after so many optimizer steps; the schedule is planned for them."""
+    seed: int = 42
+    """Seed of the new head, dropout and the order of the batches."""
+    precision: Precision = Precision.AUTO
+    """Number format of the forward and backward pass."""
+    gradient_checkpointing: bool = False
+    """Computes activations twice instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compiles the model with torch.compile."""
+    log_every: int = 10
+    """Optimizer steps between two records of the training metrics."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"train.epochs={self.epochs} must be at least 1")
+        require(
+            self.max_steps is None or self.max_steps >= 1,
+            f"train.max_steps={self.max_steps} must be at least 1",
+        )
+        require(self.seed >= 0, f"train.seed={self.seed} must not be negative")
+        require(self.log_every >= 1, f"train.log_every={self.log_every} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """How answers are decoded from logits, and how models are compared."""
+
+    n_best: int = 20
+    """Answer candidates kept per question."""
+    max_answer_length: int = 30
+    """Longest answer in tokens."""
+    no_answer: NoAnswer = NoAnswer.AUTO
+    """Whether a prediction may be that the context holds no answer."""
+    best_by: BestBy = BestBy.F1
+    """The validation metric that says which epoch's model is kept."""
+    max_tokens_per_device: int = 16_384
+    """Padded tokens in one forward pass."""
+    before_training: bool = False
+    """Also evaluates the model as it is before the first step."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_best", "max_answer_length", "max_tokens_per_device"):
+            require(getattr(self, name) >= 1, f"evaluate.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """One complete fine-tuning run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every field below `config` as (dotted name, value), for tables and MLflow parameters."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from flatten(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value

@@ -1,0 +1,147 @@
+"""What an evaluation leaves: files in a folder, and a table on the terminal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from qa_ray.config.fine_tuning import Config
+from qa_ray.data.corpus import Corpus
+from qa_ray.data.windows import Windows
+from qa_ray.pages.report import render
+from qa_ray.scores.bootstrap import Interval, bracketed
+from qa_ray.scores.comparison import Comparison, headline_scores, verdict
+from qa_ray.scores.question_table import QuestionTable, tabulate
+from qa_ray.scores.results import Evaluation
+
+REPORT = "report.html"
+_COMPARISON = "comparison.json"
+_NO_ANSWER = "(no answer)"
+_SHOWN_FLIPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel:
+    """How one model did."""
+
+    name: str
+    config: Config
+    evaluation: Evaluation
+    corpus: Corpus
+    windows: Windows
+    history: Sequence[Mapping[str, Any]]
+    """Lines of its run's metrics.jsonl, if there are any."""
+
+    @cached_property
+    def table(self) -> QuestionTable:
+        """Its questions in columns."""
+        return tabulate(self.evaluation, self.corpus, self.windows)
+
+
+def save_outcome(
+    outcome: EvaluatedModel, folder: Path, *, data: str, comparison: Comparison | None, num_resamples: int, seed: int
+) -> None:
+    """Write the files of the official SQuAD scripts, intervals.json, comparison.json and the report into `folder`."""
+    outcome.evaluation.save(folder)
+    scores = headline_scores(outcome.table, num_resamples=num_resamples, seed=seed)
+    _write(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
+    # One of an earlier evaluation would be taken for this one's.
+    (folder / _COMPARISON).unlink(missing_ok=True)
+    if comparison is not None:
+        _write(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
+    config = outcome.config
+    page = render(
+        outcome.table,
+        outcome.evaluation.metrics,
+        title=f"{outcome.name} on {data}",
+        history=outcome.history,
+        facts={
+            "Model": outcome.name,
+            "Data": data if config.data.hub is None else f"{config.data.hub}, {data}",
+            "Questions": f"{len(outcome.corpus):,} in {len(outcome.windows):,} windows",
+            "Window": f"{config.window.max_length} tokens, {config.window.stride} of them shared",
+            "Answers": f"at most {config.evaluate.max_answer_length} tokens, {config.evaluate.n_best} candidates",
+        },
+        comparison=comparison,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def summary(
+    outcomes: Sequence[EvaluatedModel], comparison: Comparison | None, folder: Path, *, num_resamples: int, seed: int
+) -> str:
+    """Scores with their 95% intervals, thresholds, the comparison, and where everything lies."""
+    first = outcomes[0]
+    scores = headline_scores(first.table, num_resamples=num_resamples, seed=seed)
+    lines = ["", *_score_lines(scores, comparison)]
+    for label, outcome in zip("AB", outcomes, strict=False):
+        lines += ["", f"{label}  {outcome.name}" if comparison else outcome.name, *_notes(outcome)]
+    if comparison is not None:
+        lines += ["", *_flip_lines(first.table, comparison)]
+    return "\n".join([*lines, "", f"report  {folder / REPORT}", f"answers {folder / 'predictions.json'}"])
+
+
+def _score_lines(scores: Mapping[str, Interval], comparison: Comparison | None) -> list[str]:
+    if comparison is None:
+        rows = [f"{name:<13}{score.mean:7.2f}  {bracketed(score)}" for name, score in scores.items()]
+        return [f"{'':<13}percent  95% interval", *rows]
+    lines = [f"{'':<13}{'A':>7}{'':18}{'B':>7}{'':18}{'A - B':>7}{'':18}{'A better':>9}"]
+    for name, difference in comparison.differences.items():
+        columns = (scores[name], comparison.scores[name])
+        cells = "".join(f"{score.mean:7.2f}  {bracketed(score):<16}" for score in columns)
+        cells += f"{difference.mean:+7.2f}  {bracketed(difference, '+.1f'):<16}"
+        lines.append(f"{name:<13}{cells}{difference.share_better:9.1%}")
+    return [*lines, "", f"By F1, {verdict(comparison.differences['f1'], 'A', 'B')}."]
+
+
+def _notes(outcome: EvaluatedModel) -> list[str]:
+    metrics = outcome.evaluation.metrics
+    lines = [f"   {len(outcome.table):,} questions, loss {metrics['loss']:.3f}"]
+    if outcome.table.threshold is None:
+        return lines
+    threshold = f"   no-answer threshold {outcome.table.threshold:.3f}"
+    if outcome.table.is_flattered:
+        return [*lines, f"{threshold}: the best one for these very questions, which flatters"]
+    best = f"{outcome.table.best_threshold:.3f}, with F1 {metrics['best_f1']:.2f}"
+    return [*lines, f"{threshold}; the best one for these questions is {best}"]
+
+
+def _flip_lines(table: QuestionTable, comparison: Comparison) -> list[str]:
+    won = [flip for flip in comparison.flips if flip.won]
+    lost = [flip for flip in comparison.flips if not flip.won]
+    lines = []
+    for flips, right, wrong in ((won, "A", "B"), (lost, "B", "A")):
+        lines.append(f"{len(flips)} questions that {right} answers exactly and {wrong} does not")
+        for flip in flips[:_SHOWN_FLIPS]:
+            answers = {"A": table.predictions[flip.row], "B": comparison.other.predictions[flip.row]}
+            lines.append(f"   {table.texts[flip.row]}")
+            lines.append(f"      {right}: {answers[right] or _NO_ANSWER}   {wrong}: {answers[wrong] or _NO_ANSWER}")
+    return lines
+
+
+def _comparison_json(table: QuestionTable, comparison: Comparison) -> dict[str, Any]:
+    flips = [
+        {
+            "id": table.ids[flip.row],
+            "won": flip.won,
+            "question": table.texts[flip.row],
+            "references": list(table.references[flip.row]),
+            "prediction": table.predictions[flip.row],
+            "prediction_against": comparison.other.predictions[flip.row],
+        }
+        for flip in comparison.flips
+    ]
+    return {
+        "against": comparison.name,
+        "scores": {name: score._asdict() for name, score in comparison.scores.items()},
+        "differences": {name: difference._asdict() for name, difference in comparison.differences.items()},
+        "flips": flips,
+    }
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""A model folder, opened and saved; its tokenizer, span head and precision."""

@@ -1,0 +1,197 @@
+"""A model folder (weights, tokenizer, answer settings): saved, and opened from a disk, the Hub or MLflow."""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+from transformers.utils import cached_file
+
+from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
+from qa_ray.errors import ModelError, StorageError, UserError, require
+from qa_ray.locations import resolve
+from qa_ray.model.loading import check_model, check_window, input_limit, load_model, load_tokenizer
+
+SETTINGS = "qa_ray.json"
+"""File beside the weights: how answers were decoded when the model was measured."""
+_MLFLOW = ("models:/", "runs:/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerSettings:
+    """How a model's answers are decoded; the defaults are those of transformers' former pipeline."""
+
+    max_length: int = 384
+    """Tokens per window."""
+    stride: int = 128
+    """Context tokens that two neighbouring windows share."""
+    n_best: int = 20
+    """Answer candidates kept per question."""
+    max_answer_length: int = 15
+    """Longest answer in tokens."""
+    no_answer_threshold: float | None = None
+    """No answer is given where null score minus best score is above it; None: there always is one."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "no_answer_threshold":
+                right = value is None or (type(value) in (int, float) and math.isfinite(value))
+                require(right, f"{field.name}={value!r} must be a finite number or null")
+            else:
+                require(type(value) is int, f"{field.name}={value!r} must be a whole number")
+        WindowConfig(max_length=self.max_length, stride=self.stride)
+        EvalConfig(n_best=self.n_best, max_answer_length=self.max_answer_length)
+
+
+class SavedModel(NamedTuple):
+    """A fine-tuned model and all that belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: FastTokenizer
+    settings: AnswerSettings
+    limit: int | None
+    """Most tokens that the model takes, if it has a limit."""
+
+
+def open_model(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> SavedModel:
+    """Load a fine-tuned model, from safetensors only, with the answer settings that were saved beside it.
+
+    Args:
+        source: local folder, also a run's folder with the model in `model`; Hub id; package://PACKAGE/FOLDER; or an
+            MLflow URI (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/PATH).
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ModelError: it cannot be found or loaded, has no question-answering head or no fast tokenizer, or its settings
+            cannot be read.
+        ConfigError: its window is longer than its input.
+    """
+    if not source.startswith(_MLFLOW):
+        return _open(_model_folder(source), revision, trust_remote_code)
+    with _downloaded(source) as folder:
+        try:
+            return _open(str(folder), None, trust_remote_code)
+        except UserError as error:
+            # The copy's place says nothing to whoever named the URI.
+            raise type(error)(f"{source}: {error}") from error
+
+
+def _open(name: str, revision: str | None, trust_remote_code: bool) -> SavedModel:
+    config = ModelConfig(name=name, revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(config)
+    check_model(config, tokenizer)
+    limit = input_limit(config, tokenizer)
+    settings = _read_settings(config) or _default_settings(limit)
+    check_window(config, tokenizer, settings.max_length)
+    return SavedModel(load_model(config, new_head=False), tokenizer, settings, limit)
+
+
+def _model_folder(source: str) -> str:
+    """The folder `model` of a run's folder; anything else as it is."""
+    inner = Path(resolve(source)) / "model"
+    return str(inner) if not _holds_weights(inner.parent) and _holds_weights(inner) else source
+
+
+def _holds_weights(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+@contextmanager
+def _downloaded(uri: str) -> Iterator[Path]:
+    """The folder of a model's files, copied from MLflow for as long as the context lasts."""
+    import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
+
+    with tempfile.TemporaryDirectory(prefix="qa_ray-") as target:
+        try:
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target)
+        # MLflow lets through whatever its many stores raise.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ModelError(
+                f"cannot fetch the model {uri} from {mlflow.get_tracking_uri()}: {reason} "
+                "(MLFLOW_TRACKING_URI names another server)"
+            ) from error
+        folders = sorted({path.parent for path in Path(target).rglob("config.json")}, key=lambda path: path.parts)
+        if not folders:
+            raise ModelError(f"{uri} holds no model: there is no config.json in it")
+        yield min(folders, key=lambda path: (not _holds_weights(path), len(path.parts)))
+
+
+def _read_settings(config: ModelConfig) -> AnswerSettings | None:
+    """The settings that stand beside the weights, if there are any."""
+    path = _settings_file(config)
+    if path is None:
+        return None
+    try:
+        return _parse_settings(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config.name}: {SETTINGS} cannot be used: {error}; save the model again") from error
+
+
+def _settings_file(config: ModelConfig) -> Path | None:
+    folder = Path(resolve(config.name))
+    if folder.is_dir():
+        return folder / SETTINGS if (folder / SETTINGS).is_file() else None
+    try:
+        found = cached_file(config.name, SETTINGS, revision=config.revision)
+    except OSError:
+        # What transformers raises for a file that a repository has not.
+        return None
+    return Path(found) if found else None
+
+
+def _parse_settings(content: Any) -> AnswerSettings:
+    names = {field.name for field in fields(AnswerSettings)}
+    missing = names - content.keys() if isinstance(content, dict) else names
+    require(not missing, f"it lacks {', '.join(sorted(missing))}")
+    return AnswerSettings(**{name: content[name] for name in names})
+
+
+def _default_settings(limit: int | None) -> AnswerSettings:
+    usual = AnswerSettings()
+    length = min(usual.max_length, limit or usual.max_length)
+    return AnswerSettings(max_length=length, stride=min(usual.stride, length // 2))
+
+
+def save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: FastTokenizer, config: Config, threshold: float | None
+) -> None:
+    """Save weights (safetensors), tokenizer and answer settings.
+
+    Args:
+        folder: made if it is not there.
+        model: the model itself, without any wrapper.
+        tokenizer: its tokenizer.
+        config: the run's configuration.
+        threshold: no answer is predicted where null score minus best score is above it; None if it never is.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    settings = {
+        "max_length": config.window.max_length,
+        "stride": config.window.stride,
+        "n_best": config.evaluate.n_best,
+        "max_answer_length": config.evaluate.max_answer_length,
+        "no_answer_threshold": threshold,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"the model cannot be saved in {folder}: {reason} "
+            "(it must be a folder with free space that you may write to)"
+        ) from error

@@ -1,0 +1,1 @@
+"""The HTML pages: figures, tables and the browser of errors."""

@@ -1,0 +1,132 @@
+"""The end of a run on the driver: the best model's files, its report, and its place in MLflow."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+
+from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import BestBy
+from qa_ray.data.corpus import Corpus
+from qa_ray.errors import StorageError, TrainingError
+from qa_ray.pages.report import render
+from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.preparation import Prepared
+from qa_ray.runs.resume import Example, TrainResult
+from qa_ray.runs.worker import make_collator
+from qa_ray.scores.question_table import tabulate
+from qa_ray.scores.results import Evaluation
+from qa_ray.storage.layout import CHECKPOINTS, EVALUATION, METRICS, MODEL, REPORT, checkpoint_name
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.records import Candidate
+from qa_ray.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+def conclude(
+    prepared: Prepared, outcome: Outcome, evaluations: Mapping[int, Mapping[str, float]], tracker: Tracker
+) -> TrainResult:
+    """Put the best model, its predictions and its report into the run's folder, which is finished then.
+
+    Args:
+        prepared: the run.
+        outcome: how it ended on rank 0.
+        evaluations: validation metrics by step.
+        tracker: takes the folder of the predictions.
+
+    Raises:
+        TrainingError: the run has no model.
+        StorageError: its folder cannot be written.
+    """
+    if outcome.best_step is None:
+        raise TrainingError(f"the run {prepared.folder.name} ended without a model")
+    folder = prepared.folder
+    filesystem, path = folder.filesystem()
+    for name in (MODEL, EVALUATION):
+        folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{checkpoint_name(outcome.best_step)}/{name}", name)
+    evaluation, corpus = _report(prepared)
+    with folder.local(EVALUATION) as files:
+        tracker.log_folder(files, EVALUATION)
+    result = TrainResult(
+        folder=folder.uri,
+        epochs=prepared.config.train.epochs,
+        step=outcome.best_step,
+        before=evaluations.get(0),
+        best=evaluations[outcome.best_step],
+        examples=_examples(corpus, evaluation.predictions),
+        record=tracker.where(),
+        ledger=outcome.ledger,
+        data=prepared.job.validation.digest,
+    )
+    result.save(folder)
+    return result
+
+
+def keep_model(result: TrainResult, config: Config, folder: RunFolder, tracker: Tracker) -> TrainResult:
+    """Log the run's model in MLflow, and register it, as far as that is asked for and has not been done.
+
+    A server that cannot be reached is told in a line: the run is finished all the same, and the same command does the
+    rest later.
+    """
+    if not is_wanting(result, config):
+        return result
+    try:
+        if result.logged_model is None:
+            with folder.local(MODEL) as model:
+                result = dataclasses.replace(result, logged_model=tracker.log_model(model, result.step))
+        if config.tracking.registered_model is not None and result.logged_model is not None:
+            metric = BestBy.F1 if config.evaluate.best_by is BestBy.LOSS else config.evaluate.best_by
+            score = result.best[EVAL_PREFIX + metric]
+            candidate = Candidate(uri=result.logged_model, metric=metric, score=score, data=result.data)
+            text = tracker.register(config.tracking.registered_model, candidate)
+            result = dataclasses.replace(result, registered=text)
+    except StorageError as error:
+        logger.warning("%s. The model is in the run's folder; the same command tries again", error)
+    result.save(folder)
+    return result
+
+
+def is_wanting(result: TrainResult, config: Config) -> bool:
+    """Whether MLflow has not got all of a finished run that it should have."""
+    tracking = config.tracking
+    unregistered = tracking.registered_model is not None and result.registered is None
+    return tracking.enabled and tracking.log_model and (result.logged_model is None or unregistered)
+
+
+def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
+    """Write the report of the model that was kept, from what its evaluation left."""
+    job, config, folder = prepared.job, prepared.config, prepared.folder
+    collator = make_collator(config, job.validation.corpus(), job.template)
+    with folder.local(EVALUATION) as files:
+        evaluation = Evaluation.load(files, collator.corpus)
+    train, validation = job.train, job.validation
+    page = render(
+        tabulate(evaluation, collator.corpus, collator.windows),
+        evaluation.metrics,
+        title=f"{folder.name}: {config.model.name} on {validation.name}",
+        history=_history(folder),
+        facts={
+            "Run": folder.name,
+            "Model": config.model.name,
+            "Trained on": f"{train.name}, {len(train):,} questions",
+            "Measured on": f"{validation.name}, {len(validation):,} questions in {len(collator.windows):,} windows",
+            "Window": f"{config.window.max_length} tokens, {config.window.stride} of them shared",
+        },
+    )
+    folder.write(REPORT, page.encode())
+    return evaluation, collator.corpus
+
+
+def _history(folder: RunFolder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()]
+
+
+def _examples(corpus: Corpus, predictions: Mapping[str, str], num_examples: int = 6) -> list[Example]:
+    """Questions spread evenly over the split."""
+    step = max(1, len(corpus) // num_examples)
+    return [
+        Example(corpus.text(question), predictions[corpus.id(question)], corpus.references(question))
+        for question in range(step // 2, len(corpus), step)
+    ][:num_examples]

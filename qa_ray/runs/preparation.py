@@ -1,0 +1,184 @@
+"""A run before its first step: every mistake that can be found is found here, on the driver."""
+
+import json
+import logging
+import os
+import tempfile
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.policies import NoAnswer
+from qa_ray.data.pipeline import Split, tokenize_split
+from qa_ray.data.validation import write_problems
+from qa_ray.locations import absolute
+from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.model.precision import choose_precision
+from qa_ray.runs.resources import Resources
+from qa_ray.runs.stream import start_stream
+from qa_ray.runs.worker import TrainingTask, make_collator
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.records import DataUse
+from qa_ray.training.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The tokenised data of a run; window and stride are no part of it, so runs of a search share it."""
+
+    train: Split
+    validation: Split
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question in use has no answer."""
+        return self.train.has_unanswerable or self.validation.has_unanswerable
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is ready to start."""
+
+    config: Config
+    folder: RunFolder
+    job: TrainingTask
+    resources: Resources
+
+
+def tokenize_data(data: DataConfig, tokenizer: FastTokenizer) -> Splits:
+    """Read, validate and tokenise both splits.
+
+    Raises:
+        DataError: one of them cannot be used.
+    """
+    definition = tokenizer.backend_tokenizer.to_str()
+    return Splits(
+        tokenize_split(data, data.train, max_examples=data.max_train_examples, tokenizer=definition),
+        tokenize_split(data, data.validation, max_examples=data.max_validation_examples, tokenizer=definition),
+    )
+
+
+def prepare(
+    config: Config, folder: RunFolder, resources: Resources, *, splits: Splits | None = None, stream: Any = None
+) -> Prepared:
+    """Check model, windows and data, and tokenise.
+
+    Args:
+        config: the run's configuration.
+        folder: the run's folder.
+        resources: its workers.
+        splits: its data, if they are tokenised already.
+        stream: an actor that takes what rank 0 records, if there is one already.
+
+    Raises:
+        UserError: something that would fail later.
+    """
+    if not resources.use_gpu:
+        choose_precision(config.train.precision, torch.device("cpu"))
+    tokenizer = load_tokenizer(config.model)
+    check_window(config.model, tokenizer, config.window.max_length)
+    check_model(config.model, tokenizer)
+    template = learn_template(tokenizer)
+    splits = splits or tokenize_data(config.data, tokenizer)
+    no_answer = config.evaluate.no_answer is NoAnswer.ALLOWED or (
+        config.evaluate.no_answer is NoAnswer.AUTO and splits.has_unanswerable
+    )
+    model, own_tokenizer = config.model, config.model.tokenizer
+    # Workers have a working directory of their own.
+    model = replace(model, name=absolute(model.name), tokenizer=own_tokenizer and absolute(own_tokenizer))
+    job = TrainingTask(
+        config=replace(config, model=model),
+        folder=folder,
+        owner=uuid.uuid4().hex,
+        train=splits.train,
+        validation=splits.validation,
+        template=template,
+        no_answer=no_answer,
+        num_threads=resources.cpus_per_worker,
+        stream=stream or start_stream(),
+    )
+    _describe_data(job, folder)
+    return Prepared(config, folder, job, resources)
+
+
+def _describe_data(job: TrainingTask, folder: RunFolder) -> None:
+    """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated."""
+    for name, split in (("train", job.train), ("validation", job.validation)):
+        collator = make_collator(job.config, split.corpus(), job.template)
+        corpus, windows = collator.corpus, collator.windows
+        if name == "validation":
+            Evaluator(collator, job.config.evaluate, no_answer=job.no_answer)
+        logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
+        if split.problems:
+            _write_lines(folder, f"bad_rows_{name}.jsonl", split)
+            logger.warning(
+                "%s: %d rows cannot be used and were left out; bad_rows_%s.jsonl in the run's folder says why",
+                name,
+                len(split.problems),
+                name,
+            )
+        for question in windows.cut_questions[:5].tolist():
+            logger.warning(
+                "%s: question %s has %d tokens and leaves no room for window.stride=%d: only its first %d are used",
+                name,
+                corpus.id(question),
+                corpus.question_lengths[question],
+                job.config.window.stride,
+                windows.question_length[windows.question == question][0],
+            )
+        if len(windows.cut_questions) > 5:
+            logger.warning("%s: so it is with %d questions in all", name, len(windows.cut_questions))
+
+
+def _write_lines(folder: RunFolder, name: str, split: Split) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        write_problems(split.problems, file.name)
+        folder.write(name, Path(file.name).read_bytes())
+
+
+_COLUMNS = {"id": "string", "context": "string", "question": "string", "answers": "string"}
+# Set by Ray for a job that was submitted to a cluster.
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def tags(config: Config, train: Split, validation: Split) -> dict[str, str]:
+    """What a run is found by: model, fingerprints of the data, Ray's job and, if it was submitted, its submission."""
+    found = {
+        "model.name": config.model.name,
+        "model.revision": config.model.revision,
+        "data.train.digest": train.digest,
+        "data.validation.digest": validation.digest,
+        "ray.job_id": ray.get_runtime_context().get_job_id(),
+        "ray.submission_id": _submission_id(),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def data_uses(config: Config, train: Split, validation: Split) -> list[DataUse]:
+    """The splits that a run reads."""
+    hub = config.data.hub
+    return [
+        DataUse(
+            name=f"{hub} {split.name}" if hub else os.path.basename(split.name.partition("?")[0].rstrip("/")),
+            context=context,
+            source=hub or split.name,
+            on_hub=hub is not None,
+            digest=split.digest,
+            columns=_COLUMNS,
+            profile={"num_questions": len(split), "num_rows_left_out": len(split.problems)},
+        )
+        for context, split in (("training", train), ("validation", validation))
+    ]
+
+
+def _submission_id() -> str | None:
+    job: dict[str, Any] = json.loads(os.environ.get(_JOB_CONFIG) or "{}")
+    return (job.get("metadata") or {}).get("job_submission_id")

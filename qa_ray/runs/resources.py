@@ -1,0 +1,68 @@
+"""How many workers a run gets, and whether the cluster has room for them."""
+
+from dataclasses import dataclass
+
+import ray
+
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.errors import ClusterError
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The workers of a run."""
+
+    min_workers: int
+    max_workers: int
+    """More than `min_workers` in an elastic run, which has as many as the cluster has room for."""
+    cpus_per_worker: int
+    use_gpu: bool
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return self.max_workers > self.min_workers
+
+
+def plan_resources(config: ClusterConfig) -> Resources:
+    """Choose the workers that `config` leaves open, and check that the cluster can hold them.
+
+    Raises:
+        ClusterError: the cluster has too few CPUs or GPUs, and does not grow.
+    """
+    total = ray.cluster_resources()
+    cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    chosen = choose(config, cpus, gpus)
+    if config.autoscaling:
+        return chosen
+    if chosen.use_gpu and chosen.min_workers > gpus:
+        raise ClusterError(
+            f"cluster.num_workers={chosen.min_workers} needs as many GPUs, but the cluster has {gpus}: "
+            f"{_remedy(gpus)}, or set --cluster.use-gpu False"
+        )
+    room = sum(_cpus_of(node) // chosen.cpus_per_worker for node in ray.nodes() if node["Alive"])
+    if chosen.min_workers > room:
+        raise ClusterError(
+            f"cluster.num_workers={chosen.min_workers} with cluster.cpus_per_worker={chosen.cpus_per_worker} does not "
+            f"fit: the cluster has {cpus} CPUs, room for {room} such workers: {_remedy(room)}"
+        )
+    return chosen
+
+
+def choose(config: ClusterConfig, cpus: int, gpus: int) -> Resources:
+    """Fill in what `config` leaves open for a cluster with so many CPUs and GPUs."""
+    use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
+    # Two CPU workers rather than one: dropout and the optimizer compute with one thread per process.
+    number = max(gpus, 1) if use_gpu else min(2, max(cpus, 1))
+    fewest, most = config.worker_range or (number, number)
+    threads = config.cpus_per_worker or (1 if use_gpu else max(cpus // most, 1))
+    return Resources(fewest, most, threads, use_gpu)
+
+
+def _cpus_of(node: dict[str, dict[str, float]]) -> int:
+    return int(node["Resources"].get("CPU", 0))
+
+
+def _remedy(room: int) -> str:
+    most = f"set at most {room} workers, add nodes" if room else "add nodes"
+    return f"{most}, or set --cluster.autoscaling where the cluster grows by itself"

@@ -1,0 +1,263 @@
+"""From rank 0 to the driver: what it records becomes a progress bar, metrics.jsonl and the tracker's record.
+
+Rank 0 sends without waiting; the driver fetches. So workers need no tracking server, and none can slow them.
+"""
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tqdm import tqdm
+
+from qa_ray.errors import StorageError
+from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Progress
+from qa_ray.tracking.node_metrics import NodeSample
+from qa_ray.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_FETCHES = 1.0
+# A log file shows every state of a bar as a line of its own: there, few are enough.
+SECONDS_BETWEEN_LOG_LINES = 15.0
+_SECONDS_BETWEEN_WRITES = 5.0
+_FIXED = ("time", "phase", "step")
+_LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+Line = dict[str, Any]
+"""A line of metrics.jsonl: time, phase, step and metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A worker group begins: what was recorded until `step` counts, anything after it is done again."""
+
+    step: int
+    history: list[Line]
+
+
+Item = Progress | Restart | NodeSample | str
+Observer = Callable[[Progress | Restart], None]
+"""Sees all that rank 0 records, in the follower's thread."""
+
+
+class MetricStream:
+    """An actor between workers and the driver: takes records and messages one way, and the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Item] = []
+        self._stop = False
+
+    def put(self, item: Item) -> None:
+        """Add a record or a message."""
+        self._waiting.append(item)
+
+    def take(self, limit: int | None = None) -> list[Item]:
+        """Remove and return the oldest items, at most `limit`."""
+        taken = self._waiting[:limit]
+        del self._waiting[: len(taken)]
+        return taken
+
+    def stop(self) -> None:
+        """Ask the workers to save and stop."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether the workers are asked to stop."""
+        return self._stop
+
+
+def start_stream() -> Any:
+    """Start a stream on this node, which lives as long as the driver; it takes no CPU from the workers."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # One that dies alone, for want of memory, loses what the driver has not fetched yet, and need not cost a worker.
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(num_cpus=0, scheduling_strategy=here, **lasting)(MetricStream).remote()
+
+
+class StreamSender(logging.Handler):
+    """Rank 0's end of a stream: sends progress and log messages without waiting for their arrival.
+
+    Attributes:
+        history: all metrics since the run began, which go into its checkpoints.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(logging.INFO)
+        self.history: list[Line] = []
+        self._stream = stream
+
+    def restart(self, step: int, history: list[Line]) -> None:
+        """Go on from what had been recorded at a step."""
+        self.history[:] = history
+        self._stream.put.remote(Restart(step, history))
+
+    def __call__(self, progress: Progress) -> None:
+        """Send a record, and keep its metrics."""
+        self._stream.put.remote(progress)
+        if progress.metrics:
+            self.history.append(_line(progress))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a log message."""
+        self._stream.put.remote(self.format(record))
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived: an actor takes the calls of one caller in their order."""
+        ray.get(self._stream.take.remote(0))
+
+
+class Lines:
+    """Standard error for a bar that is no terminal's: each of its states becomes a line."""
+
+    def write(self, text: str) -> None:
+        """Write a state of the bar."""
+        shown = text.strip("\r\n ")
+        if shown:
+            sys.stderr.write(shown + "\n")
+
+    def flush(self) -> None:
+        """Flush standard error."""
+        sys.stderr.flush()
+
+
+class Follower:
+    """Follows a stream in a thread of the driver while training runs.
+
+    Attributes:
+        evaluations: validation metrics by the step at which they were taken.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        write: Callable[[bytes], None],
+        tracker: Tracker,
+        record_node: Callable[[NodeSample], None] = lambda sample: None,
+        observe: Observer | None = None,
+    ) -> None:
+        """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
+        self.evaluations: dict[int, Mapping[str, float]] = {}
+        self._stream = stream
+        self._write = write
+        self._tracker = tracker
+        self._record_node = record_node
+        self._observe = observe
+        self._lines: list[Line] = []
+        self._written_at = time.monotonic()
+        self._bars: dict[str, tqdm] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="qa_ray-follower", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._close_bars()
+        self._write_lines()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_FETCHES):
+            self._fetch()
+            if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
+                self._write_lines()
+        self._fetch()
+
+    def _fetch(self) -> None:
+        for item in ray.get(self._stream.take.remote()):
+            if isinstance(item, str):
+                tqdm.write(item, file=sys.stderr)
+                continue
+            if isinstance(item, NodeSample):
+                self._record_node(item)
+                continue
+            if isinstance(item, Restart):
+                self._restart(item)
+            else:
+                self._show(item)
+                if item.metrics:
+                    self._keep(_line(item))
+            if self._observe is not None:
+                self._observe(item)
+
+    def _restart(self, item: Restart) -> None:
+        self._close_bars()
+        self._lines.clear()
+        self.evaluations.clear()
+        for line in item.history:
+            self._keep(line)
+
+    def _keep(self, line: Line) -> None:
+        self._lines.append(line)
+        metrics = {name: value for name, value in line.items() if name not in _FIXED}
+        self._tracker.log_metrics(metrics, line["step"])
+        if line["phase"] == "evaluate":
+            self.evaluations[line["step"]] = metrics
+
+    def _write_lines(self) -> None:
+        self._written_at = time.monotonic()
+        try:
+            self._write("".join(json.dumps(line) + "\n" for line in self._lines).encode())
+        except StorageError as error:
+            # They are in the checkpoints too, and are written again before long.
+            logger.warning("metrics.jsonl is not written: %s", error)
+
+    def _close_bars(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+
+    def _show(self, progress: Progress) -> None:
+        if progress.phase == "evaluate" and progress.metrics:
+            bar = self._bars.pop("evaluate", None)
+            if bar is not None:
+                bar.close()
+            tqdm.write(_evaluation_line(progress), file=sys.stderr)
+            return
+        bar = self._bars.get(progress.phase) or self._new_bar(progress)
+        bar.update(progress.done - bar.n)
+        if TRAIN_LOSS in progress.metrics:
+            bar.set_postfix(loss=f"{progress.metrics[TRAIN_LOSS]:.3f}", refresh=False)
+
+    def _new_bar(self, progress: Progress) -> tqdm:
+        # In a log every refresh is a line: the evaluation's short bar would only fill it.
+        interactive = sys.stderr.isatty()
+        bar = tqdm(
+            file=sys.stderr if interactive else Lines(),
+            bar_format=None if interactive else _LINE,
+            total=progress.total,
+            initial=progress.done,
+            desc=progress.phase,
+            unit=" steps" if progress.phase == "train" else " windows",
+            mininterval=0.1 if interactive else SECONDS_BETWEEN_LOG_LINES,
+            maxinterval=1.0 if interactive else SECONDS_BETWEEN_LOG_LINES,
+            dynamic_ncols=True,
+            leave=progress.phase == "train",
+            disable=not interactive and progress.phase == "evaluate",
+        )
+        self._bars[progress.phase] = bar
+        return bar
+
+
+def _line(progress: Progress) -> Line:
+    when = round(progress.time, 3)
+    return {"time": when, "phase": progress.phase, "step": progress.step, **progress.metrics}
+
+
+def _evaluation_line(progress: Progress) -> str:
+    names = ("exact_match", "f1", "loss")
+    scores = ", ".join(f"{name} {progress.metrics[EVAL_PREFIX + name]:.2f}" for name in names)
+    return f"step {progress.step}: {scores}"

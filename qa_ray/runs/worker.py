@@ -1,0 +1,227 @@
+"""What runs on each Ray Train worker: load, train, evaluate and report, epoch by epoch."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import resource
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from ray import train
+from transformers import PreTrainedModel
+
+from qa_ray.config.fine_tuning import Config
+from qa_ray.data.collate import Collator
+from qa_ray.data.corpus import Corpus
+from qa_ray.data.pipeline import Split
+from qa_ray.data.template import Template
+from qa_ray.data.windows import make_windows
+from qa_ray.errors import StorageError, UserError
+from qa_ray.model.loading import load_model
+from qa_ray.model.precision import accelerate_name, choose_precision
+from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.saver import Saved, Saver, find_saved
+from qa_ray.runs.stream import StreamSender
+from qa_ray.scores.results import Evaluation
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
+from qa_ray.tracking.node_metrics import NodeSampler
+from qa_ray.training.control import Control
+from qa_ray.training.evaluator import Evaluator
+from qa_ray.training.loop import TrainingLoop
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingTask:
+    """All that a worker needs."""
+
+    config: Config
+    folder: RunFolder
+    owner: str
+    """Names this job among all that ever worked on the run."""
+    train: Split
+    validation: Split
+    template: Template
+    no_answer: bool
+    """Whether a prediction may be that there is no answer."""
+    num_threads: int
+    """CPU threads that torch computes with."""
+    stream: Any
+    """Actor that takes what rank 0 records."""
+
+
+def train_worker(job: TrainingTask) -> Outcome | UserError:
+    """Train on this rank.
+
+    An error that the user can mend is returned, since Ray prints the traceback of what is raised. All ranks meet it
+    alike, but for a storage error: that strikes rank 0 alone, and the others would wait for it.
+    """
+    try:
+        return _train(job)
+    except StorageError:
+        raise
+    except UserError as error:
+        return error
+
+
+def set_up_process(num_threads: int) -> None:
+    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet and their caches small."""
+    torch.set_num_threads(num_threads)
+    # oneDNN keeps a kernel for each shape: the default of 1,024 costs a fifth of the memory, and no time is saved.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # Ranks would each print the same tables about the new head, between the lines of the progress bar.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def make_accelerator(config: Config, *, use_gpu: bool) -> Accelerator:
+    """Accelerator of this rank, with the precision that its hardware computes in."""
+    device = torch.device("cuda" if use_gpu else "cpu")
+    precision = choose_precision(config.train.precision, device)
+    return Accelerator(mixed_precision=accelerate_name(precision), cpu=not use_gpu)
+
+
+def make_collator(config: Config, corpus: Corpus, template: Template) -> Collator:
+    """Cut a corpus into windows, to be collated."""
+    windows = make_windows(corpus, config.window, template)
+    return Collator(corpus, windows, template, config.batch.pad_to_multiple_of, config.window.max_length)
+
+
+def _train(job: TrainingTask) -> Outcome:
+    config = job.config
+    set_up_process(job.num_threads)
+    accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()))
+    sender = StreamSender(job.stream)
+    if accelerator.is_main_process:
+        logging.getLogger("qa_ray").addHandler(sender)
+    try:
+        with _node_sampler(job):
+            run = _Run.start(job, accelerator, sender)
+            while not run.loop.finished and not run.stopped:
+                run.epoch()
+            return run.end()
+    finally:
+        logging.getLogger("qa_ray").removeHandler(sender)
+
+
+def _node_sampler(job: TrainingTask) -> contextlib.AbstractContextManager[object]:
+    """Looks at this node if that is asked for; one rank of each node does."""
+    every = job.config.tracking.system_metrics_every_s if job.config.tracking.enabled else None
+    if every is None or train.get_context().get_local_rank() > 0:
+        return contextlib.nullcontext()
+    # Nodes that are gone are counted too: no curve gets another name when a cluster shrinks.
+    alone = len(ray.nodes()) == 1
+    return NodeSampler(every, job.stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a rank needs while it trains."""
+
+    accelerator: Accelerator
+    sender: StreamSender
+    record: Record
+    model: PreTrainedModel
+    loop: TrainingLoop
+    evaluate: Evaluator
+    saver: Saver
+    control: Control
+    stopped: bool = False
+    """Whether the run was asked to stop before its end."""
+
+    @classmethod
+    def start(cls, job: TrainingTask, accelerator: Accelerator, sender: StreamSender) -> "_Run":
+        """Begin a run, or go on with it from its newest checkpoint."""
+        config = job.config
+        record: Record = sender if accelerator.is_main_process else ignore
+        saved = find_saved(job.folder, accelerator)
+        # The new head must be the same on every rank.
+        set_seed(config.train.seed)
+        source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
+        model = load_model(source)
+        loop = TrainingLoop(config, make_collator(config, job.train.corpus(), job.template), model, accelerator, record)
+        evaluate = Evaluator(
+            make_collator(config, job.validation.corpus(), job.template), config.evaluate, no_answer=job.no_answer
+        )
+        saver = Saver(config, job.folder, accelerator, sender.history, saved=saved, owner=job.owner)
+        control = Control(
+            config.checkpoint,
+            accelerator,
+            stop_requested=lambda: bool(ray.get(job.stream.stop_requested.remote())),
+            preemption=train.get_preemption_info,
+        )
+        run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)
+        if saved:
+            run._go_on(saved)
+        else:
+            run._begin(evaluate=config.evaluate.before_training)
+        return run
+
+    def _go_on(self, saved: Saved) -> None:
+        self.loop.restore(saved.snapshot)
+        # Ranks of one node read the same copy.
+        self.accelerator.wait_for_everyone()
+        saved.discard()
+        if self.accelerator.is_main_process:
+            self.sender.restart(self.loop.state.step, saved.history)
+            logger.info("going on from the checkpoint %s", saved.name)
+
+    def _begin(self, *, evaluate: bool) -> None:
+        if self.accelerator.is_main_process:
+            self.sender.restart(0, [])
+        if evaluate:
+            _record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), 0, self.record)
+
+    def epoch(self) -> None:
+        """Train to the end of the epoch, evaluate and save; or stop on the way."""
+        if not self.loop.train_epoch(self._pause):
+            self.stopped = True
+            return
+        step = self.loop.state.step
+        result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
+        memory = max(gather_object([_peak_memory_gb()]))
+        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: memory})
+        self.saver.save_epoch(self.loop, self.model, result)
+        self.control.saved()
+        # For a search over hyperparameters; a barrier for all ranks.
+        train.report({**result.metrics, "step": step} if result else {})
+
+    def end(self) -> Outcome:
+        """Wait until everything is stored."""
+        state, best = self.loop.state, self.saver.best
+        error = None
+        try:
+            self.saver.close()
+        except StorageError as failure:
+            error = failure
+        self.sender.flush()
+        return Outcome(state.step, self.loop.num_steps, best.step if best else None, self.stopped, state.ledger, error)
+
+    def _pause(self) -> bool:
+        decision = self.control(self.loop.state.step)
+        # After an epoch's last step the checkpoint that comes with its evaluation is near.
+        if decision.urgent or (decision.save and not self.loop.epoch_done):
+            self.saver.save(self.loop, self.model, urgent=decision.urgent)
+            self.control.saved()
+        return decision.stop
+
+
+def _record_evaluation(
+    result: Evaluation | None, step: int, record: Record, further: dict[str, float] | None = None
+) -> None:
+    if result is not None:
+        metrics = {f"{EVAL_PREFIX}{name}": float(value) for name, value in result.metrics.items()}
+        record(Progress("evaluate", 1, 1, step, metrics | (further or {})))
+
+
+def _peak_memory_gb() -> float:
+    """Largest resident memory of this process so far, in 10^9 bytes (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

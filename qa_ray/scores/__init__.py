@@ -1,0 +1,1 @@
+"""From answers to scores, their intervals, slices, and comparisons of models."""

@@ -1,0 +1,127 @@
+"""The headline scores of a model with their confidence intervals, and two models side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qa_ray.errors import DataError
+from qa_ray.schema import Bools, Float64s
+from qa_ray.scores.bootstrap import NUM_RESAMPLES, Difference, Interval, intervals, paired_differences
+from qa_ray.scores.metrics import squad_question_scores, squad_v2_question_scores
+from qa_ray.scores.question_table import QuestionTable
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A question that one of two models answers exactly, and the other does not."""
+
+    row: int
+    """In the tables of both."""
+    won: bool
+    """Whether it is the first model that is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A model against another one on the same questions."""
+
+    name: str
+    """The other model's."""
+    other: QuestionTable
+    scores: Mapping[str, Interval]
+    """Of the other model."""
+    differences: Mapping[str, Difference]
+    """The model's score minus the other's, in percentage points."""
+    flips: tuple[Flip, ...]
+
+
+def headline_scores(table: QuestionTable, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """exact_match and f1 in percent and, where no answer may be predicted, those of HasAns and NoAns as well."""
+    names, values, members = _rows(table)
+    found = intervals(values, members, num_resamples=num_resamples, seed=seed)
+    return dict(zip(names, found, strict=True))
+
+
+def compare(
+    table: QuestionTable, other: QuestionTable, name: str, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Comparison:
+    """Compare a model's answers with those of another one, which is called `name`.
+
+    Raises:
+        DataError: the two have not answered the same questions.
+    """
+    require_same_questions(table.ids, other.ids)
+    names, values, members = _rows(table)
+    differences = paired_differences(values, _rows(other)[1], members, num_resamples=num_resamples, seed=seed)
+    mine, others = table.scores.exact_match, other.scores.exact_match
+    return Comparison(
+        name=name,
+        other=other,
+        scores=headline_scores(other, num_resamples=num_resamples, seed=seed),
+        differences=dict(zip(names, differences, strict=True)),
+        flips=tuple(Flip(row, bool(mine[row] > others[row])) for row in np.flatnonzero(mine != others).tolist()),
+    )
+
+
+def require_same_questions(*ids: Sequence[str]) -> None:
+    """Raise a DataError if models are to be compared, by the ids of their questions, that have not the same ones."""
+    first, *others = map(list, ids)
+    for other in others:
+        if first != other:
+            raise DataError(
+                f"the two models cannot be compared on the same questions: {len(first)} and {len(other)} can be used, "
+                f"of which {len(set(first) & set(other))} are the same. Mend or remove the rows that one of them "
+                "cannot use"
+            )
+
+
+def verdict(difference: Difference, one: str, other: str) -> str:
+    """Which of two models is better, as far as the interval of their difference tells."""
+    if difference.low > 0 or difference.high < 0:
+        better, side = (one, "above") if difference.low > 0 else (other, "below")
+        return f"{better} is better: the 95% interval of the difference lies {side} 0"
+    return "these questions do not tell which model is better: the 95% interval of the difference holds 0"
+
+
+def _rows(table: QuestionTable) -> tuple[list[str], Float64s, Bools]:
+    """Names, scores in percent and the questions that count, a row for each score."""
+    groups = {"": np.ones(len(table), bool)}
+    if table.threshold is not None:
+        groups |= {"HasAns_": table.has_answer, "NoAns_": ~table.has_answer}
+    groups = {prefix: group for prefix, group in groups.items() if group.any()}
+    names = [f"{prefix}{score}" for prefix in groups for score in ("exact" if prefix else "exact_match", "f1")]
+    values = np.tile(100 * np.stack(table.scores), (len(groups), 1))
+    return names, values, np.repeat(np.stack(list(groups.values())), 2, axis=0)
+
+
+_TOLERANCE = 1e-6  # of two means of the same scores, in percent
+
+
+def score_intervals(
+    metrics: Mapping[str, float], predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, Interval] | None:
+    """95% intervals of the recorded exact match and F1, in percent, with their HasAns and NoAns parts.
+
+    Args:
+        metrics: as recorded; with a threshold they are SQuAD v2.0's, else v1.1's, which leave out unanswerable ones.
+        predictions: final answer of each question, empty where there is none.
+        references: answers of each question; more questions than were predicted may be there.
+
+    Returns:
+        None if the recorded metrics are not those of these predictions and references: the data has changed since.
+    """
+    if not predictions.keys() <= references.keys():
+        return None
+    with_unanswerable = "threshold" in metrics
+    scored = {key: references[key] for key in predictions if with_unanswerable or references[key]}
+    scores = (squad_v2_question_scores if with_unanswerable else squad_question_scores)(predictions, scored)
+    answerable = np.array([bool(texts) for texts in scored.values()])
+    rows = {"exact_match": (scores.exact_match, answerable | True), "f1": (scores.f1, answerable | True)}
+    for part, members in (("HasAns", answerable), ("NoAns", ~answerable)):
+        if with_unanswerable and members.any():
+            rows |= {f"{part}_exact": (scores.exact_match, members), f"{part}_f1": (scores.f1, members)}
+    values, chosen = (np.stack(column) for column in zip(*rows.values(), strict=True))
+    found = dict(zip(rows, intervals(100 * values, chosen), strict=True))
+    same = all(abs(metrics[name] - interval.mean) <= _TOLERANCE for name, interval in found.items())
+    return found if same else None

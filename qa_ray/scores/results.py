@@ -1,0 +1,97 @@
+"""From n-best spans to answers, metrics and the files of the official SQuAD scripts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file, save_file
+
+from qa_ray.answers.decode import Candidates
+from qa_ray.answers.n_best import NullSpans, Spans, find_spans
+from qa_ray.data.corpus import Corpus
+from qa_ray.schema import Prediction
+from qa_ray.scores.metrics import squad_scores, squad_v2_scores
+
+_METRICS = "metrics.json"
+_SPANS = "spans.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A model's answers to a split, and how good they are."""
+
+    metrics: Mapping[str, float]
+    """exact_match and f1 in percent and loss in nats; where no answer is allowed, the full SQuAD v2.0 set."""
+    predictions: Mapping[str, str]
+    """The answer to each question id; empty where there is none."""
+    null_odds: Mapping[str, float]
+    """Score of no answer minus score of the best answer, by question id."""
+    spans: Spans
+    """The n-best candidates of all questions."""
+
+    @property
+    def n_best(self) -> dict[str, list[Prediction]]:
+        """The best candidates of each question id, best first; their texts are made at each call."""
+        return self.spans.n_best()
+
+    def save(self, folder: Path) -> None:
+        """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
+        _write(folder / "predictions.json", self.predictions)
+        _write(folder / "nbest_predictions.json", n_best)
+        _write(folder / "null_odds.json", self.null_odds)
+        _write(folder / _METRICS, self.metrics)
+        save_file(self.spans.arrays(), folder / _SPANS)
+
+    @staticmethod
+    def load(folder: Path, corpus: Corpus) -> "Evaluation":
+        """The evaluation of `corpus` that `save` wrote into `folder`."""
+        metrics = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
+        arrays = load_file(folder / _SPANS)
+        candidates = Candidates(*(arrays[f"candidates.{name}"] for name in Candidates.__slots__))
+        null = NullSpans(*(arrays[f"null.{name}"] for name in NullSpans.__slots__))
+        threshold = metrics.get("threshold")
+        return assemble(corpus, candidates, null, metrics["loss"], no_answer=threshold is not None, threshold=threshold)
+
+
+def assemble(
+    corpus: Corpus,
+    candidates: Candidates,
+    null: NullSpans,
+    loss: float,
+    *,
+    no_answer: bool,
+    threshold: float | None = None,
+) -> Evaluation:
+    """Cut answers out of their contexts and score them.
+
+    Args:
+        corpus: the split; `candidates` and `null` count its questions.
+        candidates: n-best spans in context tokens.
+        null: the "no answer" of every question.
+        loss: mean loss of the windows.
+        no_answer: whether an answer may be that there is none.
+        threshold: no answer is predicted where its odds are above it; without one it is searched on this split.
+    """
+    spans = find_spans(corpus, candidates, null, no_answer=no_answer)
+    ids, best = corpus.ids(), spans.best()
+    answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
+    null_scores = (spans.null.start_logit + spans.null.end_logit).tolist()
+    null_odds = {
+        key: score - (span.start_logit + span.end_logit if span else 0.0)
+        for key, score, span in zip(ids, null_scores, best, strict=True)
+    }
+    references = {key: corpus.references(question) for question, key in enumerate(ids)}
+    if not no_answer:
+        answered = {key: texts for key, texts in references.items() if texts}
+        return Evaluation({**squad_scores(answers, answered), "loss": loss}, answers, null_odds, spans)
+    metrics = squad_v2_scores(answers, references, null_odds, threshold)
+    final = {key: "" if null_odds[key] > metrics["threshold"] else text for key, text in answers.items()}
+    return Evaluation({**metrics, "loss": loss}, final, null_odds, spans)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,27 @@
+"""Names of the files and folders in a run's folder."""
+
+CONFIG = "config.json"
+"""The run's configuration."""
+ENVIRONMENT = "environment.json"
+"""Versions and hardware that the run was made with."""
+METRICS = "metrics.jsonl"
+"""What was recorded by step."""
+RESULT = "result.json"
+"""What a finished run has to show."""
+TRACKING = "tracking.json"
+"""The run's place in MLflow."""
+OWNER = "owner"
+"""Names the job that may write into the run."""
+MODEL = "model"
+"""Folder of the model, in a checkpoint and in a run."""
+EVALUATION = "evaluation"
+"""Folder of the predictions, in a checkpoint and in a run."""
+REPORT = f"{EVALUATION}/report.html"
+"""The page that shows how good the model is."""
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the checkpoint after `step` optimizer steps; names sort by step."""
+    return f"step-{step:08d}"

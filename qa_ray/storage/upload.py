@@ -1,0 +1,112 @@
+"""Checkpoints on their way to the run's storage: published in a thread, so that training goes on meanwhile."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from qa_ray.errors import StorageError
+from qa_ray.storage.checkpoint_store import CheckpointStore
+
+logger = logging.getLogger(__name__)
+
+# Seconds before each attempt: a store that refuses once often takes the next request.
+_PATIENCE = (0.0, 1.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    name: str
+    staged: Path
+    required: bool
+
+
+class Uploader:
+    """Publishes staged checkpoints one after the other, and deletes old ones."""
+
+    def __init__(self, store: CheckpointStore, keep: int, owned: Callable[[], bool]) -> None:
+        """Publish to `store`, which keeps the newest `keep` and the best, as long as the run is `owned`."""
+        self._store = store
+        self._keep = keep
+        self._owned = owned
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="qa_ray-upload")
+        self._last: Future[None] | None = None
+        self._owed: list[_Upload] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is still under way."""
+        return self._last is not None and not self._last.done()
+
+    def submit(self, name: str, staged: Path, *, best: str | None, required: bool) -> None:
+        """Publish the local folder `staged` as `name`, then delete it.
+
+        Args:
+            name: the checkpoint's name.
+            staged: a folder that nobody else touches any more.
+            best: name of the best checkpoint, which is never deleted.
+            required: it is tried again with every later one until it is stored; another one may be lost.
+        """
+        if self._last is not None and self._last.done():
+            self._last.result()  # raises what it did not expect
+        self._last = self._thread.submit(self._work, _Upload(name, staged, required), best)
+
+    def close(self) -> None:
+        """Wait until everything is stored.
+
+        Raises:
+            StorageError: a required checkpoint could not be stored; its files stay where they are.
+        """
+        if self._last is not None:
+            self._last.result()
+        self._thread.submit(self._settle).result()
+        self._thread.shutdown()
+        if self._owed:
+            places = ", ".join(str(upload.staged) for upload in self._owed)
+            raise StorageError(
+                f"the run's checkpoints {', '.join(upload.name for upload in self._owed)} cannot be stored: their "
+                f"files are in {places} on the node of rank 0. Mend the storage and run the same command again: it "
+                "goes on from the last checkpoint that was stored"
+            )
+
+    def _work(self, upload: _Upload, best: str | None) -> None:
+        self._owed.append(upload)
+        self._settle()
+        if not self._owed:
+            try:
+                self._prune(upload, best)
+            except StorageError as error:
+                logger.warning("old checkpoints are not deleted: %s", error)
+
+    def _prune(self, upload: _Upload, best: str | None) -> None:
+        if self._owned():
+            # Later ones than this were found damaged: the run went on from one before them.
+            newest = [name for name in self._store.names() if name <= upload.name][-self._keep :]
+            self._store.prune({*newest, *([best] if best else [])})
+
+    def _settle(self) -> None:
+        """Try to publish all that waits."""
+        for upload in list(self._owed):
+            error = self._publish(upload)
+            if error is None or not upload.required:
+                self._owed.remove(upload)
+                shutil.rmtree(upload.staged, ignore_errors=True)
+            if error is not None:
+                logger.warning("checkpoint %s is not stored; training goes on: %s", upload.name, error)
+
+    def _publish(self, upload: _Upload) -> StorageError | None:
+        failure = None
+        for seconds in _PATIENCE:
+            time.sleep(seconds)
+            try:
+                if not self._owned():
+                    return StorageError("another job has gone on with this run, which is left to it")
+                self._store.publish(upload.name, upload.staged)
+            except StorageError as error:
+                failure = error
+            else:
+                return None
+        return failure

@@ -1,0 +1,92 @@
+"""Evaluate a model: spread by example, decoded to n-best, and only the n-best gathered.
+
+All windows of an example go to one rank, so no logits cross ranks, and memory is bounded by the n-best lists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from qa_ray.answers.decode import Candidates
+from qa_ray.answers.inference import decode_batch, join_batches
+from qa_ray.answers.n_best import NullSpans
+from qa_ray.config.fine_tuning import EvalConfig
+from qa_ray.data.batching import share_of_rank
+from qa_ray.data.collate import Collator
+from qa_ray.errors import DataError
+from qa_ray.model.head import forward, span_loss
+from qa_ray.scores.results import Evaluation, assemble
+from qa_ray.tracking.metrics import Progress, Record, ignore
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one rank found: its examples' n-best spans, null spans, and the sum of its windows' losses."""
+
+    candidates: Candidates
+    null: NullSpans
+    loss: float
+
+
+class Evaluator:
+    """Evaluates models on one split; every rank holds one and calls it together with the others."""
+
+    def __init__(self, collator: Collator, config: EvalConfig, *, no_answer: bool) -> None:
+        """Prepare the split of `collator`; `no_answer` allows the prediction that the context holds none.
+
+        Raises:
+            DataError: no question of the split has an answer.
+        """
+        if len(collator.corpus) == 0 or (collator.corpus.answer_first < 0).all():
+            raise DataError("data.validation has no question with an answer: there is nothing to measure a model by")
+        self._collate = collator
+        self._config = config
+        self._no_answer = no_answer
+
+    def __call__(
+        self, model: nn.Module, accelerator: Accelerator, *, step: int = 0, record: Record = ignore
+    ) -> Evaluation | None:
+        """Evaluate `model`, already on the accelerator's device; rank 0 gets the result, the others None."""
+        was_training = model.training
+        model.eval()
+        share = self._run_share(model, accelerator, step, record)
+        model.train(was_training)
+        shares: list[_Share] = gather_object([share])
+        return self._join(shares) if accelerator.is_main_process else None
+
+    def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> _Share:
+        windows, corpus = self._collate.windows, self._collate.corpus
+        tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
+        examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
+        mine = np.flatnonzero(np.isin(windows.question, examples))
+        n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
+        found, done, loss = [], 0, 0.0
+        for group in self._collate.groups(mine, self._config.max_tokens_per_device):
+            batch = self._collate(group).to(accelerator.device)
+            with torch.no_grad():
+                logits = forward(model, batch)
+                loss += float(span_loss(logits, batch))
+            found.append(
+                decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
+            )
+            done += len(group)
+            record(Progress("evaluate", done, len(mine), step))
+        return _Share(*join_batches(found, n_best=n_best), loss)
+
+    def _join(self, shares: Sequence[_Share]) -> Evaluation:
+        loss = sum(share.loss for share in shares) / len(self._collate.windows)
+        candidates = _concatenate([share.candidates for share in shares])
+        null = NullSpans(*(np.concatenate([getattr(s.null, name) for s in shares]) for name in NullSpans.__slots__))
+        return assemble(self._collate.corpus, candidates, null, loss, no_answer=self._no_answer)
+
+
+def _concatenate(parts: Sequence[Candidates]) -> Candidates:
+    """All ranks' candidates, sorted by example again; ranks hold different examples."""
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__slots__]
+    order = np.argsort(columns[0], kind="stable")
+    return Candidates(*(column[order] for column in columns))

@@ -1,0 +1,77 @@
+import math
+
+import pytest
+
+from qa_ray.answers.ranking import Span, distinct_spans, rank
+
+CONTEXT = "In Prague, Charles IV."
+
+
+def places(spans, *, limit=9, context=CONTEXT, align_to_words=False):
+    scored = [Span(-float(number), *place) for number, place in enumerate(spans)]
+    found = distinct_spans(scored, context, limit=limit, align_to_words=align_to_words)
+    assert all(span.score == -float(number) for span, number in zip(found, kept(scored, found), strict=True))
+    return [(span.start, span.end) for span in found]
+
+
+def kept(scored, found):
+    scores = [span.score for span in found]
+    assert scores == sorted(scores, reverse=True)
+    return [-score for score in scores]
+
+
+def test_space_around_an_answer_is_left_out():
+    assert places([(2, 9), (10, 18)]) == [(3, 9), (11, 18)]
+
+
+def test_places_come_once_and_blank_ones_never():
+    assert places([(2, 3), (2, 9), (3, 9), (5, 5), (9, 3), (3, 10)]) == [(3, 9), (3, 10)]
+
+
+def test_no_more_places_than_asked_for():
+    assert places([(0, 2), (2, 9), (3, 9), (11, 18)], limit=2) == [(0, 2), (3, 9)]
+
+
+@pytest.mark.parametrize(
+    ("context", "place", "widened"),
+    [
+        (CONTEXT, (4, 7), (3, 9)),
+        (CONTEXT, (3, 9), (3, 9)),
+        (CONTEXT, (9, 10), (9, 10)),
+        (CONTEXT, (8, 12), (3, 18)),
+        ("the cafe\u0301s", (5, 7), (4, 10)),
+        ("1,692 ft", (2, 4), (2, 5)),
+    ],
+    ids=["inside a word", "a word", "punctuation", "two words", "combining mark", "number with a comma"],
+)
+def test_answers_are_widened_to_words(context, place, widened):
+    assert places([place], context=context, align_to_words=True) == [widened]
+
+
+def test_answers_that_become_the_same_words_come_once():
+    assert places([(4, 7), (5, 9), (11, 13)], align_to_words=True) == [(3, 9), (11, 18)]
+
+
+def test_scores_are_shares_of_the_sum():
+    [answer] = rank([Span(2.0, 3, 9)], CONTEXT, limit=5, log_partition=3.0, null_score=None)
+    assert answer == {"score": pytest.approx(math.exp(-1)), "start": 3, "end": 9, "answer": "Prague"}
+
+
+@pytest.mark.parametrize(("null_score", "place"), [(2.5, 0), (2.0, 1), (1.5, 1), (0.5, 2)])
+def test_no_answer_stands_where_its_score_puts_it_and_joins_the_sum(null_score, place):
+    spans = [Span(2.0, 3, 9), Span(1.0, 11, 18)]
+    answers = rank(spans, CONTEXT, limit=5, log_partition=2.5, null_score=null_score)
+    assert answers[place] == {"score": answers[place]["score"], "start": 0, "end": 0, "answer": ""}
+    total = math.log(math.exp(2.5) + math.exp(null_score))
+    expected = sorted([2.0, 1.0, null_score], reverse=True)
+    assert [answer["score"] for answer in answers] == pytest.approx([math.exp(score - total) for score in expected])
+
+
+def test_no_answer_counts_among_those_asked_for():
+    answers = rank([Span(2.0, 3, 9), Span(1.0, 11, 18)], CONTEXT, limit=2, log_partition=2.5, null_score=1.5)
+    assert [answer["answer"] for answer in answers] == ["Prague", ""]
+
+
+def test_context_of_blank_tokens_gives_an_empty_answer():
+    nothing = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
+    assert rank([], " ", limit=1, log_partition=1.0, null_score=None) == nothing

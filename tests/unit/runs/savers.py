@@ -1,0 +1,75 @@
+"""A tiny run and what saves it, for tests of the saver."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
+
+from qa_ray.runs.saver import Saved, Saver, find_saved
+from qa_ray.scores.results import Evaluation
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.training.evaluator import Evaluator
+
+EPOCHS = 9
+_SCORES = {"f1": 50.0, "exact_match": 40.0, "loss": 2.0}
+
+
+class SavedRun:
+    """A run of a few steps in each epoch, and its folder."""
+
+    def __init__(self, bert: Path, folder: RunFolder) -> None:
+        self.config = tiny_config(bert, train={"epochs": EPOCHS})
+        self.folder = folder
+        passages = made_passages(3)
+        run = make_run(self.config, passages)
+        self.model, self.loop = run.model, run.loop
+        evaluate = Evaluator(make_collator(self.config, passages), self.config.evaluate, no_answer=False)
+        self._evaluation: Evaluation = evaluate(run.loop.model, cpu_accelerator())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.loop.num_steps // EPOCHS
+
+    def saver(
+        self, history: list[Any] | None = None, *, saved: Saved | None = None, owner: str | None = None, **evaluate: Any
+    ) -> Saver:
+        """A new saver; `evaluate` replaces fields of that section."""
+        config = changed(self.config, evaluate=evaluate)
+        history = [] if history is None else history
+        return Saver(config, self.folder, cpu_accelerator(), history, saved=saved, owner=owner)
+
+    def step(self) -> None:
+        """Make a step, and close the epoch before it."""
+        before = self.loop.state.step
+        while self.loop.state.step == before:
+            self.loop.train_epoch(lambda: True)
+
+    def save(self, saver: Saver) -> None:
+        """Save in mid-epoch, and wait until it is stored."""
+        saver.save(self.loop, self.model)
+        saver._uploader._last.result()
+
+    def save_epoch(self, saver: Saver, **metrics: float) -> None:
+        """Save with an evaluation that has these metrics; it is stored later."""
+        evaluation = dataclasses.replace(self._evaluation, metrics=_SCORES | metrics)
+        saver.save_epoch(self.loop, self.model, evaluation)
+
+    @property
+    def predictions(self) -> dict[str, str]:
+        """The answers of the evaluation."""
+        return dict(self._evaluation.predictions)
+
+    def found(self, accelerator: Any = None) -> Saved | None:
+        """The newest whole checkpoint."""
+        return find_saved(self.folder, accelerator or cpu_accelerator())
+
+
+def fail(error: BaseException) -> Callable[..., None]:
+    """A function that raises `error`, whatever it is called with."""
+
+    def raise_it(*_: Any, **__: Any) -> None:
+        raise error
+
+    return raise_it

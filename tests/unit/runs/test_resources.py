@@ -1,0 +1,33 @@
+"""How many workers a run gets by default."""
+
+import pytest
+
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.runs.resources import Resources, choose
+
+
+@pytest.mark.parametrize(
+    ("config", "cpus", "gpus", "expected"),
+    [
+        (ClusterConfig(), 1, 0, Resources(1, 1, 1, False)),
+        (ClusterConfig(), 2, 0, Resources(2, 2, 1, False)),
+        (ClusterConfig(), 7, 0, Resources(2, 2, 3, False)),
+        (ClusterConfig(), 16, 4, Resources(4, 4, 1, True)),
+        (ClusterConfig(use_gpu=False), 16, 4, Resources(2, 2, 8, False)),
+        (ClusterConfig(num_workers=8), 4, 0, Resources(8, 8, 1, False)),
+        (ClusterConfig(num_workers=1), 4, 0, Resources(1, 1, 4, False)),
+        (ClusterConfig(cpus_per_worker=3), 16, 4, Resources(4, 4, 3, True)),
+    ],
+    ids=[
+        "one core",
+        "two cores",
+        "odd cores",
+        "GPUs",
+        "GPUs unused",
+        "too many",
+        "one worker",
+        "CPUs per GPU",
+    ],
+)
+def test_choice(config: ClusterConfig, cpus: int, gpus: int, expected: Resources) -> None:
+    assert choose(config, cpus, gpus) == expected

@@ -1,0 +1,138 @@
+"""What cannot be saved or found stops a run only where it must."""
+
+import tempfile
+from types import SimpleNamespace
+
+import pytest
+from checkpoints import harm, place
+from safetensors import SafetensorError
+from savers import SavedRun, fail
+
+from qa_ray.errors import StorageError
+from qa_ray.runs import saver as saver_module
+from qa_ray.runs.saver import Saved
+from qa_ray.storage.checkpoint_store import CheckpointStore
+from qa_ray.storage.layout import checkpoint_name
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.training.snapshot import Snapshot
+
+
+@pytest.fixture
+def run(bert, folder):
+    return SavedRun(bert, folder)
+
+
+@pytest.fixture(params=["no folder", "full for the model", "full for the optimizer", "full for safetensors"])
+def full_disk(request, monkeypatch, copies):
+    """A temporary folder that cannot be written any more; returns what the system says."""
+    if request.param == "no folder":
+        (copies / "file").touch()
+        monkeypatch.setattr(tempfile, "tempdir", str(copies / "file"))
+        return "Not a directory"
+    full, full_too = OSError(28, "No space left on device"), SafetensorError("No space left on device")
+    if request.param == "full for the model":
+        monkeypatch.setattr("transformers.modeling_utils.safe_save_file", fail(full))
+    else:
+        monkeypatch.setattr(Snapshot, "write", fail(full_too if request.param == "full for safetensors" else full))
+    return "No space left on device"
+
+
+def test_checkpoint_that_cannot_be_written_in_mid_epoch_is_a_warning(copies, run, full_disk, caplog):
+    saver = run.saver()
+    run.step()
+    saver.save(run.loop, run.model)
+    assert "step 1 is not saved; training goes on: " in caplog.text
+    assert full_disk in caplog.text
+    assert not list(copies.glob("qa_ray-*/*/*")), "half a checkpoint must not fill the disk"
+    saver.close()
+    assert run.found() is None
+
+
+def test_epoch_that_cannot_be_written_is_an_error(copies, run, full_disk):
+    saver = run.saver()
+    run.loop.train_epoch()
+    with pytest.raises(StorageError, match=full_disk) as raised:
+        run.save_epoch(saver)
+    assert "free space" in str(raised.value)
+    assert str(saver._staging) in str(raised.value)
+    assert not list(copies.glob("qa_ray-*/*/*"))
+
+
+def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypatch):
+    monkeypatch.setattr("qa_ray.storage.upload._PATIENCE", (0.0, 0.0))
+    monkeypatch.setattr(CheckpointStore, "publish", fail(StorageError("the store is down")))
+    saver = run.saver()
+    run.loop.train_epoch()
+    run.save_epoch(saver)
+    with pytest.raises(StorageError, match=f"{checkpoint_name(run.loop.state.step)} cannot be stored"):
+        saver.close()
+    (staged,) = saver._staging.iterdir()
+    assert Saved.read(staged.name, staged, fetched=False).snapshot.step == run.loop.state.step
+
+
+def flip(data: bytes) -> bytes:
+    """Change one bit in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "model/model.safetensors", "state.json", "saved.json"])
+def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, caplog, file):
+    saver = run.saver()
+    for _ in range(2):
+        run.step()
+        run.save(saver)
+    saver.close()
+    assert run.found().snapshot.step == 2
+    harm(place(run.folder, "step-00000002") / file, flip)
+    found = run.found()
+    assert (found.folder.name, found.snapshot.step) == ("step-00000001", 1)
+    assert "step-00000002" in caplog.text
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    """Two ranks, one after the other: what the first says, the second hears."""
+    said = []
+
+    def broadcast(message):
+        if message[0] is None:
+            message[:] = said
+        else:
+            said[:] = message
+
+    monkeypatch.setattr(saver_module, "broadcast_object_list", broadcast)
+    return [SimpleNamespace(is_main_process=main) for main in (True, False)]
+
+
+def test_ranks_find_the_same_checkpoint_on_other_nodes_too(bert, s3_folder, copies, ranks):
+    run = SavedRun(bert, RunFolder(s3_folder, "run"))
+    saver = run.saver()
+    run.step()
+    run.save(saver)
+    saver.close()
+    first, same_node = (run.found(rank) for rank in ranks)
+    assert same_node.folder == first.folder
+    first.folder.rename(copies / "gone")
+    other_node = run.found(ranks[1])
+    assert other_node.folder != first.folder
+    assert other_node.snapshot.facts == first.snapshot.facts
+
+
+def test_storage_that_cannot_be_read_is_an_error_on_every_rank(run, ranks, monkeypatch):
+    monkeypatch.setattr(CheckpointStore, "fetch_newest", fail(StorageError("the store is down")))
+    for rank in ranks:
+        with pytest.raises(StorageError, match="the store is down"):
+            run.found(rank)
+        monkeypatch.setattr(CheckpointStore, "fetch_newest", fail(AssertionError("only the main process asks")))
+
+
+def test_only_the_main_process_writes(run, monkeypatch):
+    monkeypatch.setattr(saver_module, "Uploader", fail(AssertionError("a second process would write")))
+    accelerator = SimpleNamespace(is_main_process=False)
+    saver = saver_module.Saver(run.config, run.folder, accelerator, [])
+    run.step()
+    saver.save(run.loop, run.model)
+    saver.save_epoch(run.loop, run.model, None)
+    saver.close()
+    assert not run.folder.exists()

@@ -1,0 +1,102 @@
+"""The table of an evaluation's questions, against the evaluation's own scores and the texts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from evaluations import THRESHOLD, Asked, evaluation_of
+from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
+
+from qa_ray.model.loading import load_model
+from qa_ray.scores.comparison import headline_scores
+from qa_ray.scores.question_table import tabulate
+from qa_ray.training.evaluator import Evaluator
+
+RIVER = "The river Vltava flows through Prague, and nobody knows since when it has been there for the people to see."
+
+
+@pytest.mark.parametrize("no_answer", [True, False], ids=["v2.0", "v1.1"])
+def test_scores_of_the_questions_average_to_the_metrics(bert, no_answer: bool) -> None:
+    passages = made_passages(12, unanswerable=4)
+    config = changed(tiny_config(bert), evaluate={"n_best": 4})
+    collator = make_collator(config, passages)
+    result = Evaluator(collator, config.evaluate, no_answer=no_answer)(load_model(config.model), cpu_accelerator())
+    table = tabulate(result, collator.corpus, collator.windows)
+    assert len(table) == (12 if no_answer else 8)
+    found = headline_scores(table, num_resamples=10)
+    assert set(found) == set(result.metrics) & {
+        f"{p}{s}" for p in ("", "HasAns_", "NoAns_") for s in ("exact", "f1")
+    } | {"exact_match"}
+    for name, score in found.items():
+        assert score.mean == pytest.approx(result.metrics[name])
+    assert list(table.predictions) == [result.predictions[key] for key in table.ids]
+
+
+def test_spans_are_where_the_texts_stand() -> None:
+    asked = [
+        Asked("Which river?", RIVER, "river Vltava", "Vltava"),
+        Asked("Who?", f"\U0001f600 {RIVER}", None, "people"),
+        Asked("When?", RIVER, None, "people", null_odds=THRESHOLD + 1),
+    ]
+    table = tabulate(*evaluation_of(asked))
+    spans = zip(table.contexts, table.reference_span, table.predicted_span, strict=True)
+    assert [tuple(None if begin < 0 else context[begin:end] for begin, end in pair) for context, *pair in spans] == [
+        ("river Vltava", "Vltava"),
+        (None, "people"),
+        (None, None),
+    ]
+    assert list(table.predictions) == ["Vltava", "people", ""]
+    assert table.scores.exact_match.tolist() == [0, 0, 1]
+    assert table.answered.exact_match.tolist() == [0, 0, 0]
+    assert (table.num_windows > 1).all()
+
+
+def test_probability_is_that_of_what_is_predicted() -> None:
+    # One candidate of score 0 beside "no answer" of the score null_odds.
+    odds = [-2.0, 3.0]
+    table = tabulate(
+        *evaluation_of([Asked("Which river?", RIVER, "river", "river", null_odds=score) for score in odds])
+    )
+    assert table.probability == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-3))])
+
+
+def test_threshold_is_known_to_be_the_best_of_these_very_questions_or_not() -> None:
+    asked = [Asked("Which river?", RIVER, "river", "river"), Asked("Who?", RIVER, None, "people", null_odds=2)]
+    evaluation, corpus, windows = evaluation_of(asked)
+    table = tabulate(evaluation, corpus, windows)
+    assert (table.threshold, table.best_threshold) == (THRESHOLD, evaluation.metrics["best_f1_thresh"])
+    assert not table.is_flattered
+    searched = dataclasses.replace(table, threshold=table.best_threshold)
+    assert searched.is_flattered
+    assert not tabulate(*evaluation_of(asked, no_answer=False)).is_flattered
+
+
+def test_infinite_logits_have_no_probability() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which river?", RIVER, "river", "river")], no_answer=False)
+    spans = dataclasses.replace(evaluation.spans, chances=np.array([np.nan], np.float32))
+    table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
+    assert table.probability.tolist() == [0]
+
+
+def test_question_whose_odds_are_the_threshold_is_answered() -> None:
+    asked = [Asked("Which river?", RIVER, "river Vltava", "Vltava", null_odds=odds) for odds in (1.0, 1.5)]
+    assert [asked[0].null_odds] == [THRESHOLD]
+    table = tabulate(*evaluation_of(asked))
+    assert (table.predicted_span[:, 0] < 0).tolist() == [False, True]
+    assert table.scores.f1.tolist() == [pytest.approx(2 / 3), 0]
+
+
+def test_lengths_are_those_of_the_context() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")])
+    assert tabulate(evaluation, corpus, windows).context_tokens.tolist() == [len(corpus.context_ids(0))]
+
+
+def test_question_without_any_candidate_has_no_span_and_no_probability() -> None:
+    evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")] * 2, no_answer=False)
+    candidates, chances = evaluation.spans.candidates, evaluation.spans.chances
+    first = {name: getattr(candidates, name)[:1] for name in type(candidates).__slots__}
+    spans = dataclasses.replace(evaluation.spans, candidates=type(candidates)(**first), chances=chances[:1])
+    table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
+    assert table.predicted_span[1].tolist() == [-1, -1]
+    assert table.probability.tolist() == [1, 0]
+    assert table.scores.f1.tolist() == [1, 0]
