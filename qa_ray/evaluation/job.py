@@ -10,12 +10,10 @@ from typing import Any
 import ray
 import torch
 import transformers
-from accelerate.utils import gather_object
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
-from transformers import PreTrainedModel
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
@@ -24,7 +22,7 @@ from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
-from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError, require
+from qa_ray.errors import ClusterError, DataError, StorageError, UserError, require
 from qa_ray.evaluation.options import EvaluationOptions, as_options
 from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
 from qa_ray.locations import absolute, resolve
@@ -32,6 +30,8 @@ from qa_ray.model.folder import open_model
 from qa_ray.model.loading import learn_template
 from qa_ray.model.precision import choose_precision
 from qa_ray.runs.driver import patience, scaling_config, worker_failures
+from qa_ray.runs.outcome import raised, returned
+from qa_ray.runs.ranks import on_all
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.stream import Follower, StreamSender, start_stream
 from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
@@ -186,13 +186,10 @@ def _run(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> Deco
         )
         with patience(resources), Follower(stream, lambda content: None, NullTracker()):
             try:
-                result = trainer.fit().return_value
+                result: DecodedSplit = raised(trainer.fit().return_value)
             except TrainingFailedError as error:
                 raise _cause(error) from error
-    if isinstance(result, UserError):
-        raise result
-    found: DecodedSplit = result
-    return found
+    return result
 
 
 def _cause(error: TrainingFailedError) -> Exception:
@@ -208,32 +205,23 @@ def _cause(error: TrainingFailedError) -> Exception:
 
 def _work(config: dict[str, Any]) -> DecodedSplit | UserError | None:
     """Evaluate this rank's share; rank 0 returns what all have found."""
-    task: EvaluationTask = config["task"]
+    return returned(lambda: _evaluate_share(**config))
+
+
+def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
     set_up_process(task.num_threads)
     accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
-    loaded = _load(task)
-    # A rank that gave up by itself would leave the others waiting for its share.
-    failures = [failure for failure in gather_object([loaded if isinstance(loaded, UserError) else None]) if failure]
-    if failures or isinstance(loaded, UserError):
-        failure: UserError = failures[0]
-        return failure
+    saved = on_all(lambda: open_model(task.model, trust_remote_code=task.config.model.trust_remote_code))
     collator = make_collator(task.config, task.split.corpus(), task.template)
-    evaluator = Evaluator(collator, task.config.evaluate, no_answer=config["no_answer"])
-    sender = StreamSender(config["stream"])
+    evaluator = Evaluator(collator, task.config.evaluate, no_answer=no_answer)
+    sender = StreamSender(stream)
     # Without a wrapper for gradients, but with the precision.
-    model = accelerator.prepare_model(loaded, evaluation_mode=True)
+    model = accelerator.prepare_model(saved.model, evaluation_mode=True)
     result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
     sender.flush()
     if result is None:
         return None
     return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])
-
-
-def _load(task: EvaluationTask) -> PreTrainedModel | UserError:
-    try:
-        return open_model(task.model, trust_remote_code=task.config.model.trust_remote_code).model
-    except UserError as error:
-        return ModelError(f"node {ray.util.get_node_ip_address()}: {error}")
 
 
 def _history(name: str) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def conclude(
         examples=_examples(corpus, evaluation.predictions),
         record=tracker.where(),
         ledger=outcome.ledger,
-        data=prepared.job.validation.digest,
+        data=prepared.task.validation.digest,
     )
     result.save(folder)
     return result
@@ -97,11 +97,11 @@ def is_wanting(result: TrainResult, config: Config) -> bool:
 
 def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
     """Write the report of the model that was kept, from what its evaluation left."""
-    job, config, folder = prepared.job, prepared.config, prepared.folder
-    collator = make_collator(config, job.validation.corpus(), job.template)
+    task, config, folder = prepared.task, prepared.config, prepared.folder
+    collator = make_collator(config, task.validation.corpus(), task.template)
     with folder.local(EVALUATION) as files:
         evaluation = Evaluation.load(files, collator.corpus)
-    train, validation = job.train, job.validation
+    train, validation = task.train, task.validation
     page = render(
         tabulate(evaluation, collator.corpus, collator.windows),
         evaluation.metrics,

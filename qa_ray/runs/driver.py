@@ -17,9 +17,9 @@ from ray.train.torch import TorchTrainer
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
+from qa_ray.errors import StoppedError, StorageError, WorkerLostError
 from qa_ray.runs.conclusion import conclude, is_wanting, keep_model
-from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.outcome import Outcome, raised
 from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
@@ -110,13 +110,13 @@ def _begin(config: Config, found: ExistingRun, resources: Resources, trial: Tria
     try:
         folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
         prepared = prepare(config, folder, resources, splits=trial.splits, stream=trial.stream)
-        splits = prepared.job.train, prepared.job.validation
+        splits = prepared.task.train, prepared.task.validation
         found_by = tags(config, *splits) | dict(trial.tags)
         tracker = start_tracker(config.tracking, folder.name, known_run(folder), found_by)
         tracker.log_inputs(data_uses(config, *splits))
         folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
         folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
-        folder.write(OWNER, prepared.job.owner.encode())
+        folder.write(OWNER, prepared.task.owner.encode())
     except BaseException:
         if not found.resumed:
             # Nothing has been trained: the same command must work once the mistake is mended.
@@ -164,7 +164,7 @@ def _fit(
     prepared: Prepared, tracker: Tracker, observe: Observer | None, companion: Companion
 ) -> tuple[Outcome, Follower]:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
-    folder, stream = prepared.folder, prepared.job.stream
+    folder, stream = prepared.folder, prepared.task.stream
     trainer = _make_trainer(prepared)
     stop = Interruptible(lambda: _ask_to_stop(stream))
     nodes = NodeRecord(folder, tracker)
@@ -176,11 +176,7 @@ def _fit(
             result: Result = stop.run(trainer.fit)
         except TrainingFailedError as error:
             raise _cause(error, folder) from error
-    outcome = result.return_value
-    if isinstance(outcome, UserError):
-        raise outcome
-    if outcome.error:
-        raise outcome.error
+    outcome: Outcome = raised(result.return_value)
     if outcome.stopped:
         # In a search a trial is stopped without a signal.
         number = stop.received.value if stop.received else 0
@@ -201,7 +197,7 @@ def _make_trainer(prepared: Prepared) -> TorchTrainer:
     resources, cluster = prepared.resources, prepared.config.cluster
     return TorchTrainer(
         # Not as `train_loop_config`: the controller would read it, and import torch and transformers before it begins.
-        partial(train_worker, prepared.job),
+        partial(train_worker, prepared.task),
         scaling_config=scaling_config(resources, cluster),
         run_config=RayRunConfig(
             name=prepared.folder.name,
@@ -232,9 +228,6 @@ def worker_failures(error: TrainingFailedError) -> list[BaseException]:
 def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
     """The failure that the user can mend, if a worker met one."""
     causes = worker_failures(error)
-    for cause in causes:
-        if isinstance(cause, UserError):
-            return cause
     for cause in causes:
         if isinstance(cause, RayActorError):
             return WorkerLostError(

@@ -49,7 +49,7 @@ class Prepared:
 
     config: Config
     folder: RunFolder
-    job: TrainingTask
+    task: TrainingTask
     resources: Resources
 
 
@@ -94,7 +94,7 @@ def prepare(
     model, own_tokenizer = config.model, config.model.tokenizer
     # Workers have a working directory of their own.
     model = replace(model, name=absolute(model.name), tokenizer=own_tokenizer and absolute(own_tokenizer))
-    job = TrainingTask(
+    task = TrainingTask(
         config=replace(config, model=model),
         folder=folder,
         owner=uuid.uuid4().hex,
@@ -105,17 +105,17 @@ def prepare(
         num_threads=resources.cpus_per_worker,
         stream=stream or start_stream(),
     )
-    _describe_data(job, folder)
-    return Prepared(config, folder, job, resources)
+    _describe_data(task, folder)
+    return Prepared(config, folder, task, resources)
 
 
-def _describe_data(job: TrainingTask, folder: RunFolder) -> None:
+def _describe_data(task: TrainingTask, folder: RunFolder) -> None:
     """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated."""
-    for name, split in (("train", job.train), ("validation", job.validation)):
-        collator = make_collator(job.config, split.corpus(), job.template)
+    for name, split in (("train", task.train), ("validation", task.validation)):
+        collator = make_collator(task.config, split.corpus(), task.template)
         corpus, windows = collator.corpus, collator.windows
         if name == "validation":
-            Evaluator(collator, job.config.evaluate, no_answer=job.no_answer)
+            Evaluator(collator, task.config.evaluate, no_answer=task.no_answer)
         logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
         if split.problems:
             _write_lines(folder, f"bad_rows_{name}.jsonl", split)
@@ -131,7 +131,7 @@ def _describe_data(job: TrainingTask, folder: RunFolder) -> None:
                 name,
                 corpus.id(question),
                 corpus.question_lengths[question],
-                job.config.window.stride,
+                task.config.window.stride,
                 windows.question_length[windows.question == question][0],
             )
         if len(windows.cut_questions) > 5:

@@ -7,20 +7,19 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
-from qa_ray.errors import StorageError, UserError
+from qa_ray.errors import StorageError
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_tokenizer
+from qa_ray.runs.ranks import on_main
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.layout import EVALUATION, MODEL, OWNER, checkpoint_name
@@ -31,7 +30,6 @@ from qa_ray.training.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Line = dict[str, Any]
 
 _FACTS, _HISTORY = "saved.json", "metrics.jsonl"
@@ -84,7 +82,7 @@ def find_saved(folder: RunFolder, accelerator: Accelerator) -> Saved | None:
         StorageError: the storage cannot be read.
     """
     store = CheckpointStore(folder)
-    found = _on_main(accelerator, store.fetch_newest)
+    found = on_main(accelerator, store.fetch_newest)
     if found is None:
         return None
     name, place = found
@@ -223,19 +221,3 @@ def staging_place(folder: RunFolder) -> Path:
     """Where a run's checkpoints stand on this node until they are stored."""
     key = hashlib.sha256(folder.uri.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"qa_ray-{os.getuid()}-{key}"
-
-
-def _on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """What `action` gives on the main process, on every rank; an error of the user is raised on all."""
-    outcome: list[tuple[T, None] | tuple[None, UserError] | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome = [(action(), None)]
-        except UserError as error:
-            outcome = [(None, error)]
-    broadcast_object_list(outcome)
-    assert outcome[0] is not None  # the main process has said it
-    result, failure = outcome[0]
-    if failure is not None:
-        raise failure
-    return cast(T, result)

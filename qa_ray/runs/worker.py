@@ -22,10 +22,11 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
-from qa_ray.errors import StorageError, UserError
+from qa_ray.errors import UserError
 from qa_ray.model.loading import load_model
 from qa_ray.model.precision import accelerate_name, choose_precision
-from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.outcome import Outcome, returned
+from qa_ray.runs.ranks import on_all
 from qa_ray.runs.saver import Saved, Saver, find_saved
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
@@ -46,7 +47,7 @@ class TrainingTask:
     config: Config
     folder: RunFolder
     owner: str
-    """Names this job among all that ever worked on the run."""
+    """Names this task among all that ever worked on the run."""
     train: Split
     validation: Split
     template: Template
@@ -58,18 +59,9 @@ class TrainingTask:
     """Actor that takes what rank 0 records."""
 
 
-def train_worker(job: TrainingTask) -> Outcome | UserError:
-    """Train on this rank.
-
-    An error that the user can mend is returned, since Ray prints the traceback of what is raised. All ranks meet it
-    alike, but for a storage error: that strikes rank 0 alone, and the others would wait for it.
-    """
-    try:
-        return _train(job)
-    except StorageError:
-        raise
-    except UserError as error:
-        return error
+def train_worker(task: TrainingTask) -> Outcome | UserError:
+    """Train on this rank; see `outcome` for errors."""
+    return returned(lambda: _train(task))
 
 
 def set_up_process(num_threads: int) -> None:
@@ -95,16 +87,16 @@ def make_collator(config: Config, corpus: Corpus, template: Template) -> Collato
     return Collator(corpus, windows, template, config.batch.pad_to_multiple_of, config.window.max_length)
 
 
-def _train(job: TrainingTask) -> Outcome:
-    config = job.config
-    set_up_process(job.num_threads)
+def _train(task: TrainingTask) -> Outcome:
+    config = task.config
+    set_up_process(task.num_threads)
     accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()))
-    sender = StreamSender(job.stream)
+    sender = StreamSender(task.stream)
     if accelerator.is_main_process:
         logging.getLogger("qa_ray").addHandler(sender)
     try:
-        with _node_sampler(job):
-            run = _Run.start(job, accelerator, sender)
+        with _node_sampler(task):
+            run = _Run.start(task, accelerator, sender)
             while not run.loop.finished and not run.stopped:
                 run.epoch()
             return run.end()
@@ -112,14 +104,14 @@ def _train(job: TrainingTask) -> Outcome:
         logging.getLogger("qa_ray").removeHandler(sender)
 
 
-def _node_sampler(job: TrainingTask) -> contextlib.AbstractContextManager[object]:
+def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[object]:
     """Looks at this node if that is asked for; one rank of each node does."""
-    every = job.config.tracking.system_metrics_every_s if job.config.tracking.enabled else None
+    every = task.config.tracking.system_metrics_every_s if task.config.tracking.enabled else None
     if every is None or train.get_context().get_local_rank() > 0:
         return contextlib.nullcontext()
     # Nodes that are gone are counted too: no curve gets another name when a cluster shrinks.
     alone = len(ray.nodes()) == 1
-    return NodeSampler(every, job.stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone)
+    return NodeSampler(every, task.stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone)
 
 
 @dataclass(slots=True)
@@ -138,24 +130,26 @@ class _Run:
     """Whether the run was asked to stop before its end."""
 
     @classmethod
-    def start(cls, job: TrainingTask, accelerator: Accelerator, sender: StreamSender) -> "_Run":
+    def start(cls, task: TrainingTask, accelerator: Accelerator, sender: StreamSender) -> "_Run":
         """Begin a run, or go on with it from its newest checkpoint."""
-        config = job.config
+        config = task.config
         record: Record = sender if accelerator.is_main_process else ignore
-        saved = find_saved(job.folder, accelerator)
+        saved = find_saved(task.folder, accelerator)
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
         source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
-        model = load_model(source)
-        loop = TrainingLoop(config, make_collator(config, job.train.corpus(), job.template), model, accelerator, record)
-        evaluate = Evaluator(
-            make_collator(config, job.validation.corpus(), job.template), config.evaluate, no_answer=job.no_answer
+        model = on_all(lambda: load_model(source))
+        loop = TrainingLoop(
+            config, make_collator(config, task.train.corpus(), task.template), model, accelerator, record
         )
-        saver = Saver(config, job.folder, accelerator, sender.history, saved=saved, owner=job.owner)
+        evaluate = Evaluator(
+            make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
+        )
+        saver = on_all(lambda: Saver(config, task.folder, accelerator, sender.history, saved=saved, owner=task.owner))
         control = Control(
             config.checkpoint,
             accelerator,
-            stop_requested=lambda: bool(ray.get(job.stream.stop_requested.remote())),
+            stop_requested=lambda: bool(ray.get(task.stream.stop_requested.remote())),
             preemption=train.get_preemption_info,
         )
         run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)
@@ -189,21 +183,21 @@ class _Run:
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
         memory = max(gather_object([_peak_memory_gb()]))
         _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: memory})
-        self.saver.save_epoch(self.loop, self.model, result)
+        on_all(lambda: self.saver.save_epoch(self.loop, self.model, result))
         self.control.saved()
-        # For a search over hyperparameters; a barrier for all ranks.
-        train.report({**result.metrics, "step": step} if result else {})
 
     def end(self) -> Outcome:
-        """Wait until everything is stored."""
-        state, best = self.loop.state, self.saver.best
-        error = None
+        """Wait until everything is stored.
+
+        Raises:
+            StorageError: an epoch's checkpoint could not be stored.
+        """
         try:
             self.saver.close()
-        except StorageError as failure:
-            error = failure
-        self.sender.flush()
-        return Outcome(state.step, self.loop.num_steps, best.step if best else None, self.stopped, state.ledger, error)
+        finally:
+            self.sender.flush()
+        state, best = self.loop.state, self.saver.best
+        return Outcome(state.step, self.loop.num_steps, best.step if best else None, self.stopped, state.ledger)
 
     def _pause(self) -> bool:
         decision = self.control(self.loop.state.step)

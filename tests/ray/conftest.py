@@ -1,6 +1,6 @@
 """One local Ray cluster for all tests of this folder, and two finished runs on it."""
 
-import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,21 @@ import ray
 import ray.data
 from trips import EVERY_STEP, outcome_of, prepare, trip_config
 
+from qa_ray.cli import start_ray
+from qa_ray.config.operation import ClusterConfig
 from qa_ray.runs.driver import TrainResult, train
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3: str) -> Iterator[None]:
-    # The S3 server comes first: workers have the environment of this process, with its credentials.
-    # Without an address it would join a cluster that happens to run on this machine.
-    ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING)
+    """A local cluster as jobs start it; the S3 server comes first, since workers have this process's environment."""
+    before = dict(os.environ)
+    # The end of a run is seen sooner.
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    start_ray(ClusterConfig(local_cpus=2))
+    # Other clusters of the tests are not local ones.
+    os.environ.clear()
+    os.environ.update(before)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

@@ -1,0 +1,79 @@
+"""One short way through all jobs on a local cluster: train, go on after a kill, evaluate, predict, tune."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import Killer, meanwhile
+from mlflow import MlflowClient
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from trips import EVERY_STEP, metrics_of, outcome_of, steps_before, trip_config
+
+from qa_ray.config.operation import ClusterConfig
+from qa_ray.config.policies import Precision
+from qa_ray.evaluation.job import evaluate
+from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.prediction.job import predict
+from qa_ray.prediction.options import OutFormat, PredictionOptions
+from qa_ray.runs.driver import TrainResult, train
+
+ONE_WORKER = ClusterConfig(num_workers=1, cpus_per_worker=1)
+
+
+@pytest.fixture(scope="module")
+def asked(place: Path, trained: TrainResult) -> dict[str, Any]:
+    """What the jobs are asked for that let the trained model answer its validation questions."""
+    return {
+        "model": trained.folder,
+        "data": str(place / "validation.json"),
+        "precision": Precision.FP32,
+        "cluster": ONE_WORKER,
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_training_leaves_a_model_its_scores_and_a_record(trained: TrainResult, place: Path) -> None:
+    run = place / "runs" / "first"
+    AutoModelForQuestionAnswering.from_pretrained(run / "model")
+    AutoTokenizer.from_pretrained(run / "model")
+    lines = metrics_of(run)
+    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 19))
+    assert trained.best["eval_f1"] == max(line["eval_f1"] for line in lines if "eval_f1" in line and line["step"])
+    assert f"<b>{trained.best['eval_f1']:.1f}</b>" in (run / "evaluation" / "report.html").read_text()
+    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiment = store.get_experiment_by_name("qa_ray").experiment_id
+    (record,) = store.search_runs([experiment], "attributes.run_name = 'first'")
+    assert record.info.status == "FINISHED"
+    losses = {point.step: point.value for point in store.get_metric_history(record.info.run_id, "train_loss")}
+    assert losses == {line["step"]: line["train_loss"] for line in lines if "train_loss" in line}
+
+
+def test_run_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(trained: TrainResult, place: Path) -> None:
+    run = place / "runs" / "killed"
+    killer = Killer(run, step=7, victim=1)
+    with meanwhile(killer):
+        train(trip_config(place, "killed", **EVERY_STEP))
+    assert outcome_of(run) == outcome_of(place / "runs" / "first")
+    assert killer.step in steps_before(run, killer.killed_at)
+
+
+def test_evaluation_finds_the_scores_that_training_recorded(asked: dict[str, Any], place: Path) -> None:
+    out = place / "evaluated"
+    shown = evaluate(EvaluationOptions(**asked, out=out, num_resamples=200))
+    recorded = place / "runs" / "first" / "evaluation"
+    assert read(out / "predictions.json") == read(recorded / "predictions.json")
+    assert read(out / "metrics.json") == pytest.approx(read(recorded / "metrics.json"), rel=1e-4)
+    assert str(out / "report.html") in shown
+
+
+def test_prediction_gives_the_answers_of_evaluation(asked: dict[str, Any], place: Path) -> None:
+    out = place / "predicted"
+    predict(PredictionOptions(**asked, out=str(out), out_format=OutFormat.JSONL, part_size=4))
+    rows = [json.loads(line) for path in sorted(out.glob("answers/part-*")) for line in path.read_text().splitlines()]
+    assert {row["id"]: row["answer"] for row in rows} == read(
+        place / "runs" / "first" / "evaluation" / "predictions.json"
+    )
