@@ -20,8 +20,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-# Warnings are looked for often: the runs are short.
-os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.2"
+# Warnings, and ends of runs, are looked for often: the runs are short. And a dashboard is looked for in vain at once.
+os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+os.environ["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ray

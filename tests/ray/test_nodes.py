@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from trips import metrics_of, outcome_of, steps_before
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("nodes.py")
 
 

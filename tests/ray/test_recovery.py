@@ -22,6 +22,8 @@ from qa_ray.runs.saver import staging_place
 from qa_ray.runs.summary import summary
 from qa_ray.storage.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def lost(ray_cluster: None, place: Path) -> tuple[Path, str]:

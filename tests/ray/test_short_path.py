@@ -1,4 +1,4 @@
-"""One short way through all jobs on a local cluster: train, go on after a kill, evaluate, predict, tune."""
+"""One short way through the jobs on a local cluster, beside test_train.py: a kill, an evaluation, a prediction."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 from faults import Killer, meanwhile
-from mlflow import MlflowClient
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
-from trips import EVERY_STEP, metrics_of, outcome_of, steps_before, trip_config
+from trips import EVERY_STEP, outcome_of, steps_before, trip_config
 
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
@@ -34,22 +32,6 @@ def asked(place: Path, trained: TrainResult) -> dict[str, Any]:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def test_training_leaves_a_model_its_scores_and_a_record(trained: TrainResult, place: Path) -> None:
-    run = place / "runs" / "first"
-    AutoModelForQuestionAnswering.from_pretrained(run / "model")
-    AutoTokenizer.from_pretrained(run / "model")
-    lines = metrics_of(run)
-    assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(1, 19))
-    assert trained.best["eval_f1"] == max(line["eval_f1"] for line in lines if "eval_f1" in line and line["step"])
-    assert f"<b>{trained.best['eval_f1']:.1f}</b>" in (run / "evaluation" / "report.html").read_text()
-    store = MlflowClient(f"sqlite:///{place}/mlflow.db")
-    experiment = store.get_experiment_by_name("qa_ray").experiment_id
-    (record,) = store.search_runs([experiment], "attributes.run_name = 'first'")
-    assert record.info.status == "FINISHED"
-    losses = {point.step: point.value for point in store.get_metric_history(record.info.run_id, "train_loss")}
-    assert losses == {line["step"]: line["train_loss"] for line in lines if "train_loss" in line}
 
 
 def test_run_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(trained: TrainResult, place: Path) -> None:

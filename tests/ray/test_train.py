@@ -129,6 +129,7 @@ def test_report_tells_scores_and_curves(trained: TrainResult, place: Path) -> No
     assert "validation.json, 9 questions in 9 windows" in page
 
 
+@pytest.mark.long
 def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
     make_config: Callable[..., Config], place: Path, store: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -178,12 +179,14 @@ def test_summary_shows_scores_answers_and_places(trained: TrainResult) -> None:
     assert all(example.question in text for example in trained.examples)
 
 
+@pytest.mark.long
 def test_same_seed_and_workers_give_the_same_bits_however_often_the_run_is_saved(
     trained: TrainResult, undisturbed: dict[str, Any], place: Path
 ) -> None:
     assert outcome_of(place / "runs" / "first") == undisturbed
 
 
+@pytest.mark.long
 def test_loss_that_is_no_number_stops_the_run_and_names_the_batch(
     make_config: Callable[..., Config], store: MlflowClient
 ) -> None:
@@ -193,6 +196,7 @@ def test_loss_that_is_no_number_stops_the_run_and_names_the_batch(
     assert record_of(store, "astray").info.status == "FAILED"
 
 
+@pytest.mark.long
 def test_bad_rows_are_left_out_and_written_down_if_asked(
     make_config: Callable[..., Config],
     place: Path,

@@ -13,7 +13,7 @@ from trips import prepare, trip_config
 from qa_ray.cli import exit_code
 from qa_ray.config.fine_tuning import Config
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
 ID = "somebody/trips"
 
