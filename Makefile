@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-long check clean
+.PHONY: train test test-all check clean
 
 train: .venv/installed
 	$(BIN)/python jobs/train.py sample
@@ -10,7 +10,7 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-test-long: .venv/installed
+test-all: test
 	$(BIN)/python -m pytest -m long
 
 check: .venv/installed
