@@ -12,8 +12,8 @@ from qa_ray.cli import main
 from qa_ray.config.fine_tuning import Config
 from qa_ray.publishing.best_publisher import BestPublisher
 from qa_ray.publishing.publish import publish_after
+from qa_ray.runs.conclusion import summary
 from qa_ray.runs.driver import train
-from qa_ray.runs.summary import summary
 
 
 def job(config: Config) -> str:

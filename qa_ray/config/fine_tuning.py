@@ -3,9 +3,8 @@
 The text under a field is its documentation: the command line shows it as help.
 """
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
@@ -224,11 +223,15 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
 
 
-def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every field below `config` as (dotted name, value), for tables and MLflow parameters."""
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from flatten(value, f"{prefix}{item.name}.")
+def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every field below a configuration, or below what JSON made of one, as (dotted name, value)."""
+    named = (
+        section
+        if isinstance(section, Mapping)
+        else {item.name: getattr(section, item.name) for item in fields(section)}
+    )
+    for name, value in named.items():
+        if is_dataclass(value) or isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{item.name}", value
+            yield f"{prefix}{name}", value

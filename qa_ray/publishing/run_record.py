@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig, flatten
 from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.data.readers import read_files
@@ -80,7 +80,7 @@ class RunRecord:
 
     def settings(self) -> Iterator[tuple[str, Any]]:
         """Every recorded field of the configuration as (dotted name, value)."""
-        yield from _flatten(self.config, "")
+        return flatten(self.config)
 
 
 def _result(run: RunFolder) -> TrainResult:
@@ -97,14 +97,6 @@ def _before(run: RunFolder) -> Mapping[str, float] | None:
     """What was measured before the first step, in a run that has not ended."""
     lines = (json.loads(line) for line in (run.read(METRICS) or b"").splitlines())
     return next((line for line in lines if line["step"] == 0), None)
-
-
-def _flatten(section: Json, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _read(run: RunFolder, name: str) -> Any:

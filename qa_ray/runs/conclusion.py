@@ -1,4 +1,4 @@
-"""The end of a run on the driver: the best model's files, its report, and its place in MLflow."""
+"""The end of a run on the driver: the best model's files, its report, its place in MLflow, and all of it in words."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.data.corpus import Corpus
 from qa_ray.errors import StorageError, TrainingError
+from qa_ray.locations import is_local, within
 from qa_ray.pages.report import render
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared
@@ -130,3 +131,52 @@ def _examples(corpus: Corpus, predictions: Mapping[str, str], num_examples: int 
         Example(corpus.text(question), predictions[corpus.id(question)], corpus.references(question))
         for question in range(step // 2, len(corpus), step)
     ][:num_examples]
+
+
+_NO_ANSWER = "(no answer)"
+
+
+def summary(result: TrainResult) -> str:
+    """Scores before and after, some answers, and where everything lies."""
+    lines = []
+    if not result.trained_now:
+        lines = ["", "This run was finished before: nothing was trained. For a new one choose another --run.name;"]
+        lines += [f"for more epochs than {result.epochs} set --train.epochs."]
+    lines += ["", "Some validation questions:"]
+    for example in result.examples:
+        lines += _example(example)
+    lines += ["", *_scores(result.before, result.best), ""]
+    lines += [
+        f"run     {result.folder}",
+        f"model   {within(result.folder, MODEL)}",
+        f"answers {within(result.folder, f'{EVALUATION}/predictions.json')}",
+        f"report  {within(result.folder, REPORT)}",
+        f"MLflow  {result.record}",
+    ]
+    lines += [f"        {text}" for text in (result.logged_model, result.registered) if text]
+    if is_local(result.folder):
+        lines += [
+            "",
+            "Open the model with:",
+            f'  AutoModelForQuestionAnswering.from_pretrained("{result.folder}/{MODEL}")',
+        ]
+    return "\n".join(lines)
+
+
+def _example(example: Example) -> list[str]:
+    expected = " | ".join(dict.fromkeys(example.references)) or _NO_ANSWER
+    return [
+        f"  {example.question}",
+        f"    predicted: {example.predicted or _NO_ANSWER}",
+        f"    expected:  {expected}",
+    ]
+
+
+def _scores(before: Mapping[str, float] | None, best: Mapping[str, float]) -> list[str]:
+    names = [name for name in ("exact_match", "f1", "HasAns_f1", "NoAns_f1") if EVAL_PREFIX + name in best]
+    head = f"{'':<10}" + "".join(f"{name:>14}" for name in names)
+    rows = [("before", before)] if before else []
+    rows += [("after", best)]
+    return [head] + [
+        f"{label:<10}" + "".join(f"{row[EVAL_PREFIX + name]:14.2f}" for name in names) for label, row in rows
+    ]

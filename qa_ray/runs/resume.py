@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qa_ray.config.fine_tuning import Config
+from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.storage.checkpoint_store import CheckpointStore
@@ -130,9 +130,9 @@ def find_run(config: Config) -> ExistingRun:
 
 def check_unchanged(recorded: dict[str, Any], config: Config) -> None:
     """Refuse changes that would make another run of it, and tell of those that are taken."""
-    before = dict(_flatten(recorded))
+    before = dict(flatten(recorded))
     # What JSON makes of the configuration: tuples are lists there.
-    now = dict(_flatten(json.loads(json.dumps(dataclasses.asdict(config)))))
+    now = dict(flatten(json.loads(json.dumps(dataclasses.asdict(config)))))
     differing = [name for name in now if before.get(name, now[name]) != now[name]]
     changed = {name: f"{name}: {before[name]} -> {now[name]}" for name in differing}
     refused = [text for name, text in changed.items() if not name.startswith(_MAY_CHANGE)]
@@ -143,10 +143,3 @@ def check_unchanged(recorded: dict[str, Any], config: Config) -> None:
         )
     for text in changed.values():
         logger.info("changed since the run was begun: %s", text)
-
-
-def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in section.items():
-        flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return flat

@@ -17,9 +17,9 @@ from trips import EVERY_STEP, command, metrics_of, outcome_of, steps_before, tri
 
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError
+from qa_ray.runs.conclusion import summary
 from qa_ray.runs.driver import train
 from qa_ray.runs.saver import staging_place
-from qa_ray.runs.summary import summary
 from qa_ray.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.long

@@ -23,8 +23,8 @@ from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BadRows, Precision
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError, TrainingError, UserError
+from qa_ray.runs.conclusion import summary
 from qa_ray.runs.driver import TrainResult, train
-from qa_ray.runs.summary import summary
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -101,7 +101,7 @@ def ranks(monkeypatch):
         else:
             said[:] = message
 
-    monkeypatch.setattr(saver_module, "broadcast_object_list", broadcast)
+    monkeypatch.setattr("qa_ray.runs.ranks.broadcast_object_list", broadcast)
     return [SimpleNamespace(is_main_process=main) for main in (True, False)]
 
 
