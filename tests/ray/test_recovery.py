@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from pyarrow.fs import copy_files
-from trips import EVERY_STEP, command, metrics_of, outcome_of, steps_before, training_workers, trip_config
+from ray_runs import EVERY_STEP, command, metrics_of, outcome_of, steps_before, training_workers, trip_config
 
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError
