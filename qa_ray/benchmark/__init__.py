@@ -1,1 +1,1 @@
-"""The benchmark: each part of qa_ray timed against the standard way, other libraries plainly used."""
+"""The benchmark: each part of qa_ray timed against the standard way."""

@@ -34,7 +34,7 @@ class Nodes:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # At once: nodes would take half a minute to take their leave.
+        # Jobs too, and at once: nodes would take half a minute to take their leave.
         _kill(self._processes())
         self._cluster.shutdown()
 

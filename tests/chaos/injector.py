@@ -56,18 +56,14 @@ class FaultInjector:
 
     def work(self) -> None:
         """Train a reference run, and then others into which faults are injected until all kills are done."""
-        number, planned = 0, len(self._waiting)
-        try:
-            reference = self._train_reference()
-            while self._waiting:
-                number += 1
-                self._run = self._place / "runs" / f"chaos-{number}"
-                failure = self._train()
-                self.report.runs.append(RunEnd.of(self._run, failure, reference))
-                shutil.rmtree(self._run, ignore_errors=True)
-                print(f"{len(self.report.kills)} of {planned} kills, {number} runs", file=sys.stderr)
-        finally:
-            self._job.kill()
+        reference, planned = self._train_reference(), len(self._waiting)
+        while self._waiting:
+            self._run = self._place / "runs" / f"chaos-{len(self.report.runs) + 1}"
+            failure = self._train()
+            self.report.runs.append(RunEnd.of(self._run, failure, reference))
+            shutil.rmtree(self._run, ignore_errors=True)
+            kills, runs = len(self.report.kills), len(self.report.runs)
+            print(f"{kills} of {planned} kills, {runs} runs", file=sys.stderr, flush=True)
 
     def _train_reference(self) -> dict[str, Any]:
         self._run = self._place / "runs" / "reference"
