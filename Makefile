@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all check clean
+.PHONY: train test test-all chaos check clean
 
 train: .venv/installed
 	$(BIN)/python jobs/train.py sample
@@ -12,6 +12,10 @@ test: .venv/installed
 
 test-all: test
 	$(BIN)/python -m pytest -m long
+
+# Kills workers, jobs and nodes of training runs: make chaos ARGS='--kills 100'
+chaos: .venv/installed
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

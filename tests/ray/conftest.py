@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 import ray.data
-from trips import EVERY_STEP, outcome_of, prepare, trip_config
+from ray_runs import EVERY_STEP, outcome_of, prepare, trip_config
 
 from qa_ray.cli import start_ray
 from qa_ray.config.operation import ClusterConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ray.cluster_utils import Cluster
-from trips import command
+from ray_runs import command
 
 ROOT = Path(__file__).parents[2]
 HERE = Path("/proc/self/cwd")

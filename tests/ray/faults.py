@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trips import training_workers
+from ray_runs import training_workers
 
 from qa_ray.storage.checkpoint_store import MANIFEST
 

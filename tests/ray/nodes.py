@@ -29,7 +29,7 @@ import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-from trips import command, prepare, training_workers, trip_config, write_squad
+from ray_runs import command, prepare, training_workers, trip_config, write_squad
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes import NAMES, STEPS_PER_EPOCH, Nodes, planned_ledgers, steps_saved
-from trips import command, prepare, processes, trip_config, write_squad
+from ray_runs import command, prepare, processes, trip_config, write_squad
 
 HERE = Path(__file__)
 NAME = "sweep"

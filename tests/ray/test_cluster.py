@@ -17,7 +17,7 @@ from answerers import assert_same, open_cpu
 from hosted import HEAD, RemoteCluster, remote_cluster
 from mlflow import MlflowClient
 from namespaces import LAPTOP, why_impossible
-from trips import command, outcome_of, prepare, questions, write_squad
+from ray_runs import command, outcome_of, prepare, questions, write_squad
 
 from qa_ray.storage.checkpoint_store import MANIFEST
 

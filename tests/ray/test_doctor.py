@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trips import NAMES, command, prepare, write_squad
+from ray_runs import NAMES, command, prepare, write_squad
 
 import qa_ray
 from qa_ray.cli import main

@@ -13,8 +13,8 @@ from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
 from passages import corpus_of
+from ray_runs import NAMES, write_squad
 from small_runs import cpu_accelerator
-from trips import NAMES, write_squad
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig

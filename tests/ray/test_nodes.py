@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trips import metrics_of, outcome_of, steps_before
+from ray_runs import metrics_of, outcome_of, steps_before
 
 pytestmark = pytest.mark.long
 

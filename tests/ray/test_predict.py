@@ -20,7 +20,7 @@ import pytest
 import ray
 from answerers import assert_same, open_cpu, save_scattered
 from families import FAMILIES
-from trips import NAMES, questions, write_squad
+from ray_runs import NAMES, questions, write_squad
 
 from qa_ray.config.fine_tuning import Columns
 from qa_ray.config.operation import ClusterConfig

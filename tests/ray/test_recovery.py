@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from faults import Ended, Killer, meanwhile, newest, wait_for_checkpoint
 from pyarrow.fs import copy_files
-from trips import EVERY_STEP, command, metrics_of, outcome_of, steps_before, trip_config
+from ray_runs import EVERY_STEP, command, metrics_of, outcome_of, steps_before, trip_config
 
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError

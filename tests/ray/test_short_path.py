@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from faults import Killer, meanwhile
-from trips import EVERY_STEP, outcome_of, steps_before, trip_config
+from ray_runs import EVERY_STEP, outcome_of, steps_before, trip_config
 
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision

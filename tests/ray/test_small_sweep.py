@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from ray_runs import prepare, trip_config
 from transformers import AutoModelForQuestionAnswering
-from trips import prepare, trip_config
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy

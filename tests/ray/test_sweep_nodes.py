@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trips import metrics_of, steps_before
+from ray_runs import metrics_of, steps_before
 
 pytestmark = pytest.mark.long
 

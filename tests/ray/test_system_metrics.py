@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import ray
 from mlflow import MlflowClient
-from trips import metrics_of
+from ray_runs import metrics_of
 
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.runs.stream import Follower, Restart, start_stream

@@ -16,8 +16,8 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from ray_runs import metrics_of, outcome_of, trip_config
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
-from trips import metrics_of, outcome_of, trip_config
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.fine_tuning import Config

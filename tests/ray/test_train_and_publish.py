@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hub import connected_hub
 from hub_state import WRITER, Hub
-from trips import prepare, trip_config
+from ray_runs import prepare, trip_config
 
 from qa_ray.cli import exit_code
 from qa_ray.config.fine_tuning import Config

@@ -17,8 +17,8 @@ import ray
 from hub import connected_hub
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from ray_runs import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
 from transformers import AutoModelForQuestionAnswering
-from trips import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import PublishOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from trips import write_squad
+from ray_runs import write_squad
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
 from qa_ray.config.policies import BadRows

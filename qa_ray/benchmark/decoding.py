@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from benchmarking.comparison import Material, Row, Run, interleave, rows_of
-from benchmarking.standard import Answers, evaluation_features, postprocess
 from qa_ray.answers.decode import join_windows, window_candidates
 from qa_ray.answers.n_best import NullSpans, find_spans
+from qa_ray.benchmark.standard import Answers, evaluation_features, postprocess
+from qa_ray.benchmark.timing import Row, Timing, interleave
+from qa_ray.benchmark.workload import Workload, rows_of
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import padded_length
 from qa_ray.data.collate import Collator
@@ -19,16 +20,15 @@ from qa_ray.schema import Float32s, Int64s, Passage, Prediction
 
 _MAX_QUESTIONS = 1000
 
-Floats = Float32s
 Best = dict[str, Prediction | None]
 
 
-def decode(material: Material, repeats: int) -> list[Row]:
+def decode(workload: Workload, repeats: int) -> list[Row]:
     """Logits that have sharp peaks, as a trained model's do, and random ones."""
-    passages = _some_passages(material.passages)
-    collator, window, settings = material.featurise(passages), material.config.window, EvalConfig()
+    passages = _some_passages(workload.passages)
+    collator, window, settings = workload.featurise(passages), workload.config.window, EvalConfig()
     examples = rows_of(passages)
-    features = evaluation_features(examples, material.tokenizer, window.max_length, window.stride)
+    features = evaluation_features(examples, workload.tokenizer, window.max_length, window.stride)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
@@ -39,7 +39,7 @@ def decode(material: Material, repeats: int) -> list[Row]:
             "standard": partial(_time_standard, examples, features, logits, settings, usual),
             "ours": partial(_time_ours, collator, logits, settings, ours),
         }
-        runs = interleave(f"decode {name}", ways, repeats)
+        timings = interleave(f"decode {name}", ways, repeats)
         _check_scores(usual, ours)
         rows.append(
             Row(
@@ -47,8 +47,8 @@ def decode(material: Material, repeats: int) -> list[Row]:
                 standard=f"{settings.n_best} x {settings.n_best} loop",
                 ours="exact n-best",
                 unit="windows",
-                standard_runs=runs["standard"],
-                ours_runs=runs["ours"],
+                standard_timings=timings["standard"],
+                ours_timings=timings["ours"],
                 goal=10.0,
                 details={"num_examples": len(ours)},
             )
@@ -64,7 +64,7 @@ def _some_passages(passages: list[Passage]) -> list[Passage]:
     return [passage for passage, questions in zip(drawn, before, strict=False) if questions < _MAX_QUESTIONS]
 
 
-def _logits(collator: Collator) -> dict[str, Floats]:
+def _logits(collator: Collator) -> dict[str, Float32s]:
     """Start and end logits of every window, [2, num_windows, max_length], by how they look."""
     windows = collator.windows
     rng = np.random.default_rng(0)
@@ -79,14 +79,16 @@ def _logits(collator: Collator) -> dict[str, Floats]:
     return {"trained": trained, "random": random}
 
 
-def _time_standard(examples: Dataset, features: Dataset, logits: Float32s, settings: EvalConfig, found: Answers) -> Run:
+def _time_standard(
+    examples: Dataset, features: Dataset, logits: Float32s, settings: EvalConfig, found: Answers
+) -> Timing:
     begin = time.perf_counter()
     start, end = logits
     found.update(postprocess(examples, features, start, end, settings.n_best, settings.max_answer_length))
-    return Run(len(features), time.perf_counter() - begin)
+    return Timing(len(features), time.perf_counter() - begin)
 
 
-def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found: Best) -> Run:
+def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found: Best) -> Timing:
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
     groups = collator.groups(np.arange(len(windows)), settings.max_tokens_per_device)
@@ -112,7 +114,7 @@ def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found
     null = NullSpans.of(question, start_logit[:, 0], end_logit[:, 0])
     found_spans = find_spans(collator.corpus, candidates, null, no_answer=False)
     found.update(zip(collator.corpus.ids(), found_spans.best(), strict=True))
-    return Run(len(windows), time.perf_counter() - begin)
+    return Timing(len(windows), time.perf_counter() - begin)
 
 
 def _batch_logits(collator: Collator, logits: Float32s, items: Int64s) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Rebuild the sample from its facts and templates: `python -m qa_ray.data.sample.generate`."""
+"""Rebuild the sample from its facts and templates: `python -m sample_generator.generate` in the folder tests."""
 
 import json
 import random
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qa_ray.data.sample.passages import make_passage
-from qa_ray.data.sample.questions import ask
-from qa_ray.data.sample.wording import FOLDER, KINDS, load_kind
+from qa_ray.locations import resolve
+from sample_generator.passages import make_passage
+from sample_generator.questions import ask
+from sample_generator.wording import KINDS, load_kind
 
+SAMPLE = Path(resolve("package://qa_ray/data/sample"))
 KIND_WEIGHTS = (25, 30, 15, 12, 18)
 SEED = 2026
 
@@ -54,7 +56,7 @@ def serialise(squad: dict[str, Any]) -> str:
     return json.dumps(squad, ensure_ascii=False, indent=1) + "\n"
 
 
-def write(folder: Path = FOLDER) -> None:
+def write(folder: Path = SAMPLE) -> None:
     """Write both splits into a folder."""
     for plan in PLANS:
         (folder / f"{plan.split}.json").write_text(serialise(build(plan)), encoding="utf-8", newline="\n")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarking.comparison import Material, Row, Run, interleave
-from benchmarking.training import seeded
+from qa_ray.benchmark.timing import Row, Timing, interleave
+from qa_ray.benchmark.training import seeded
+from qa_ray.benchmark.workload import Workload
 from qa_ray.config.operation import CheckpointConfig
 from qa_ray.model.loading import load_model
 from qa_ray.runs.saver import Saver
@@ -21,12 +22,12 @@ from qa_ray.training.loop import TrainingLoop
 _WARM_UP_STEPS = 4
 
 
-def checkpoints(material: Material, *, steps: int, repeats: int) -> list[Row]:
+def checkpoints(workload: Workload, *, steps: int, repeats: int) -> list[Row]:
     """The same loop's steps alone, and with a checkpoint among them that a thread stores meanwhile."""
-    config = material.config
+    config = workload.config
     model = seeded(config, partial(load_model, config.model))
     accelerator = make_accelerator(config, use_gpu=torch.cuda.is_available())
-    loop = TrainingLoop(config, material.collator, model, accelerator)
+    loop = TrainingLoop(config, workload.collator, model, accelerator)
     stalls: list[float] = []
     with tempfile.TemporaryDirectory(prefix="qa_ray-benchmark-") as place:
         saver = Saver(config, RunFolder(place, "benchmark"), accelerator, [])
@@ -38,7 +39,7 @@ def checkpoints(material: Material, *, steps: int, repeats: int) -> list[Row]:
 
         _steps(loop, _WARM_UP_STEPS)
         ways = {"alone": lambda: _time(loop, steps), "saved": lambda: _time(loop, steps, save)}
-        runs = interleave("checkpoint", ways, repeats)
+        timings = interleave("checkpoint", ways, repeats)
         saver.close()
         size = sum(path.stat().st_size for path in Path(place).glob("benchmark/checkpoints/*/**/*") if path.is_file())
     stall = float(np.median(stalls))
@@ -54,19 +55,19 @@ def checkpoints(material: Material, *, steps: int, repeats: int) -> list[Row]:
             standard="steps alone",
             ours="with a checkpoint",
             unit="steps",
-            standard_runs=runs["alone"],
-            ours_runs=runs["saved"],
+            standard_timings=timings["alone"],
+            ours_timings=timings["saved"],
             details=details,
         )
     ]
 
 
-def _time(loop: TrainingLoop, steps: int, save: Callable[[], None] | None = None) -> Run:
+def _time(loop: TrainingLoop, steps: int, save: Callable[[], None] | None = None) -> Timing:
     begin = time.perf_counter()
     if save is not None:
         save()
     _steps(loop, steps)
-    return Run(steps, time.perf_counter() - begin)
+    return Timing(steps, time.perf_counter() - begin)
 
 
 def _steps(loop: TrainingLoop, number: int) -> None:

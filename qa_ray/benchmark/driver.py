@@ -1,7 +1,6 @@
 """The benchmark's case of Ray's overhead: the same training steps in a bare loop, and through the Ray driver."""
 
 import json
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -9,12 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import ray
 import torch
 
-from benchmarking.comparison import Material, Row, Run, interleave, speed
-from benchmarking.training import seeded
-from qa_ray.cli import start_ray
+from qa_ray.benchmark.timing import Row, Timing, interleave, speed
+from qa_ray.benchmark.training import seeded
+from qa_ray.benchmark.workload import Workload
 from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.operation import ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.data.collate import Collator
@@ -32,18 +30,17 @@ _PARTS = 4
 _LONGEST_RECORD = 10
 
 
-def driver(material: Material, *, steps: int, repeats: int, threads: int) -> list[Row]:
+def driver(workload: Workload, *, steps: int, repeats: int, threads: int) -> list[Row]:
     """The same steps in a bare loop in this process, and through Ray with one worker of as many threads."""
-    ensure_ray(threads)
-    passages = _one_window_questions(material, steps)
+    passages = _one_window_questions(workload, steps)
     startups: list[float] = []
     losses: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="qa_ray-benchmark-") as place:
-        config = _driver_config(material.config, passages, Path(place), threads)
-        bare = partial(_time_bare, config, material.featurise(passages), losses)
-        runs = interleave("driver", {"bare": bare, "ray": partial(_time_ray, config, losses, startups)}, repeats)
+        config = _driver_config(workload.config, passages, Path(place), threads)
+        bare = partial(_time_bare, config, workload.featurise(passages), losses)
+        timings = interleave("driver", {"bare": bare, "ray": partial(_time_ray, config, losses, startups)}, repeats)
     details = {
-        "overhead_percent": 100 * (speed(runs["bare"]) / speed(runs["ray"]) - 1),
+        "overhead_percent": 100 * (speed(timings["bare"]) / speed(timings["ray"]) - 1),
         "startup_seconds": float(np.median(startups)),
         "standard_train_loss": losses["bare"],
         "ours_train_loss": losses["ray"],
@@ -54,31 +51,23 @@ def driver(material: Material, *, steps: int, repeats: int, threads: int) -> lis
             standard="bare loop",
             ours="through Ray",
             unit="windows",
-            standard_runs=runs["bare"],
-            ours_runs=runs["ray"],
+            standard_timings=timings["bare"],
+            ours_timings=timings["ray"],
             goal=0.975,
             details=details,
         )
     ]
 
 
-def ensure_ray(threads: int) -> None:
-    """Start a local cluster of so many CPUs, unless one was started before."""
-    if not ray.is_initialized():
-        begin = time.perf_counter()
-        start_ray(ClusterConfig(local_cpus=threads))
-        print(f"  Ray started in {time.perf_counter() - begin:.1f} s", file=sys.stderr)
-
-
-def _one_window_questions(material: Material, num_batches: int) -> list[Passage]:
+def _one_window_questions(workload: Workload, num_batches: int) -> list[Passage]:
     """Full batches of questions with one window each, drawn at random: every step then has as many windows.
 
     There are `num_batches` to be timed, at least, and those that warm up; fewer if the data has not so many.
     """
-    size = material.config.batch.size
-    windows = material.collator.windows
+    size = workload.config.batch.size
+    windows = workload.collator.windows
     alone = set(np.flatnonzero(np.bincount(windows.question) == 1).tolist())
-    pairs = [(passage.context, question) for passage in material.passages for question in passage.questions]
+    pairs = [(passage.context, question) for passage in workload.passages for question in passage.questions]
     single = [pair for number, pair in enumerate(pairs) if number in alone and pair[1].answers]
     batches_per_part = min(-(-num_batches // (_PARTS - 1)), len(single) // (_PARTS * size))
     if not batches_per_part:
@@ -105,7 +94,7 @@ def _driver_config(config: Config, passages: list[Passage], place: Path, threads
     )
 
 
-def _time_bare(config: Config, collator: Collator, losses: dict[str, float]) -> Run:
+def _time_bare(config: Config, collator: Collator, losses: dict[str, float]) -> Timing:
     records: list[Progress] = []
     model = seeded(config, partial(load_model, config.model))
     accelerator = make_accelerator(config, use_gpu=torch.cuda.is_available())
@@ -115,7 +104,7 @@ def _time_bare(config: Config, collator: Collator, losses: dict[str, float]) -> 
     return _steady(config, [{"step": r.step, **r.metrics} for r in records if r.metrics], "bare", losses)
 
 
-def _time_ray(config: Config, losses: dict[str, float], startups: list[float]) -> Run:
+def _time_ray(config: Config, losses: dict[str, float], startups: list[float]) -> Timing:
     run = replace(config.run, name=f"benchmark-{len(startups)}")
     begin = time.time()
     folder = Path(train_on_ray(replace(config, run=run)).folder)
@@ -126,9 +115,9 @@ def _time_ray(config: Config, losses: dict[str, float], startups: list[float]) -
     return _steady(config, records, "ray", losses)
 
 
-def _steady(config: Config, records: list[dict[str, float]], name: str, losses: dict[str, float]) -> Run:
+def _steady(config: Config, records: list[dict[str, float]], name: str, losses: dict[str, float]) -> Timing:
     """Work and seconds of the records after the first part; all batches are full."""
     losses[name] = records[-1][TRAIN_LOSS]
     timed = [record for record in records if record["step"] > records[-1]["step"] / _PARTS]
     work = config.batch.size * config.train.log_every
-    return Run(work * len(timed), sum(work / record[WINDOWS_PER_SECOND] for record in timed))
+    return Timing(work * len(timed), sum(work / record[WINDOWS_PER_SECOND] for record in timed))

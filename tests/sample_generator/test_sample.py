@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from qa_ray.data.sample.generate import PLANS, build, serialise
-from qa_ray.data.sample.wording import FOLDER, KINDS, load_kind, short_answer
+from sample_generator.generate import PLANS, SAMPLE, build, serialise
+from sample_generator.wording import KINDS, load_kind, short_answer
 
 SPLITS = ("train", "validation")
 WINDOW = 192
 
 
 def paragraphs(split: str) -> list[dict[str, Any]]:
-    squad = json.loads((FOLDER / f"{split}.json").read_text(encoding="utf-8"))
+    squad = json.loads((SAMPLE / f"{split}.json").read_text(encoding="utf-8"))
     return [paragraph for article in squad["data"] for paragraph in article["paragraphs"]]
 
 
@@ -36,7 +36,7 @@ def contains(text: str, name: str) -> bool:
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.split)
 def test_generator_reproduces_the_shipped_file_byte_for_byte(plan):
-    assert serialise(build(plan)).encode() == (FOLDER / f"{plan.split}.json").read_bytes()
+    assert serialise(build(plan)).encode() == (SAMPLE / f"{plan.split}.json").read_bytes()
 
 
 @pytest.mark.parametrize("split", SPLITS)

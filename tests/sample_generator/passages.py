@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qa_ray.data.sample.wording import Entity, Kind, Mention, Sentence, fields_of, render
+from sample_generator.wording import Entity, Kind, Mention, Sentence, fields_of, render
 
 Fact = tuple[Entity, str]
 

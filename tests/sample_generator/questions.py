@@ -4,8 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from qa_ray.data.sample.passages import Passage, names
-from qa_ray.data.sample.wording import Mention, short_answer
+from sample_generator.passages import Passage, names
+from sample_generator.wording import Mention, short_answer
 
 NUM_IMPOSSIBLE = (0, 1, 1, 1)
 """Unanswerable questions of a passage, one of these at random: 0.75 of five questions are 15%."""

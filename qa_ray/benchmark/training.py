@@ -12,8 +12,9 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
 
-from benchmarking.comparison import Material, Row, Run, interleave, now, speed
-from benchmarking.standard import StandardLoop, training_features
+from qa_ray.benchmark.standard import StandardLoop, training_features
+from qa_ray.benchmark.timing import Row, Timing, interleave, now, speed
+from qa_ray.benchmark.workload import Workload
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.policies import Precision
 from qa_ray.data.batching import padded_length, plan_epoch
@@ -44,13 +45,13 @@ class _Way(NamedTuple):
         return f"{'length groups' if self.padding == 'grouped' else f'pad to {self.padding}'} {self.precision}"
 
 
-def train(material: Material, *, steps: int, repeats: int) -> list[Row]:
-    """Training steps of one process: windows per second."""
+def train(workload: Workload, *, steps: int, repeats: int, bf16: bool) -> list[Row]:
+    """Training steps of one process, windows per second; without `bf16` no row of that precision."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    items = spread_batches(material.collator.windows.length, material.config, steps)
+    items = spread_batches(workload.collator.windows.length, workload.config, steps)
     rows = []
-    for name, make in _models(material.config, device).items():
-        rows += _train_model(name, make, material, items, device, repeats)
+    for name, make in _models(workload.config, device).items():
+        rows += _train_model(name, make, workload, items, device, repeats, bf16)
     return rows
 
 
@@ -71,30 +72,32 @@ def _random_bert(layers: int, width: int, heads: int) -> PreTrainedModel:
 def _train_model(
     name: str,
     make: Callable[[], PreTrainedModel],
-    material: Material,
+    workload: Workload,
     items: Int64s,
     device: torch.device,
     repeats: int,
+    bf16: bool,
 ) -> list[Row]:
-    window = material.config.window
+    window = workload.config.window
     features = {
         padding: training_features(
-            material.rows, material.tokenizer, window.max_length, window.stride, pad=padding == "max_length"
+            workload.rows, workload.tokenizer, window.max_length, window.stride, pad=padding == "max_length"
         ).select(items)
         for padding in ("max_length", "batch")
     }
-    collator = _only(material.collator, items)
-    low, high = (Precision.FP32, Precision.BF16) if device.type == "cpu" else (Precision.FP16, Precision.BF16)
-    standard = [_Way(precision, padding) for precision in (low, high) for padding in features]
-    ours = [_Way(precision, "grouped") for precision in (low, high)]
-    ways: dict[str, Callable[[], Run]] = {}
+    collator = _only(workload.collator, items)
+    low = Precision.FP32 if device.type == "cpu" else Precision.FP16
+    precisions = [low, *[Precision.BF16] * bf16]
+    standard = [_Way(precision, padding) for precision in precisions for padding in features]
+    ours = [_Way(precision, "grouped") for precision in precisions]
+    ways: dict[str, Callable[[], Timing]] = {}
     for way in standard:
         # On a CPU the recipe may choose an attention kernel; the standard way takes transformers' choice.
-        usual = partial(load_model, ModelConfig(name=material.config.model.name)) if device.type == "cpu" else make
-        ways[str(way)] = partial(_time_standard, material, features[way.padding], way, usual, device)
+        usual = partial(load_model, ModelConfig(name=workload.config.model.name)) if device.type == "cpu" else make
+        ways[str(way)] = partial(_time_standard, workload, features[way.padding], way, usual, device)
     for way in ours:
-        ways[str(way)] = partial(_time_ours, material.config, collator, way.precision, make, device)
-    runs = interleave(f"train {name}", ways, repeats)
+        ways[str(way)] = partial(_time_ours, workload.config, collator, way.precision, make, device)
+    timings = interleave(f"train {name}", ways, repeats)
     pairs = [(s, o) for s in standard for o in ours if s.precision == o.precision or s.padding == "max_length"]
     return [
         Row(
@@ -102,23 +105,23 @@ def _train_model(
             standard=str(theirs),
             ours=str(own),
             unit="windows",
-            standard_runs=runs[str(theirs)],
-            ours_runs=runs[str(own)],
+            standard_timings=timings[str(theirs)],
+            ours_timings=timings[str(own)],
             goal=_GOALS.get((theirs.precision, theirs.padding, own.precision)) if device.type == "cpu" else None,
-            details=_utilization(make, collator, device, runs[str(theirs)], runs[str(own)]),
+            details=_utilization(make, collator, device, timings[str(theirs)], timings[str(own)]),
         )
         for theirs, own in pairs
-        if (theirs.precision, own.precision) != (high, low)
+        if (theirs.precision, own.precision) != (Precision.BF16, low)
     ]
 
 
 def _time_standard(
-    material: Material, features: Dataset, way: _Way, make: Callable[[], PreTrainedModel], device: torch.device
-) -> Run:
-    config = _with(material.config, way.precision)
+    workload: Workload, features: Dataset, way: _Way, make: Callable[[], PreTrainedModel], device: torch.device
+) -> Timing:
+    config = _with(workload.config, way.precision)
     loop = StandardLoop(
         features,
-        material.tokenizer,
+        workload.tokenizer,
         seeded(config, make),
         make_accelerator(config, use_gpu=device.type == "cuda"),
         batch_size=config.batch.size,
@@ -129,12 +132,12 @@ def _time_standard(
     loop.train(_WARM_UP_STEPS)
     begin = now(device)
     num_windows = loop.train()
-    return Run(num_windows, now(device) - begin)
+    return Timing(num_windows, now(device) - begin)
 
 
 def _time_ours(
     config: Config, collator: Collator, precision: Precision, make: Callable[[], PreTrainedModel], device: torch.device
-) -> Run:
+) -> Timing:
     config = _with(config, precision)
     model = seeded(config, make)
     loop = TrainingLoop(config, collator, model, make_accelerator(config, use_gpu=device.type == "cuda"))
@@ -144,7 +147,7 @@ def _time_ours(
     warm_up = loop.state.windows
     begin = now(device)
     loop.train_epoch()
-    return Run(loop.state.windows - warm_up, now(device) - begin)
+    return Timing(loop.state.windows - warm_up, now(device) - begin)
 
 
 def _with(config: Config, precision: Precision) -> Config:
@@ -160,7 +163,11 @@ def seeded(config: Config, make: Callable[[], PreTrainedModel]) -> PreTrainedMod
 
 
 def _utilization(
-    make: Callable[[], PreTrainedModel], collator: Collator, device: torch.device, standard: list[Run], ours: list[Run]
+    make: Callable[[], PreTrainedModel],
+    collator: Collator,
+    device: torch.device,
+    standard: list[Timing],
+    ours: list[Timing],
 ) -> dict[str, float]:
     """Share of the GPU's peak that the model's own arithmetic reaches, without that on padding."""
     peak, length = peak_flops(device), float(collator.windows.length.mean())
@@ -168,8 +175,8 @@ def _utilization(
         return {}
     per_window = flops_per_token(make(), length) * length
     return {
-        f"{side}_model_flops_utilization": per_window * speed(runs) / peak
-        for side, runs in (("standard", standard), ("ours", ours))
+        f"{side}_model_flops_utilization": per_window * speed(timings) / peak
+        for side, timings in (("standard", standard), ("ours", ours))
     }
 
 
@@ -200,9 +207,9 @@ def _only(collator: Collator, items: Int64s) -> Collator:
     return replace(collator, windows=replace(windows, **{name: getattr(windows, name)[items] for name in names}))
 
 
-def padding_shares(material: Material) -> dict[str, float]:
+def padding_shares(workload: Workload) -> dict[str, float]:
     """Padding tokens over all tokens in an epoch of all windows, for each way to batch them."""
-    config, lengths = material.config, material.collator.windows.length
+    config, lengths = workload.config, workload.collator.windows.length
     size, max_length = config.batch.size, config.window.max_length
     shuffled = np.random.default_rng(config.train.seed).permutation(len(lengths))
     random = [shuffled[begin : begin + size] for begin in range(0, len(lengths), size)]

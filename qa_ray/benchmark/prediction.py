@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarking.comparison import Material, Row, Run, interleave
-from benchmarking.driver import ensure_ray
 from qa_ray.answers import QuestionAnswerer
+from qa_ray.benchmark.timing import Row, Timing, interleave
+from qa_ray.benchmark.workload import Workload
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
 from qa_ray.data.squad import to_squad
@@ -30,36 +30,36 @@ _PART_SIZE = 32
 _ROUNDING = 1e-3
 
 
-def prediction(material: Material, *, repeats: int, threads: int) -> list[Row]:
+def prediction(workload: Workload, *, repeats: int, threads: int, bf16: bool) -> list[Row]:
     """Question after question in this process, and through the job with a worker for each thread.
 
     The time of the job is that after its first part: starting its workers takes as long for any number of questions.
+    Without `bf16` there is no row of that precision.
     """
-    ensure_ray(threads)
     with TemporaryDirectory(prefix="qa_ray-benchmark-") as place:
-        trial = _Trial(Path(place), material.passages[:_MAX_PASSAGES], threads)
-        trial.prepare(material)
-        ways: dict[str, Callable[[], Run]] = {"loop": trial.loop}
-        for precision in (Precision.FP32, Precision.AUTO):
-            ways[precision] = partial(trial.job, precision)
-        runs = interleave("predict", ways, repeats)
-    trial.check_answers()
+        case = _Case(Path(place), workload.passages[:_MAX_PASSAGES], threads)
+        case.prepare(workload)
+        ways: dict[str, Callable[[], Timing]] = {"loop": case.loop}
+        for precision in (Precision.FP32, *[Precision.BF16] * bf16):
+            ways[precision] = partial(case.job, precision)
+        timings = interleave("predict", ways, repeats)
+    case.check_answers()
     return [
         Row(
             case=f"predict {way}",
             standard="plain loop, fp32",
             ours=f"job, {way}",
             unit="questions",
-            standard_runs=runs["loop"],
-            ours_runs=runs[way],
-            details={"num_workers": threads, "startup_seconds": median(trial.startups[way])},
+            standard_timings=timings["loop"],
+            ours_timings=timings[way],
+            details={"num_workers": threads, "startup_seconds": median(case.startups[way])},
         )
-        for way in trial.startups
+        for way in case.startups
     ]
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Case:
     """Both ways, and what they found."""
 
     place: Path
@@ -68,22 +68,22 @@ class _Trial:
     answers: dict[str, list[Any]] = field(default_factory=dict)
     startups: dict[str, list[float]] = field(default_factory=dict)
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, workload: Workload) -> None:
         """Write the questions, and a model with a new head: it costs as much as a trained one."""
         content = json.dumps(to_squad(self.passages, "benchmark"))
         (self.place / "questions.json").write_text(content, encoding="utf-8")
-        config = material.config
-        save_model(self.place / "model", load_model(config.model), material.tokenizer, config, None)
+        config = workload.config
+        save_model(self.place / "model", load_model(config.model), workload.tokenizer, config, None)
 
-    def loop(self) -> Run:
+    def loop(self) -> Timing:
         """One call for each question."""
         answerer = QuestionAnswerer.from_pretrained(str(self.place / "model"))
         pairs = [(question.text, passage.context) for passage in self.passages for question in passage.questions]
         begin = time.perf_counter()
         self.answers["loop"] = [answerer(question, context) for question, context in pairs]
-        return Run(len(pairs), time.perf_counter() - begin)
+        return Timing(len(pairs), time.perf_counter() - begin)
 
-    def job(self, way: Precision) -> Run:
+    def job(self, way: Precision) -> Timing:
         """The prediction job."""
         out = self.place / way
         shutil.rmtree(out, ignore_errors=True)
@@ -103,7 +103,7 @@ class _Trial:
         # The other workers' first parts are nearly done too: the time of one part is counted for all of them.
         share = (len(written) - 1) / len(written)
         seconds = (written[-1] - written[0]) / share if share else written[0] - begin
-        return Run(len(rows), seconds)
+        return Timing(len(rows), seconds)
 
     def check_answers(self) -> None:
         """The job's answers in fp32 are as good as the loop's; which of two alike is best, rounding may decide."""

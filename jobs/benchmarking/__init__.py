@@ -1,1 +1,0 @@
-"""The cases of jobs/benchmark.py, and the standard way that they are measured against."""

@@ -1,0 +1,1 @@
+"""The benchmark: each part of qa_ray timed against the standard way."""

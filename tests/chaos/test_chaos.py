@@ -1,0 +1,114 @@
+"""Fault injection does what it says: a run that is hit recovers, and a run that ends otherwise is seen."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ray_runs import outcome_of
+from safetensors.torch import save_file
+
+from chaos.__main__ import Options, inject, plan
+from chaos.checkpoints import Damage, Stage, damage_newest, is_whole, newest_whole, under_way
+from chaos.report import Kill, Moment, Report, RunEnd, Victim
+from qa_ray.storage.checkpoint_store import CheckpointStore
+from qa_ray.storage.layout import checkpoint_name
+from qa_ray.storage.run_folder import RunFolder
+
+
+@pytest.mark.long
+def test_run_whose_worker_is_killed_ends_as_the_reference_run() -> None:
+    report = inject(Options(kills=1, victims=(Victim.WORKER,), moments=(Moment.STEPS,), epochs=2))
+    assert [(kill.victim, kill.moment, kill.recovered) for kill in report.kills] == [("worker", "steps", True)]
+    assert [run.differing for run in report.runs] == [[]]
+    assert set(report.broken_promises().values()) == {0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What a finished run of two steps left."""
+    folder = tmp_path / "run"
+    (folder / "model").mkdir(parents=True)
+    (folder / "evaluation").mkdir()
+    save_file({"weight": torch.ones(2)}, folder / "model" / "model.safetensors")
+    (folder / "evaluation" / "predictions.json").write_text("{}")
+    lines = [{"time": step, "phase": "train", "step": step, "train_loss": 1 / step} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "result.json").write_text(json.dumps({"ledger": "both batches"}))
+    return folder
+
+
+@pytest.fixture
+def reference(run: Path) -> dict[str, Any]:
+    return outcome_of(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "differing"),
+    [
+        ("metrics.jsonl", '"time": 1', '"time": 7', []),
+        ("metrics.jsonl", '{"time": 2, "phase": "train", "step": 2, "train_loss": 0.5}\n', "", ["metrics"]),
+        ("metrics.jsonl", '"step": 2', '"step": 1', ["metrics"]),
+        ("metrics.jsonl", "0.5", "0.5000000000000001", ["metrics"]),
+        ("evaluation/predictions.json", "{}", '{"q": "a"}', ["predictions"]),
+        ("result.json", "both batches", "another order", ["ledger"]),
+    ],
+    ids=["times", "step missing", "step twice", "loss in its last bit", "predictions", "ledger"],
+)
+def test_run_that_ended_otherwise_is_seen(
+    run: Path, reference: dict[str, Any], file: str, before: str, after: str, differing: list[str]
+) -> None:
+    content = (run / file).read_text()
+    assert before in content
+    (run / file).write_text(content.replace(before, after))
+    report = Report(runs=[RunEnd.of(run, [], reference)])
+    assert report.runs[0].differing == differing
+    assert report.broken_promises()["runs that did not end as the reference run"] == bool(differing)
+
+
+def test_weights_that_differ_in_a_bit_are_seen(run: Path, reference: dict[str, Any]) -> None:
+    save_file({"weight": torch.tensor([1.0, 1.0000001])}, run / "model" / "model.safetensors")
+    assert RunEnd.of(run, [], reference).differing == ["weights"]
+
+
+def test_kills_without_recovery_and_runs_without_end_are_seen(run: Path, reference: dict[str, Any]) -> None:
+    report = Report([Kill(Victim.NODE, Moment.STEPS)], [RunEnd.of(run, ["no step for 300 s"], reference)])
+    assert report.broken_promises()["kills not recovered"] == 1
+    assert report.broken_promises()["runs that did not end as the reference run"] == 1
+    assert "| node | 0 | 1 | 0 | 0 | 0 | 1 |  |" in report.text()
+    assert "run: no step for 300 s" in report.text()
+
+
+@pytest.mark.parametrize("damage", Damage)
+def test_damaged_checkpoint_is_told_from_a_whole_one(tmp_path: Path, damage: Damage) -> None:
+    (tmp_path / "source" / "model").mkdir(parents=True)
+    (tmp_path / "source" / "model" / "model.safetensors").write_bytes(b"weights")
+    run = tmp_path / "run"
+    store = CheckpointStore(RunFolder(str(tmp_path), "run"))
+    for step in (4, 8):
+        store.publish(checkpoint_name(step), tmp_path / "source")
+    assert newest_whole(run) == 8
+    assert damage_newest(run, damage, random.Random(0))
+    assert newest_whole(run) == 4
+    assert [is_whole(run / "checkpoints" / checkpoint_name(step)) for step in (4, 8, 9)] == [True, False, None]
+
+
+def test_checkpoint_is_written_then_stored_then_there(tmp_path: Path) -> None:
+    run, stored = tmp_path / "run", tmp_path / "run" / "checkpoints" / checkpoint_name(4)
+    assert under_way(run, tmp_path) is None
+    (tmp_path / "qa_ray-0-a" / "owner" / f"{checkpoint_name(4)}-evaluated").mkdir(parents=True)
+    assert under_way(run, tmp_path) is Stage.WRITING
+    stored.mkdir(parents=True)
+    assert under_way(run, tmp_path) is Stage.STORING
+    (stored / "manifest.json").touch()
+    assert under_way(run, tmp_path) is None
+
+
+def test_plan_holds_every_pair_as_often_and_follows_the_seed() -> None:
+    kills = plan(Options(kills=30))
+    assert {(kill.victim, kill.moment) for kill in kills[:15]} == {(kill.victim, kill.moment) for kill in kills[15:]}
+    assert kills == plan(Options(kills=30))
+    assert kills != plan(Options(kills=30, seed=1))
+    assert sum(kill.damage is not None for kill in kills) == 5
