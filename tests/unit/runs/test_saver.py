@@ -81,7 +81,7 @@ def test_epoch_is_saved_with_its_evaluation(run):
     saver.close()
     found = run.found()
     assert found.best == Best(run.loop.state.step, 50.0)
-    assert json.loads((found.folder / "evaluation" / "predictions.json").read_text()) == run.predictions
+    assert json.loads((found.folder / "evaluation" / "predictions.json").read_text()) == run.evaluation.predictions
     assert list(found.folder.parent.iterdir()) == [found.folder]
 
 
@@ -120,7 +120,7 @@ def test_what_a_killed_process_left_is_deleted(copies, run, gate):
     saver.save(run.loop, run.model)
     (left,) = copies.glob("qa_ray-*/*/step-00000001")
     gate.set()
-    saver._uploader.close()
+    run.uploader.close()
     left.mkdir()
     run.saver()
     assert not left.exists()
@@ -193,8 +193,7 @@ def test_epoch_is_saved_though_the_checkpoint_of_its_last_step_is_on_its_way(run
 
 
 @pytest.mark.parametrize(("owner", "names"), [("ours", ["step-00000001"]), ("theirs", [])])
-def test_only_the_job_that_owns_the_run_writes_into_it(run, owner, names, monkeypatch):
-    monkeypatch.setattr("qa_ray.storage.upload._PATIENCE", (0.0,))
+def test_only_the_job_that_owns_the_run_writes_into_it(run, owner, names):
     run.folder.write(OWNER, owner.encode())
     saver = run.saver(owner="ours")
     run.step()

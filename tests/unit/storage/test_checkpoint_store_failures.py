@@ -199,18 +199,23 @@ def test_read_only_folder_is_named_and_stays_readable(folder, caplog):
 
 
 def test_file_that_vanishes_while_others_are_written_is_named(folder, monkeypatch):
-    genuine = CheckpointStore._copy
+    class Losing(Faulty):
+        """A filesystem that loses a file before it is asked about several."""
 
-    def copy_and_lose(store: CheckpointStore, source: Path, target: str) -> object:
-        written = genuine(store, source, target)
-        if source.name == "state.pt":
-            Path(target).unlink()
-        return written
+        def get_file_info(self, paths: Any) -> Any:
+            for path in paths if isinstance(paths, list) else []:
+                if path.endswith("state.pt"):
+                    self.real.delete_file(path)
+            return self.real.get_file_info(paths)
 
+    filesystem, path = folder.filesystem()
     publish(folder, "step-1", OLD)
-    monkeypatch.setattr(CheckpointStore, "_copy", copy_and_lose)
-    with pytest.raises(StorageError, match=r"cannot be written: .*state\.pt was written, but is not there in full"):
-        publish(folder, "step-2", NEW)
+    losing = Losing(filesystem, 10**9, alone=True)
+    words = r"cannot be written: .*state\.pt was written, but is not there in full"
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "filesystem", lambda _: (losing, path))
+        with pytest.raises(StorageError, match=words):
+            publish(folder, "step-2", NEW)
     assert newest(folder) == ("step-1", OLD)
 
 

@@ -81,15 +81,14 @@ def evaluated(request, saved):
     config = config_of(saved(request.param), passages)
     collator, model, tokenizer = make_collator(config, passages), decisive_model(config), load_tokenizer(config.model)
     assert np.bincount(collator.windows.question).max() > 2
-    evaluator = Evaluator(collator, config.evaluate, no_answer=True)
-    result = evaluator(model, cpu_accelerator())
+    result = Evaluator(collator, config.evaluate, no_answer=True)(model, cpu_accelerator())
     expected = {}
     for passage in passages:
         [question] = passage.questions
         context_first = request.param == "xlnet"
         arguments = (model, tokenizer, question.text, passage.context, config, context_first)
         expected[question.id] = (passage, *plain_answers(*arguments))
-    return result, expected, evaluator, model
+    return result, expected, collator, config, model
 
 
 def close(value):
@@ -173,8 +172,8 @@ def test_metrics_are_those_of_the_predictions_at_the_best_threshold(evaluated):
 
 
 def test_loss_is_the_mean_over_the_windows(evaluated):
-    result, _, evaluator, model = evaluated
-    collator, losses = evaluator._collate, []
+    result, _, collator, _, model = evaluated
+    losses = []
     for window in range(len(collator.windows)):
         batch = collator(np.array([window]))
         with torch.no_grad():
@@ -186,8 +185,8 @@ def test_loss_is_the_mean_over_the_windows(evaluated):
 
 
 def test_without_no_answer_every_question_gets_its_best_text_and_the_answered_ones_are_scored(evaluated):
-    _, expected, evaluator, model = evaluated
-    result = Evaluator(evaluator._collate, evaluator._config, no_answer=False)(model, cpu_accelerator())
+    _, expected, collator, config, model = evaluated
+    result = Evaluator(collator, config.evaluate, no_answer=False)(model, cpu_accelerator())
     assert set(result.metrics) == {"exact_match", "f1", "total", "loss"}
     answered = {key: value for key, value in expected.items() if value[0].questions[0].answers}
     assert result.metrics["total"] == len(answered) == len(expected) - 2
