@@ -91,18 +91,20 @@ class Uploader:
             self._store.prune({*newest, *([best] if best else [])})
 
     def _settle(self) -> None:
-        """Try to publish all that waits."""
+        """Try to publish all that waits; once the store has refused one at each attempt, the others get one each."""
+        pauses = self._pauses
         for upload in list(self._owed):
-            error = self._publish(upload)
+            error = self._publish(upload, pauses)
             if error is None or not upload.required:
                 self._owed.remove(upload)
                 shutil.rmtree(upload.staged, ignore_errors=True)
             if error is not None:
                 logger.warning("checkpoint %s is not stored; training goes on: %s", upload.name, error)
+                pauses = pauses[:1]
 
-    def _publish(self, upload: _Upload) -> StorageError | None:
+    def _publish(self, upload: _Upload, pauses: Sequence[float]) -> StorageError | None:
         failure = None
-        for seconds in self._pauses:
+        for seconds in pauses:
             time.sleep(seconds)
             try:
                 if not self._owned():

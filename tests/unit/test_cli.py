@@ -205,8 +205,3 @@ def test_train_command_of_the_readme_parses(command: str) -> None:
     arguments = shlex.split(command, comments=True)[2:]
     if "--help" not in arguments:
         parse([*arguments, "--dry-run"])
-
-
-def test_config_error_raised_while_parsing_names_field_value_and_rule() -> None:
-    with pytest.raises(ConfigError, match=r"run\.name='a/b' must be a plain folder name"):
-        Config().run.__class__(name="a/b")

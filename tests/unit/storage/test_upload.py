@@ -130,6 +130,13 @@ def files_of_staged(staged: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in staged.iterdir()}
 
 
+def test_store_that_stays_away_is_waited_for_once_however_many_checkpoints_wait(store, submit):
+    store.failures = 10**6
+    for step in (1, 2, 3):
+        submit(step, required=True)
+    assert store.attempts == ["step-1"] * 3 + ["step-1"] * 3 + ["step-2"] + ["step-1"] * 3 + ["step-2", "step-3"]
+
+
 def test_required_checkpoint_is_tried_again_at_the_end(store, submit, uploader):
     store.failures = 3
     submit(1, required=True)
