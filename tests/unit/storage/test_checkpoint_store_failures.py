@@ -139,15 +139,25 @@ def test_killed_publisher_leaves_only_whole_checkpoints(folder, caplog):
     assert not caplog.messages, "what was cut off is no damage"
 
 
+PUBLISHER = """
+import itertools, sys
+from checkpoints import large, publish
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.checkpoint_store import CheckpointStore
+
+run = RunFolder(sys.argv[1], "run")
+for step in itertools.count(int(sys.argv[2])):
+    publish(run, f"step-{step:08d}", large(step))
+    print(f"step-{step:08d}", flush=True)
+    CheckpointStore(run).prune(keep=CheckpointStore(run).names()[-2:])
+"""
+
+
 def killed(folder: RunFolder, first: int, after_s: float) -> list[str]:
     """Start a publisher, let it publish once and then kill it; what it said it had published."""
-    command = [
-        sys.executable,
-        str(Path(checkpoints.__file__).with_name("publisher.py")),
-        folder.storage_path,
-        str(first),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", PUBLISHER, folder.storage_path, str(first)]
+    helpers = Path(checkpoints.__file__).parent
+    with subprocess.Popen(command, cwd=helpers, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline()
         time.sleep(after_s)
         process.kill()
