@@ -4,7 +4,7 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
-from checkpoints import harm, place
+from checkpoints import flip, harm, place
 from safetensors import SafetensorError
 from savers import SavedRun, fail
 
@@ -67,12 +67,6 @@ def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypa
         saver.close()
     (staged,) = staging_place(run.folder).glob("*/*")
     assert Saved.read(staged.name, staged, fetched=False).snapshot.step == run.loop.state.step
-
-
-def flip(data: bytes) -> bytes:
-    """Change one bit in the middle."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "model/model.safetensors", "state.json", "saved.json"])
