@@ -10,14 +10,15 @@ import sys
 
 from qa_ray.cli import main
 from qa_ray.config.fine_tuning import Config
-from qa_ray.publishing.best_publisher import BestPublisher
-from qa_ray.publishing.publish import publish_after
-from qa_ray.runs.conclusion import summary
-from qa_ray.runs.driver import train
 
 
 def job(config: Config) -> str:
     """Train and, if a repository is named, publish; returns what is to be shown."""
+    # Here, for they bring torch, and help and --dry-run need none.
+    from qa_ray.publishing.best_publisher import BestPublisher
+    from qa_ray.publishing.publish import publish_after
+    from qa_ray.runs.conclusion import summary
+    from qa_ray.runs.driver import train
 
     def work() -> tuple[str, str]:
         result = train(config, companion=BestPublisher)

@@ -56,3 +56,9 @@ def harm(path: Path, change: Callable[[bytes], bytes] | None) -> None:
     if change is not None:
         path.write_bytes(change(before))
         assert path.read_bytes() != before
+
+
+def flip(data: bytes) -> bytes:
+    """Change one bit in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]

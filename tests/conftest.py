@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The tokenizer's own threads only get in each other's way with texts this short.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Several threads for matrices this small wait for each other more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Jobs would join the cluster of whoever runs the tests.
 os.environ.pop("RAY_ADDRESS", None)
 

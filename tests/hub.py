@@ -286,7 +286,6 @@ def hub_server() -> Iterator[Hub]:
 def connected_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """Start an empty Hub that huggingface_hub in this process talks to, as its owner, without waiting in between."""
     monkeypatch.setattr("huggingface_hub.utils._http.time", types.SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr("qa_ray.publishing.hub._PATIENCE", (0.0, 0.0))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.devnull)

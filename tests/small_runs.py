@@ -105,10 +105,12 @@ def cpu_accelerator(precision: str = "no") -> Accelerator:
 
 @dataclasses.dataclass
 class Run:
-    """A training loop with its model and what it recorded."""
+    """A training loop with what it is made of, and what it recorded."""
 
     loop: TrainingLoop
     model: PreTrainedModel
+    accelerator: Accelerator
+    collator: Collator
     records: list[Progress]
 
     def metric(self, name: str) -> list[float]:
@@ -136,8 +138,9 @@ def make_run(
     model = model or load_model(config.model)
     before(model)
     collator = collator or make_collator(config, passages)
-    loop = TrainingLoop(config, collator, model, accelerator or cpu_accelerator(), records.append)
-    return Run(loop, model, records)
+    accelerator = accelerator or cpu_accelerator()
+    loop = TrainingLoop(config, collator, model, accelerator, records.append)
+    return Run(loop, model, accelerator, collator, records)
 
 
 def weights_of(run: Run) -> torch.Tensor:

@@ -17,8 +17,6 @@ from qa_ray.tracking.metrics import EVAL_PREFIX
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LOOKS = 2.0
-
 
 class BestPublisher:
     """Publishes the checkpoint of each new best epoch from a thread of the driver; a failure is told and no more.
@@ -26,11 +24,19 @@ class BestPublisher:
     It looks at what is stored and at the validation metrics, and so needs nothing from the workers.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, evaluations: Mapping[int, Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        evaluations: Mapping[int, Mapping[str, float]],
+        *,
+        look_every_s: float = 2.0,
+    ) -> None:
         """Watch a run; `evaluations`, validation metrics by step, grow meanwhile."""
         self._config = config
         self._folder = folder
         self._evaluations = evaluations
+        self._look_every_s = look_every_s
         self._last: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="qa_ray-publisher", daemon=True)
@@ -49,7 +55,7 @@ class BestPublisher:
             self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._stop.wait(self._look_every_s):
             step = best_step(self._evaluations, self._config.evaluate.best_by)
             if step is not None and step != self._last and self._is_stored(step):
                 self._last = step

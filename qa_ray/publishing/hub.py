@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1, sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -29,8 +29,6 @@ T = TypeVar("T")
 MAIN = "main"
 """Name of a repository's first branch."""
 
-# Seconds before each further attempt.
-_PATIENCE = (1.0, 5.0)
 # 412: the branch has moved since it was looked at, by somebody else or by a commit whose answer was lost.
 _PASSING = frozenset({408, 412, 500, 502, 503, 504})
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
@@ -63,10 +61,14 @@ def scrub(text: str, token: str) -> str:
 class HubRepository:
     """A model repository; every failure is a PublishError of one line, without secrets."""
 
-    def __init__(self, repo_id: str, token: str) -> None:
-        """Name a repository: USER/NAME, or NAME for one of the token's owner, who is looked up."""
+    def __init__(self, repo_id: str, token: str, pauses: Sequence[float] = (1.0, 5.0)) -> None:
+        """Name a repository: USER/NAME, or NAME for one of the token's owner, who is looked up.
+
+        What fails is tried again after `pauses`, in seconds.
+        """
         self._api = HfApi(token=token)
         self._token = token
+        self._pauses = pauses
         self.repo_id = repo_id
         if "/" not in repo_id:
             owner = self._do("look up whose the token is", self._api.whoami)["name"]
@@ -184,7 +186,7 @@ class HubRepository:
     def _do(self, what: str, action: Callable[[], T]) -> T:
         """Do something on the Hub, and again after a failure that passes."""
         with _scrubbed_log(self._token):
-            for seconds in (*_PATIENCE, None):
+            for seconds in (*self._pauses, None):
                 try:
                     return action()
                 except PublishError:

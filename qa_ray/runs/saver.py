@@ -111,6 +111,7 @@ class Saver:
         *,
         saved: Saved | None = None,
         owner: str | None = None,
+        uploader: Callable[[CheckpointStore, int, Callable[[], bool]], Uploader] = Uploader,
     ) -> None:
         """Prepare to save.
 
@@ -121,6 +122,7 @@ class Saver:
             history: what was recorded; a checkpoint takes what it holds at that time.
             saved: the checkpoint that the run goes on from.
             owner: the job that may write, by its name in the folder's file `OWNER`; None lets anyone write.
+            uploader: makes what stores checkpoints, on the main process alone.
         """
         self.best = saved.best if saved else None
         self._config = config
@@ -129,7 +131,7 @@ class Saver:
         self._tokenizer = load_tokenizer(config.model)
         if accelerator.is_main_process:
             # Workers of a job that was killed live on for a while, and must not write into a run that goes on.
-            self._uploader = Uploader(
+            self._uploader = uploader(
                 CheckpointStore(folder),
                 config.checkpoint.keep,
                 lambda: owner is None or folder.read(OWNER) == owner.encode(),

@@ -80,6 +80,7 @@ def assemble(
     ids, best = corpus.ids(), spans.best()
     answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
     null_scores = (spans.null.start_logit + spans.null.end_logit).tolist()
+    # What has no span is held against a score of 0, as Transformers' utils_qa.py does with logits of 0.
     null_odds = {
         key: score - (span.start_logit + span.end_logit if span else 0.0)
         for key, score, span in zip(ids, null_scores, best, strict=True)

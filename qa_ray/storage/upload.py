@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from qa_ray.storage.checkpoint_store import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
-# Seconds before each attempt: a store that refuses once often takes the next request.
-_PATIENCE = (0.0, 1.0, 4.0)
+PAUSES = (0.0, 1.0, 4.0)
+"""Seconds before each attempt: a store that refuses once often takes the next request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,14 @@ class _Upload:
 class Uploader:
     """Publishes staged checkpoints one after the other, and deletes old ones."""
 
-    def __init__(self, store: CheckpointStore, keep: int, owned: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: CheckpointStore, keep: int, owned: Callable[[], bool], pauses: Sequence[float] = PAUSES
+    ) -> None:
         """Publish to `store`, which keeps the newest `keep` and the best, as long as the run is `owned`."""
         self._store = store
         self._keep = keep
         self._owned = owned
+        self._pauses = pauses
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="qa_ray-upload")
         self._last: Future[None] | None = None
         self._owed: list[_Upload] = []
@@ -88,18 +91,20 @@ class Uploader:
             self._store.prune({*newest, *([best] if best else [])})
 
     def _settle(self) -> None:
-        """Try to publish all that waits."""
+        """Try to publish all that waits; once the store has refused one at each attempt, the others get one each."""
+        pauses = self._pauses
         for upload in list(self._owed):
-            error = self._publish(upload)
+            error = self._publish(upload, pauses)
             if error is None or not upload.required:
                 self._owed.remove(upload)
                 shutil.rmtree(upload.staged, ignore_errors=True)
             if error is not None:
                 logger.warning("checkpoint %s is not stored; training goes on: %s", upload.name, error)
+                pauses = pauses[:1]
 
-    def _publish(self, upload: _Upload) -> StorageError | None:
+    def _publish(self, upload: _Upload, pauses: Sequence[float]) -> StorageError | None:
         failure = None
-        for seconds in _PATIENCE:
+        for seconds in pauses:
             time.sleep(seconds)
             try:
                 if not self._owned():

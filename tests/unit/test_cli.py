@@ -91,32 +91,12 @@ def test_user_error_is_one_line_and_code_1(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.strip().splitlines()[-1] == "error: train.json is missing: name another file"
 
 
-@pytest.mark.usefixtures("no_ray")
-def test_interrupt_is_code_130() -> None:
-    def interrupted(config: Config) -> str:
-        raise KeyboardInterrupt
-
-    assert main(interrupted, ["sample"]) == 130
-
-
-@pytest.mark.usefixtures("no_ray")
-@pytest.mark.parametrize("code", [130, 143], ids=["Ctrl-C", "SIGTERM"])
-def test_run_that_was_stopped_says_how_to_go_on_and_ends_as_the_signal_would(
-    code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stopped(config: Config) -> str:
-        raise StoppedError("stopped at step 3 of 9 after a checkpoint", code)
-
-    assert main(stopped, ["sample"]) == code
-    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped at step 3 of 9 after a checkpoint"
-
-
 @pytest.mark.parametrize(
     ("error", "code", "printed"),
     [
         (None, 0, ""),
         (ConfigError("train.seed=-1 must not be negative"), 1, "error: train.seed=-1 must not be negative\n"),
-        (StoppedError("stopped", 143), 143, "stopped\n"),
+        (StoppedError("stopped after a checkpoint", 143), 143, "stopped after a checkpoint\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
     ids=["nothing", "user error", "stopped", "second Ctrl-C"],
@@ -205,8 +185,3 @@ def test_train_command_of_the_readme_parses(command: str) -> None:
     arguments = shlex.split(command, comments=True)[2:]
     if "--help" not in arguments:
         parse([*arguments, "--dry-run"])
-
-
-def test_config_error_raised_while_parsing_names_field_value_and_rule() -> None:
-    with pytest.raises(ConfigError, match=r"run\.name='a/b' must be a plain folder name"):
-        Config().run.__class__(name="a/b")

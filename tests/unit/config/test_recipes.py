@@ -1,14 +1,10 @@
-from pathlib import Path
-
 import pytest
-import torch
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoTokenizer
 
 from qa_ray.config.policies import NoAnswer, Precision
 from qa_ray.config.recipes import RECIPES
 from qa_ray.model.folder import save_model
-from qa_ray.model.head import forward
 from qa_ray.model.loading import check_model, check_window, load_tokenizer
 from qa_ray.training.evaluator import Evaluator
 
@@ -59,19 +55,4 @@ def test_recipe_trains_evaluates_and_saves_a_model(name, saved, tmp_path):
     assert num_epochs == recipe.train.epochs
     assert run.records[-1].done == run.loop.num_steps
     save_model(tmp_path, run.model, tokenizer, config, result.metrics.get("threshold"))
-    result.save(tmp_path / "evaluation")
-
-    assert_opens_with_the_same_logits(tmp_path, run.model, collator)
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(tokenizer)
-
-
-def assert_opens_with_the_same_logits(folder: Path, model, collator):
-    assert not [file for file in folder.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
-    # Kinds of attention differ in rounding, and transformers saves none.
-    attention = model.config._attn_implementation
-    opened = AutoModelForQuestionAnswering.from_pretrained(folder, attn_implementation=attention)
-    batch = collator(collator.windows.question[:1])
-    with torch.no_grad():
-        ours, theirs = forward(model.eval(), batch), forward(opened.eval(), batch)
-    assert torch.equal(ours.start, theirs.start)
-    assert torch.equal(ours.end, theirs.end)

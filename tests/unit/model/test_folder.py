@@ -8,10 +8,11 @@ import pytest
 import torch
 from families import FAMILIES
 from mlflow import MlflowClient
+from safetensors import SafetensorError
 from small_runs import tiny_config
-from transformers import AutoModel, AutoModelForQuestionAnswering, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForQuestionAnswering
 
-from qa_ray.errors import ConfigError, ModelError
+from qa_ray.errors import ConfigError, ModelError, StorageError
 from qa_ray.model.folder import SETTINGS, AnswerSettings, open_model, save_model
 from qa_ray.model.loading import load_model, load_tokenizer
 
@@ -19,11 +20,17 @@ SAVED = AnswerSettings(max_length=48, stride=12, n_best=7, max_answer_length=9, 
 
 
 @pytest.fixture(scope="module")
-def run(bert, tmp_path_factory):
-    """Folder of a run with its model in `model`, and a config.json of its own."""
+def parts(bert):
+    """What is saved of a model, but for its threshold."""
     config = tiny_config(bert, window={"max_length": 48, "stride": 12}, evaluate={"n_best": 7, "max_answer_length": 9})
+    return load_model(config.model), load_tokenizer(config.model), config
+
+
+@pytest.fixture(scope="module")
+def run(parts, tmp_path_factory):
+    """Folder of a run with its model in `model`, and a config.json of its own."""
     folder = tmp_path_factory.mktemp("run")
-    save_model(folder / "model", load_model(config.model), load_tokenizer(config.model), config, -1.5)
+    save_model(folder / "model", *parts, -1.5)
     (folder / "config.json").write_text('{"model": {"name": "bert"}}')
     return folder
 
@@ -217,7 +224,31 @@ def test_folder_that_is_not_there_is_refused(tmp_path):
         open_model(str(tmp_path / "none"))
 
 
-def test_tokenizer_without_a_fast_form_is_refused(run, monkeypatch):
-    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", property(lambda tokenizer: False))
-    with pytest.raises(ModelError, match="no fast form"):
-        open_model(str(run))
+@pytest.mark.parametrize("threshold", [None, -1.5])
+def test_answer_settings_stand_beside_the_weights(parts, tmp_path, threshold):
+    save_model(tmp_path / "new" / "model", *parts, threshold)
+    assert json.loads((tmp_path / "new" / "model" / SETTINGS).read_text()) == {
+        "max_length": 48,
+        "stride": 12,
+        "n_best": 7,
+        "max_answer_length": 9,
+        "no_answer_threshold": threshold,
+    }
+
+
+def test_folder_that_cannot_be_made_is_named(parts, tmp_path):
+    place = tmp_path / "file"
+    place.touch()
+    with pytest.raises(StorageError, match=f"the model cannot be saved in {place}: .*free space"):
+        save_model(place, *parts, None)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_full_disk_is_named(parts, tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", fail)
+    with pytest.raises(StorageError, match="No space left on device"):
+        save_model(tmp_path, *parts, None)

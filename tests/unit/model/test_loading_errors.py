@@ -1,11 +1,9 @@
 import shutil
 
 import pytest
-import torch
 from families import FAMILIES
 from transformers import (
     AutoConfig,
-    AutoModelForQuestionAnswering,
     AutoTokenizer,
     PreTrainedTokenizerFast,
     ViTConfig,
@@ -42,15 +40,6 @@ def test_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(ModelError) as error:
         load_model(config_of(tmp_path))
     assert_says(error, tmp_path, "model.safetensors", "a folder must hold config.json, safetensors weights")
-
-
-def test_pickled_weights_are_refused(tmp_path):
-    model = AutoModelForQuestionAnswering.from_config(FAMILIES["bert"].config())
-    model.config.save_pretrained(tmp_path)
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError) as error:
-        load_model(config_of(tmp_path))
-    assert_says(error, tmp_path, "model.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b""])

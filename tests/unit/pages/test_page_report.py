@@ -102,7 +102,9 @@ def test_nothing_is_fetched() -> None:
             assert "//" not in (element.attributes.get(name) or ""), element
     assert not page.all("link")
     [policy] = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
-    assert policy.attributes["content"].startswith("default-src 'none';")
+    content = policy.attributes["content"]
+    assert content.startswith("default-src 'none';")
+    assert not re.search(r"https?:|\*|unsafe-eval", content)
     [style] = page.all("style")
     assert "url(" not in style.text
     assert "@import" not in style.text

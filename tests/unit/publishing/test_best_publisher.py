@@ -2,8 +2,9 @@
 
 import logging
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,6 @@ ID = "somebody/tiny"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr("qa_ray.publishing.best_publisher._SECONDS_BETWEEN_LOOKS", 0.01)
     with connected_hub(monkeypatch) as server:
         yield server
 
@@ -54,17 +54,25 @@ def commits(hub: Hub) -> list[str]:
     return [commit.message for commit in hub.repos[ID].branches["main"][1:]] if ID in hub.repos else []
 
 
-def wait_for(hub: Hub, publisher: BestPublisher, number: int) -> None:
+def publishing(config: Config, run: RunFolder, evaluations: Mapping[int, Mapping[str, float]]) -> BestPublisher:
+    return BestPublisher(config, run, evaluations, look_every_s=0.01)
+
+
+def is_watching() -> bool:
+    return any(thread.name == "qa_ray-publisher" for thread in threading.enumerate())
+
+
+def wait_for(hub: Hub, number: int) -> None:
     while len(commits(hub)) < number:
-        assert publisher._thread.is_alive()
+        assert is_watching()
         time.sleep(0.01)
 
 
 def test_each_best_epoch_is_published_once_it_is_stored(hub: Hub, run: RunFolder, config: Config) -> None:
     evaluations = {0: {"eval_f1": 99.0}, 4: {"eval_f1": 50.0}}
-    with BestPublisher(config, run, evaluations) as publisher:
+    with publishing(config, run, evaluations):
         store_epoch(run, 4)
-        wait_for(hub, publisher, 1)
+        wait_for(hub, 1)
         evaluations[8] = {"eval_f1": 40.0}
         store_epoch(run, 8)
         evaluations[12] = {"eval_f1": 60.0}
@@ -72,7 +80,7 @@ def test_each_best_epoch_is_published_once_it_is_stored(hub: Hub, run: RunFolder
             '{"max_length": 32, "stride": 4, "n_best": 3, "max_answer_length": 5, "no_answer_threshold": 0.5}'
         )
         store_epoch(run, 12)
-        wait_for(hub, publisher, 2)
+        wait_for(hub, 2)
     assert commits(hub) == ["Model of the run first, step 4", "Model of the run first, step 12"]
     card = hub.repos[ID].branches["main"][1].files["README.md"].decode()
     assert "it is the best model up to step 4" in card
@@ -86,14 +94,14 @@ def test_failure_is_told_and_the_next_best_epoch_is_published(
     monkeypatch.delenv("HF_TOKEN")
     evaluations = {4: {"eval_f1": 50.0}}
     store_epoch(run, 4)
-    with caplog.at_level(logging.WARNING), BestPublisher(config, run, evaluations) as publisher:
+    with caplog.at_level(logging.WARNING), publishing(config, run, evaluations):
         while "step 4, is not published; training goes on: there is no token" not in caplog.text:
-            assert publisher._thread.is_alive()
+            assert is_watching()
             time.sleep(0.01)
         monkeypatch.setenv("HF_TOKEN", token)
         store_epoch(run, 8)
         evaluations[8] = {"eval_f1": 51.0}
-        wait_for(hub, publisher, 1)
+        wait_for(hub, 1)
     assert commits(hub) == ["Model of the run first, step 8"]
     assert "publish it later" not in caplog.text
 
@@ -101,8 +109,8 @@ def test_failure_is_told_and_the_next_best_epoch_is_published(
 def test_nothing_is_published_unless_it_is_asked_for(hub: Hub, run: RunFolder, config: Config) -> None:
     quiet = tiny_config(Path(run.storage_path) / "base", publish={"repo_id": ID})
     store_epoch(run, 4)
-    with BestPublisher(quiet, run, {4: {"eval_f1": 50.0}}) as publisher:
-        assert not publisher._thread.is_alive()
+    with publishing(quiet, run, {4: {"eval_f1": 50.0}}):
+        assert not is_watching()
     assert not hub.requests
 
 

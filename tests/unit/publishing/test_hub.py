@@ -35,7 +35,7 @@ def publish(
     folder: Path, repo_id: str = ID, *, token: str = WRITER, private: bool = True, branch: str = "main", tag: str = ""
 ) -> str:
     """All that is done for a model, in its order."""
-    repository = HubRepository(repo_id, token)
+    repository = HubRepository(repo_id, token, pauses=(0.0, 0.0))
     repository.check_card(CARD)
     repository.make(private=private, branch=branch)
     commit = repository.push(folder, branch, "a model")

@@ -1,6 +1,7 @@
 """A tiny run and what saves it, for tests of the saver."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from small_runs import changed, cpu_accelerator, made_passages, make_collator, m
 from qa_ray.runs.saver import Saved, Saver, find_saved
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.upload import Uploader
 from qa_ray.training.evaluator import Evaluator
 
 EPOCHS = 9
@@ -17,7 +19,9 @@ _SCORES = {"f1": 50.0, "exact_match": 40.0, "loss": 2.0}
 
 
 class SavedRun:
-    """A run of a few steps in each epoch, and its folder."""
+    """A run of a few steps in each epoch, its folder, and what its newest saver stores checkpoints with."""
+
+    uploader: Uploader
 
     def __init__(self, bert: Path, folder: RunFolder) -> None:
         self.config = tiny_config(bert, train={"epochs": EPOCHS})
@@ -26,7 +30,7 @@ class SavedRun:
         run = make_run(self.config, passages)
         self.model, self.loop = run.model, run.loop
         evaluate = Evaluator(make_collator(self.config, passages), self.config.evaluate, no_answer=False)
-        self._evaluation: Evaluation = evaluate(run.loop.model, cpu_accelerator())
+        self.evaluation: Evaluation = evaluate(run.loop.model, cpu_accelerator())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,7 +42,13 @@ class SavedRun:
         """A new saver; `evaluate` replaces fields of that section."""
         config = changed(self.config, evaluate=evaluate)
         history = [] if history is None else history
-        return Saver(config, self.folder, cpu_accelerator(), history, saved=saved, owner=owner)
+        return Saver(
+            config, self.folder, cpu_accelerator(), history, saved=saved, owner=owner, uploader=self._make_uploader
+        )
+
+    def _make_uploader(self, *arguments: Any) -> Uploader:
+        self.uploader = Uploader(*arguments, pauses=(0.0, 0.0))
+        return self.uploader
 
     def step(self) -> None:
         """Make a step, and close the epoch before it."""
@@ -49,17 +59,13 @@ class SavedRun:
     def save(self, saver: Saver) -> None:
         """Save in mid-epoch, and wait until it is stored."""
         saver.save(self.loop, self.model)
-        saver._uploader._last.result()
+        while self.uploader.busy:
+            time.sleep(0.001)
 
     def save_epoch(self, saver: Saver, **metrics: float) -> None:
         """Save with an evaluation that has these metrics; it is stored later."""
-        evaluation = dataclasses.replace(self._evaluation, metrics=_SCORES | metrics)
+        evaluation = dataclasses.replace(self.evaluation, metrics=_SCORES | metrics)
         saver.save_epoch(self.loop, self.model, evaluation)
-
-    @property
-    def predictions(self) -> dict[str, str]:
-        """The answers of the evaluation."""
-        return dict(self._evaluation.predictions)
 
     def found(self, accelerator: Any = None) -> Saved | None:
         """The newest whole checkpoint."""

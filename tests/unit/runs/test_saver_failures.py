@@ -4,13 +4,12 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
-from checkpoints import harm, place
+from checkpoints import flip, harm, place
 from safetensors import SafetensorError
 from savers import SavedRun, fail
 
 from qa_ray.errors import StorageError
-from qa_ray.runs import saver as saver_module
-from qa_ray.runs.saver import Saved
+from qa_ray.runs.saver import Saved, Saver, staging_place
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.layout import checkpoint_name
 from qa_ray.storage.run_folder import RunFolder
@@ -54,26 +53,19 @@ def test_epoch_that_cannot_be_written_is_an_error(copies, run, full_disk):
     with pytest.raises(StorageError, match=full_disk) as raised:
         run.save_epoch(saver)
     assert "free space" in str(raised.value)
-    assert str(saver._staging) in str(raised.value)
+    assert str(staging_place(run.folder)) in str(raised.value)
     assert not list(copies.glob("qa_ray-*/*/*"))
 
 
 def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypatch):
-    monkeypatch.setattr("qa_ray.storage.upload._PATIENCE", (0.0, 0.0))
     monkeypatch.setattr(CheckpointStore, "publish", fail(StorageError("the store is down")))
     saver = run.saver()
     run.loop.train_epoch()
     run.save_epoch(saver)
     with pytest.raises(StorageError, match=f"{checkpoint_name(run.loop.state.step)} cannot be stored"):
         saver.close()
-    (staged,) = saver._staging.iterdir()
+    (staged,) = staging_place(run.folder).glob("*/*")
     assert Saved.read(staged.name, staged, fetched=False).snapshot.step == run.loop.state.step
-
-
-def flip(data: bytes) -> bytes:
-    """Change one bit in the middle."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "model/model.safetensors", "state.json", "saved.json"])
@@ -127,10 +119,10 @@ def test_storage_that_cannot_be_read_is_an_error_on_every_rank(run, ranks, monke
         monkeypatch.setattr(CheckpointStore, "fetch_newest", fail(AssertionError("only the main process asks")))
 
 
-def test_only_the_main_process_writes(run, monkeypatch):
-    monkeypatch.setattr(saver_module, "Uploader", fail(AssertionError("a second process would write")))
+def test_only_the_main_process_writes(run):
     accelerator = SimpleNamespace(is_main_process=False)
-    saver = saver_module.Saver(run.config, run.folder, accelerator, [])
+    second = fail(AssertionError("a second process would write"))
+    saver = Saver(run.config, run.folder, accelerator, [], uploader=second)
     run.step()
     saver.save(run.loop, run.model)
     saver.save_epoch(run.loop, run.model, None)

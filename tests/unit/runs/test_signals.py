@@ -5,11 +5,10 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import Future
 
 import pytest
 
-from qa_ray.runs.signals import Interruptible, _fill
+from qa_ray.runs.signals import Interruptible
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -95,12 +94,10 @@ def test_error_of_the_call_is_raised():
     assert raised.value is error
 
 
+@pytest.mark.timeout(60)  # without an outcome the main thread would wait for ever
 def test_even_an_exit_of_the_call_is_an_outcome():
-    """Without one the main thread would wait for ever."""
-    outcome: Future[None] = Future()
-    _fill(outcome, lambda: sys.exit(3))
     with pytest.raises(SystemExit):
-        outcome.result()
+        Interruptible(lambda: None).run(sys.exit)
 
 
 def test_call_is_made_directly_outside_of_the_main_thread():

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from qa_ray.scores import bootstrap
 from qa_ray.scores.bootstrap import Interval, bracketed, intervals, paired_differences, resampled_means
 
 
@@ -37,12 +36,13 @@ def test_each_resample_draws_as_many_questions_as_there_are() -> None:
     assert len(np.unique(samples, axis=0)) > 40
 
 
-def test_same_seed_gives_the_same_resamples_whatever_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = scores((3, 50), 0.5)
-    together = resampled_means(values, num_resamples=100, seed=3)
-    assert not np.array_equal(together, resampled_means(values, num_resamples=100, seed=4))
-    monkeypatch.setattr(bootstrap, "_NUMBERS_PER_CHUNK", 120)
-    assert np.array_equal(together, resampled_means(values, num_resamples=100, seed=3))
+def test_same_seed_gives_the_same_resamples_whatever_is_computed_at_once() -> None:
+    # So many resamples are drawn in several parts.
+    values = scores((3, 1000), 0.5)
+    many = resampled_means(values, num_resamples=5000, seed=3)
+    assert np.array_equal(many[:2500], resampled_means(values, num_resamples=2500, seed=3))
+    assert not np.array_equal(many[:100], resampled_means(values, num_resamples=100, seed=4))
+    assert not np.array_equal(many[:1000], many[2000:3000]), "each part draws anew"
 
 
 def test_only_members_count() -> None:

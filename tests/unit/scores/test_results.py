@@ -100,6 +100,7 @@ def test_question_without_candidates_gets_the_empty_answer():
     spans = candidates_of(corpus, (1, "town", 4))
     result = assemble(corpus, spans, null_of(1, 1), 1.0, no_answer=True)
     assert result.predictions["q0"] == ""
+    assert result.null_odds == {"q0": 1.0, "q1": -3.0}, "the answer that is missing scores 0"
     assert [span.text for span in result.n_best["q0"]] == [""]
     assert result.n_best["q0"][0].probability == 1
     assert assemble(corpus, spans, null_of(1, 1), 1.0, no_answer=False).n_best["q0"] == []

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from checkpoints import NEW, OLD, files_of, harm, large, newest, place, publish
+from checkpoints import NEW, OLD, files_of, flip, harm, large, newest, place, publish
 from pyarrow import fs
 
 from qa_ray.errors import StorageError
@@ -69,12 +69,6 @@ def test_source_that_could_not_be_fetched_is_refused(folder, files):
     with pytest.raises(ValueError, match="must hold files, and no manifest"):
         publish(folder, "step-1", files)
     assert not folder.exists()
-
-
-def flip(data: bytes) -> bytes:
-    """Change one bit in the middle."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def rename(old: str, new: str) -> Callable[[bytes], bytes]:

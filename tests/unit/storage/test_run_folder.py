@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,12 @@ from qa_ray.config.operation import RunConfig
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import RunFolder
 
+# Downloads go where pytest cleans up.
+pytestmark = pytest.mark.usefixtures("copies")
+
 
 def locate(place: Path | str, name: str | None = "first") -> RunFolder:
     return RunFolder.locate(RunConfig(name=name, storage_path=str(place)))
-
-
-@pytest.fixture(autouse=True)
-def _copies_go(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads go where pytest cleans up."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("copies")))
 
 
 @pytest.fixture(params=["local", "file URI", "s3"])

@@ -3,16 +3,17 @@
 import logging
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from checkpoints import files_of, harm, place, save
 
 from qa_ray.errors import StorageError
-from qa_ray.storage import upload
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.upload import Uploader
+
+PAUSES = (0.0, 0.01, 0.02)
 
 
 class Flaky(CheckpointStore):
@@ -22,11 +23,13 @@ class Flaky(CheckpointStore):
         super().__init__(folder)
         self.failures = 0
         self.attempts = []
+        self.times = []
         self.open = threading.Event()
         self.open.set()
 
     def publish(self, name, source):
         self.attempts.append(name)
+        self.times.append(time.monotonic())
         self.open.wait()
         if self.failures > 0:
             self.failures -= 1
@@ -40,22 +43,14 @@ def store(folder):
 
 
 @pytest.fixture
-def pauses(monkeypatch):
-    """Seconds that were waited before attempts; no time passes."""
-    found: list[float] = []
-    monkeypatch.setattr(upload, "time", SimpleNamespace(sleep=found.append))
-    return found
-
-
-@pytest.fixture
 def owned():
     """Whether the run still belongs to this job, in a list of one, to be set."""
     return [True]
 
 
 @pytest.fixture
-def uploader(store, pauses, owned):
-    return Uploader(store, 2, lambda: owned[0])
+def uploader(store, owned):
+    return Uploader(store, 2, lambda: owned[0], pauses=PAUSES)
 
 
 @pytest.fixture
@@ -74,12 +69,14 @@ def submit(uploader, tmp_path):
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_store_that_fails_for_a_while_is_tried_again(store, submit, uploader, pauses, caplog, failures):
+def test_store_that_fails_for_a_while_is_tried_again(store, submit, uploader, caplog, failures):
     store.failures = failures
     staged = submit(1)
     assert files_of(store.fetch("step-1")) == {"state": b"step-1"}
     assert not staged.exists()
-    assert pauses == [0.0, 1.0, 4.0][: failures + 1]
+    assert store.attempts == ["step-1"] * (failures + 1)
+    for (before, after), pause in zip(pairwise(store.times), PAUSES[1:], strict=False):
+        assert after - before >= pause
     assert not caplog.records
     uploader.close()
 
@@ -133,6 +130,13 @@ def files_of_staged(staged: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in staged.iterdir()}
 
 
+def test_store_that_stays_away_is_waited_for_once_however_many_checkpoints_wait(store, submit):
+    store.failures = 10**6
+    for step in (1, 2, 3):
+        submit(step, required=True)
+    assert store.attempts == ["step-1"] * 3 + ["step-1"] * 3 + ["step-2"] + ["step-1"] * 3 + ["step-2", "step-3"]
+
+
 def test_required_checkpoint_is_tried_again_at_the_end(store, submit, uploader):
     store.failures = 3
     submit(1, required=True)
@@ -176,7 +180,7 @@ def test_store_that_cannot_be_listed_after_a_checkpoint_stops_nothing(store, sub
     assert store.names() == ["step-2", "step-3"]
 
 
-def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(store, pauses, tmp_path, caplog):
+def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(store, tmp_path, caplog):
     answers = iter([True, StorageError("the store is down"), True, True])
 
     def owned():

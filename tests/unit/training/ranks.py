@@ -8,7 +8,7 @@ from datetime import timedelta
 from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
@@ -93,16 +93,15 @@ def train(folder: str, accelerator: Accelerator, max_tokens: int | None) -> dict
     )
     collator = make_collator(config, made_passages(NUM_WINDOWS, num_words=(5, 12)))
     assert len(collator.windows) == NUM_WINDOWS
-    run = make_run(config, [], accelerator=accelerator, collator=collator)
+    run = make_run(config, [], accelerator=accelerator, collator=recording(collator, accelerator))
     before = weights(run.model)
-    windows = record_windows(run.loop, accelerator)
     run.train()
     del accelerator.backward  # the recorder
     return {
         "losses": run.metric(TRAIN_LOSS),
         "weights": weights(run.model),
         "weights_before": before,
-        "windows": windows,
+        "windows": run.collator.trained,
     }
 
 
@@ -116,12 +115,13 @@ def recorded_run(folder: str, accelerator: Accelerator, dropout: float, model: A
         train={"log_every": 3},
     )
     collator = make_collator(config, made_passages(NUM_WINDOWS, num_words=(5, 12)))
+    collator = recording(collator, accelerator)
     return make_run(config, [], accelerator=accelerator, collator=collator, model=model), config
 
 
 def train_steps(run: Any, accelerator: Accelerator, stop: int | None) -> dict[str, Any]:
     """Train until `stop` steps are made, or to the end, and keep what each step trained."""
-    windows, ends = record_windows(run.loop, accelerator), [0]
+    windows, ends = run.collator.trained, [0]
 
     def pause() -> bool:
         ends.append(len(windows))
@@ -135,7 +135,7 @@ def train_steps(run: Any, accelerator: Accelerator, stop: int | None) -> dict[st
         "weights": weights(run.model),
         "steps": [windows[begin:end] for begin, end in pairwise(ends)],
         "ledger": run.loop.state.ledger,
-        "lengths": run.loop._lengths,
+        "lengths": run.collator.windows.length,
     }
 
 
@@ -161,23 +161,23 @@ def resume(folder: str, accelerator: Accelerator, dropout: float, place: Path) -
     return {"random_state": random_state, **train_steps(run, accelerator, None)}
 
 
-def record_windows(loop: Any, accelerator: Accelerator) -> list[int]:
-    """The windows that a gradient other than zero comes from, as they are trained."""
-    collate: Collator = loop._collate
-    backward, trained, last = accelerator.backward, [], []
+def recording(collate: Collator, accelerator: Accelerator) -> Any:
+    """A collator whose `trained` are the windows that a gradient other than zero comes from, as they are trained."""
+    backward, last = accelerator.backward, []
 
     class RecordingCollator(Collator):
+        trained: ClassVar[list[int]] = []
+
         def __call__(self, items: Any) -> Any:
             last[:] = items.tolist()
             return collate(items)
 
     def recording_backward(loss: torch.Tensor) -> None:
-        trained.extend(last if loss.item() else [])
+        RecordingCollator.trained.extend(last if loss.item() else [])
         backward(loss)
 
-    loop._collate = RecordingCollator(*(getattr(collate, field.name) for field in dataclasses.fields(collate)))
     accelerator.backward = recording_backward
-    return trained
+    return RecordingCollator(*(getattr(collate, field.name) for field in dataclasses.fields(collate)))
 
 
 def evaluate(folder: str, accelerator: Accelerator) -> Any:

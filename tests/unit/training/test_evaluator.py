@@ -9,6 +9,7 @@ from small_runs import changed, cpu_accelerator, made_passages, make_collator, t
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.errors import DataError
 from qa_ray.model.loading import load_model, load_tokenizer
+from qa_ray.scores.metrics import exact_match, f1
 from qa_ray.training.evaluator import Evaluator
 
 # Right-padded; left-padded with the context first and CLS last; left-padded with BOS; without any special token.
@@ -81,15 +82,14 @@ def evaluated(request, saved):
     config = config_of(saved(request.param), passages)
     collator, model, tokenizer = make_collator(config, passages), decisive_model(config), load_tokenizer(config.model)
     assert np.bincount(collator.windows.question).max() > 2
-    evaluator = Evaluator(collator, config.evaluate, no_answer=True)
-    result = evaluator(model, cpu_accelerator())
+    result = Evaluator(collator, config.evaluate, no_answer=True)(model, cpu_accelerator())
     expected = {}
     for passage in passages:
         [question] = passage.questions
         context_first = request.param == "xlnet"
         arguments = (model, tokenizer, question.text, passage.context, config, context_first)
         expected[question.id] = (passage, *plain_answers(*arguments))
-    return result, expected, evaluator, model
+    return result, expected, collator, config, model
 
 
 def close(value):
@@ -126,29 +126,13 @@ def test_probabilities_are_a_softmax_over_the_n_best_and_no_answer(evaluated):
         assert all(better.probability >= worse.probability for better, worse in pairwise(candidates))
 
 
-def words_of(text):
-    return [word for word in text.lower().split() if word not in ("a", "an", "the")]
-
-
-def plain_f1(prediction, reference):
-    if not prediction or not reference:
-        return float(prediction == reference)
-    left, common = list(reference), 0
-    for word in prediction:
-        if word in left:
-            left.remove(word)
-            common += 1
-    return 2 * common / (len(prediction) + len(reference))
-
-
 def plain_scores(answers, expected):
-    pairs = []
+    """Exact match and F1 in percent."""
+    scores = []
     for key, (passage, *_) in expected.items():
-        references = [words_of(answer.text) for answer in passage.questions[0].answers] or [[]]
-        pairs.append((words_of(answers[key]), references))
-    exact = [max(float(answer == reference) for reference in references) for answer, references in pairs]
-    f1 = [max(plain_f1(answer, reference) for reference in references) for answer, references in pairs]
-    return 100 * np.mean(exact), 100 * np.mean(f1)
+        references = [answer.text for answer in passage.questions[0].answers] or [""]
+        scores.append((exact_match(answers[key], references), f1(answers[key], references)))
+    return 100 * np.mean(scores, axis=0)
 
 
 def test_predictions_are_the_best_texts_up_to_the_threshold(evaluated):
@@ -162,8 +146,8 @@ def test_predictions_are_the_best_texts_up_to_the_threshold(evaluated):
 
 def test_metrics_are_those_of_the_predictions_at_the_best_threshold(evaluated):
     result, expected, *_ = evaluated
-    exact, f1 = plain_scores(result.predictions, expected)
-    assert (result.metrics["exact_match"], result.metrics["f1"]) == (pytest.approx(exact), pytest.approx(f1))
+    exact, overlap = plain_scores(result.predictions, expected)
+    assert (result.metrics["exact_match"], result.metrics["f1"]) == (pytest.approx(exact), pytest.approx(overlap))
     assert result.metrics["total"] == len(expected)
     best = {key: next(span.text for span in spans if span.text) for key, spans in result.n_best.items()}
     scores = sorted(result.null_odds.values())
@@ -173,8 +157,8 @@ def test_metrics_are_those_of_the_predictions_at_the_best_threshold(evaluated):
 
 
 def test_loss_is_the_mean_over_the_windows(evaluated):
-    result, _, evaluator, model = evaluated
-    collator, losses = evaluator._collate, []
+    result, _, collator, _, model = evaluated
+    losses = []
     for window in range(len(collator.windows)):
         batch = collator(np.array([window]))
         with torch.no_grad():
@@ -186,13 +170,13 @@ def test_loss_is_the_mean_over_the_windows(evaluated):
 
 
 def test_without_no_answer_every_question_gets_its_best_text_and_the_answered_ones_are_scored(evaluated):
-    _, expected, evaluator, model = evaluated
-    result = Evaluator(evaluator._collate, evaluator._config, no_answer=False)(model, cpu_accelerator())
+    _, expected, collator, config, model = evaluated
+    result = Evaluator(collator, config.evaluate, no_answer=False)(model, cpu_accelerator())
     assert set(result.metrics) == {"exact_match", "f1", "total", "loss"}
     answered = {key: value for key, value in expected.items() if value[0].questions[0].answers}
     assert result.metrics["total"] == len(answered) == len(expected) - 2
-    exact, f1 = plain_scores(result.predictions, answered)
-    assert (result.metrics["exact_match"], result.metrics["f1"]) == (pytest.approx(exact), pytest.approx(f1))
+    exact, overlap = plain_scores(result.predictions, answered)
+    assert (result.metrics["exact_match"], result.metrics["f1"]) == (pytest.approx(exact), pytest.approx(overlap))
     assert result.predictions.keys() == expected.keys()
     assert all(result.predictions.values())
     for key, candidates in result.n_best.items():

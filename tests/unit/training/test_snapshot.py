@@ -60,6 +60,17 @@ def advance(run: Run, to: int | None = None) -> Run:
     return run
 
 
+def at_each_step(option: str, action: Callable[[], Run]) -> list[Any]:
+    """An option of the optimizer, such as the learning rate, at each of the steps that it makes in an action."""
+    used: list[Any] = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0][option]))
+    try:
+        action()
+    finally:
+        handle.remove()
+    return used
+
+
 def write(run: Run, config: Config, folder: Path) -> Path:
     """Save a run as a checkpoint does."""
     save_model(folder / "model", run.model, load_tokenizer(config.model), config, None)
@@ -156,10 +167,10 @@ def test_variants_test_what_they_are_named_for(bert, undisturbed):
 def test_gradient_scaler_keeps_scale_and_counts(bert, tmp_path):
     config, variant = config_of(bert), VARIANTS["gradient scaler"]
     first = advance(make_run(config, PASSAGES, accelerator=variant.accelerator()), to=3)
-    scaler = first.loop._accelerator.scaler.state_dict()
+    scaler = first.accelerator.scaler.state_dict()
     assert scaler["scale"] < 2.0**30
     second = resumed(config, write(first, config, tmp_path), variant)
-    assert second.loop._accelerator.scaler.state_dict() == scaler
+    assert second.accelerator.scaler.state_dict() == scaler
     assert second.loop.state.skipped_steps == first.loop.state.skipped_steps > 0
 
 
@@ -177,8 +188,8 @@ def test_run_that_goes_on_in_another_precision_has_the_optimizer_of_that_one(ber
     run = make_run(config, PASSAGES, accelerator=VARIANTS[before].accelerator())
     folder = write(advance(run, to=3), config, tmp_path)
     run = resumed(config, folder, VARIANTS[after])
-    assert [group["fused"] for group in run.loop._optimizer.param_groups] == [after == "fp32"] * 2
-    advance(run)
+    fused = set(at_each_step("fused", lambda: advance(run)))
+    assert fused == {after == "fp32"}
     assert run.loop.state.skipped_steps == 2  # in either case: before the stop, or after it
 
 
@@ -214,20 +225,9 @@ def test_pause_in_mid_epoch_says_that_the_epoch_is_not_done(bert):
 def test_more_epochs_follow_the_longer_schedule(bert, tmp_path, stop, schedule):
     config = config_of(bert, optim={"schedule": schedule})
     longer = changed(config, train={"epochs": 4})
-
-    def rates(action: Callable[[], Run]) -> list[float]:
-        """Learning rates with which the optimizer makes its steps."""
-        used: list[float] = []
-        handle = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
-        try:
-            action()
-        finally:
-            handle.remove()
-        return used
-
-    expected = rates(lambda: make_run(longer, PASSAGES).train())
+    expected = at_each_step("lr", lambda: make_run(longer, PASSAGES).train())
     run = resumed(longer, write(advance(make_run(config, PASSAGES), to=stop), config, tmp_path))
-    found = rates(lambda: advance(run))
+    found = at_each_step("lr", lambda: advance(run))
     assert len(found) == 2 * NUM_STEPS - stop
     assert found == expected[stop:]
 

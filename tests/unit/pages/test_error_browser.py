@@ -33,6 +33,15 @@ def test_long_context_is_shown_around_its_spans(places: list[int | None], num_ga
     assert all(piece in context for piece in text.split(GAP))
 
 
+def test_span_within_a_longer_one_cuts_nothing_off_the_longer_one() -> None:
+    context = "".join(f"{number:09d} " for number in range(8_000))
+    outer, inner = [10_000, 30_000], [11_000, 11_010]
+    for spans in ([outer, inner], [inner, outer]):
+        text, moved = excerpt(context, spans)
+        assert [text[slice(*span)] for span in moved] == [context[slice(*span)] for span in spans]
+        assert text.count(GAP) == 2
+
+
 def test_long_context_without_spans_is_shown_from_its_beginning() -> None:
     text, spans = excerpt("word " * 9_000, [NONE, NONE])
     assert text == "word " * 400 + GAP
