@@ -105,14 +105,11 @@ def enough_space(free: int | None, found: Mapping[str, tuple[str, int]], num_wei
     need = (keep + 2) * checkpoint + checkpoint // 3
     estimate = f"a checkpoint takes {size(checkpoint)}, the run {size(need)}"
     if free is not None and free < need:
-        return failed(
-            f"{estimate}; only {size(free)} are free in run.storage_path",
-            "make room there, name other storage (--run.storage-path), or keep fewer checkpoints (--checkpoint.keep)",
-        )
+        cure = "make room there, name other storage (--run.storage-path), or keep fewer checkpoints (--checkpoint.keep)"
+        return failed(f"{estimate}; only {size(free)} are free in run.storage_path", cure)
     # One is written there while the one before it is on its way.
-    short = {
-        name: f"{size(left)} are free in {folder}" for name, (folder, left) in found.items() if left < 2 * checkpoint
-    }
+    least = 2 * checkpoint
+    short = {name: f"{size(left)} are free in {folder}" for name, (folder, left) in found.items() if left < least}
     if short:
         cure = "checkpoints are written there first: make room, or set TMPDIR to a larger disk before `ray start`"
         return failed(f"{estimate}; {told(short)}", cure)

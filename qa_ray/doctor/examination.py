@@ -17,8 +17,8 @@ Check = Callable[[], Verdict]
 
 _PATIENCE_S = 120.0
 """Seconds that a node has for an answer: the first one imports torch and transformers, maybe from a network disk."""
-_QUESTIONS = 6
-"""Rounds of questions that a check puts at most."""
+_QUESTIONS = 10
+"""Rounds of questions that a check puts at most, those to the driver counted by themselves."""
 
 
 def examine(config: Config) -> Iterator[tuple[str, Verdict]]:
@@ -127,16 +127,9 @@ class _Examination:
     def _model(self) -> Verdict:
         config = self._config
         answers = self._nodes.ask(inputs.look_at_model, config.model, config.window.max_length, driver=True)
-        memory = self._worker_memory()
-        return answers.judged(lambda _: inputs.enough_memory(config.model.name, self._weights or 0, memory))
-
-    def _worker_memory(self) -> dict[str, float]:
-        """Bytes that a worker computes in, on each node that may hold one."""
-        plan, found = self._resources, self._devices.values
-        if plan.use_gpu:
-            return {name: min(num_bytes for _, num_bytes in one.gpus) for name, one in found.items() if one.gpus}
-        fitting = {node: min(plan.max_workers, node.cpus // plan.cpus_per_worker) for node in self._nodes.all}
-        return {node.name: node.memory / number for node, number in fitting.items() if number}
+        gpus = {name: one.gpus for name, one in self._devices.values.items() if one.gpus and self._resources.use_gpu}
+        memory = {name: min(num_bytes for _, num_bytes in there) for name, there in gpus.items()}
+        return answers.judged(lambda _: inputs.model_fits(config.model.name, self._weights or 0, memory))
 
     def _data(self, split: str) -> Verdict:
         data, place = self._config.data, getattr(self._config.data, split)

@@ -40,15 +40,13 @@ def look_at_model(config: ModelConfig, max_length: int) -> None:
         raise ModelError(f"model.name={config.name}: the folder has no weights: it must hold model.safetensors")
 
 
-def enough_memory(name: str, num_weights: int, available: Mapping[str, float]) -> Verdict:
-    """Compare what a model takes in training, without activations, with the bytes that a worker has, by node."""
+def model_fits(name: str, num_weights: int, memory: Mapping[str, float]) -> Verdict:
+    """Compare what a model takes in training, without activations, with the bytes of the nodes' smallest GPUs."""
     need = _BYTES_IN_TRAINING * num_weights
-    short = {node: f"a worker has {size(there)}" for node, there in available.items() if there < need}
+    short = {node: f"a GPU has {size(there)}" for node, there in memory.items() if there < need}
     if short:
-        return failed(
-            f"weights, gradients and optimizer take {size(need)}; {told(short)}",
-            "take a smaller model, GPUs or nodes with more memory, or fewer workers a node (--cluster.cpus-per-worker)",
-        )
+        cure = "take a smaller model, or GPUs with more memory"
+        return failed(f"weights, gradients and optimizer take {size(need)}; {told(short)}", cure)
     return passed(f"{name}, {num_weights / 1e6:.1f} million weights, is read everywhere")
 
 

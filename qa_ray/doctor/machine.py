@@ -15,8 +15,8 @@ from qa_ray.doctor.verdict import Verdict, by_value, failed, listed, passed, sha
 from qa_ray.model.precision import choose_precision, dtype_of, emulates_bf16
 from qa_ray.tracking.environment import versions
 
-PACKAGES = ("qa_ray", "torch", "transformers", "tokenizers", "accelerate", "ray", "pyarrow", "numpy")
-_SHOWN = ("python", "torch", "transformers", "ray")
+PACKAGES = ("torch", "transformers", "ray", "qa_ray", "tokenizers", "accelerate", "pyarrow", "numpy")
+_NUM_SHOWN = 4
 Texts = Mapping[str, str]
 
 
@@ -40,10 +40,8 @@ def installed() -> Texts:
 def code() -> Texts:
     """Digest of each of qa_ray's Python files, by its path in the package."""
     folder = Path(qa_ray.__file__).parent
-    return {
-        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()[:16]
-        for path in sorted(folder.rglob("*.py"))
-    }
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.py"))}
+    return {name: sha256(content).hexdigest()[:16] for name, content in files.items()}
 
 
 def same_versions(found: Mapping[str, Texts]) -> Verdict:
@@ -51,9 +49,8 @@ def same_versions(found: Mapping[str, Texts]) -> Verdict:
     differing = [f"{package} is {listed(places)}" for package, places in _differing(found).items()]
     if differing:
         return failed("; ".join(differing), "install the same versions everywhere, such as those of constraints.txt")
-    common = next(iter(found.values()))
-    shown = ", ".join(f"{package} {common[package]}" for package in _SHOWN if package in common)
-    return passed(f"the same everywhere: {shown} and {len(common) - len(_SHOWN)} more")
+    common = [f"{package} {version}" for package, version in next(iter(found.values())).items()]
+    return passed(f"the same everywhere: {', '.join(common[:_NUM_SHOWN])} and {len(common) - _NUM_SHOWN} more")
 
 
 def same_code(found: Mapping[str, Texts]) -> Verdict:
@@ -62,10 +59,8 @@ def same_code(found: Mapping[str, Texts]) -> Verdict:
     if not differing:
         return passed(f"the same everywhere: qa_ray's {len(next(iter(found.values())))} files")
     others = {name for places in differing.values() for names in list(by_value(places).values())[1:] for name in names}
-    return failed(
-        f"qa_ray/{share(sorted(differing))} differ on {share(sorted(others))}",
-        "install the same commit of qa_ray on all nodes, or submit the job with --working-dir",
-    )
+    cure = "install the same commit of qa_ray on all nodes, or submit the job with --working-dir"
+    return failed(f"qa_ray/{share(sorted(differing))} differ on {share(sorted(others))}", cure)
 
 
 def _differing(found: Mapping[str, Texts]) -> dict[str, Texts]:

@@ -1,7 +1,6 @@
 """Ask every node of the cluster a question, by a Ray task pinned to it, and wait only so long."""
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -31,8 +30,6 @@ class Node:
     """Its address, with a part of its id where several nodes share one."""
     cpus: int
     gpus: int
-    memory: float
-    """Bytes that Ray counts for tasks and actors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,7 @@ class Nodes:
         for node in alive:
             resources, address, node_id = node["Resources"], node["NodeManagerAddress"], node["NodeID"]
             name = address if addresses.count(address) == 1 else f"{address}/{node_id[:6]}"
-            cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-            found.append(Node(node_id, name, cpus, gpus, resources.get("memory", 0.0)))
+            found.append(Node(node_id, name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0))))
         return cls(tuple(node for node in found if node.cpus or node.gpus), patience_s)
 
     def ask(self, question: Callable[..., T], *arguments: Any, driver: bool = False) -> Answers[T]:
@@ -78,20 +74,18 @@ class Nodes:
 
         A place that does not answer in time is left alone: what it is busy with is cancelled.
         """
+        strategies = {node.name: NodeAffinitySchedulingStrategy(node.id, soft=False) for node in self.all}
         pinned = {
-            node.name: _call.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-                question, arguments[node.name]
-            )
-            for node in self.all
-            if node.name in arguments
+            name: _call.options(scheduling_strategy=strategy).remote(question, arguments[name])
+            for name, strategy in strategies.items()
+            if name in arguments
         }
         late = (None, f"no answer within {self.patience_s:g} s")
         answers: dict[str, tuple[Any, str | None]] = {}
-        deadline = time.monotonic() + self.patience_s
         if DRIVER in arguments:
             answers[DRIVER] = in_time(lambda: answer(question, arguments[DRIVER]), self.patience_s) or late
-        left = max(deadline - time.monotonic(), 1.0)
-        ready = set(ray.wait(list(pinned.values()), num_returns=len(pinned), timeout=left)[0] if pinned else [])
+        asked = list(pinned.values())
+        ready = set(ray.wait(asked, num_returns=len(asked), timeout=self.patience_s)[0] if asked else [])
         for name, reference in pinned.items():
             answers[name] = answer(ray.get, (reference,)) if reference in ready else late
             if reference not in ready:

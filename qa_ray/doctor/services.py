@@ -1,7 +1,6 @@
 """Whether MLflow will take the run's record and the Hub its model; only the driver talks to them, and makes nothing."""
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from qa_ray.locations import without_password
 from qa_ray.publishing.hub import HubRepository
 
 _SQLITE = "sqlite:///"
-_DENIED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED", re.IGNORECASE)
+_SERVER_CURE = (
+    "start the server, give its login on the driver (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+    "MLFLOW_TRACKING_TOKEN), name another one with --tracking.uri, or pass --tracking.no-enabled"
+)
 _ROLE_CURE = "make a token that may write at https://huggingface.co/settings/tokens, and set HF_TOKEN or log in"
 
 
@@ -37,23 +39,15 @@ def tracking(config: TrackingConfig) -> Verdict:
 
     bound_requests()
     try:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(name)
-        if config.registered_model:
-            client.search_model_versions(f"name = '{config.registered_model}'", max_results=1)
+        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(name)
     # MLflow's stores let through whatever their databases raise.
     except Exception as error:
-        cure = "start the server, name another one with --tracking.uri, or pass --tracking.no-enabled"
-        if _DENIED.search(str(error)):
-            cure = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, on the driver"
-        return failed(f"{shown} does not answer as it should: {reason(error)}", cure)
+        return failed(f"{shown} does not answer as it should: {reason(error)}", _SERVER_CURE)
     if found is None:
         return passed(f"{shown} answers; the experiment {name} will be made")
     if found.lifecycle_stage != "active":
-        return failed(
-            f"the experiment {name} at {shown} is deleted",
-            f"name another one with --tracking.experiment, or: mlflow experiments restore -x {found.experiment_id}",
-        )
+        cure = f"name another one with --tracking.experiment, or: mlflow experiments restore -x {found.experiment_id}"
+        return failed(f"the experiment {name} at {shown} is deleted", cure)
     return passed(f"{shown} answers and has the experiment {name}")
 
 
@@ -78,20 +72,16 @@ def publication(config: PublishConfig) -> Verdict:
         return skipped("publish.repo_id is not set")
     token = get_token()
     if token is None:
-        return failed(
-            f"publish.repo_id={config.repo_id}, but there is no token for the Hub",
-            "set HF_TOKEN in the environment, or run: hf auth login",
-        )
+        cure = "set HF_TOKEN in the environment, or run: hf auth login"
+        return failed(f"publish.repo_id={config.repo_id}, but there is no token for the Hub", cure)
     repository = HubRepository(config.repo_id, token)
     account = repository.look_up_account()
     info, name = repository.find(), repository.repo_id
     if info is None:
         return _new_repository(name, account)
     if config.private and not info.private:
-        return failed(
-            f"{name} is there and public, and a private one was asked for",
-            "add --publish.no-private to publish to everybody, or choose another --publish.repo-id",
-        )
+        cure = "add --publish.no-private to publish to everybody, or choose another --publish.repo-id"
+        return failed(f"{name} is there and public, and a private one was asked for", cure)
     if not repository.may_write():
         return failed(f"the token of {account['name']} may not write to {name}", _ROLE_CURE)
     kept = "private" if info.private else "public"
@@ -102,10 +92,8 @@ def _new_repository(name: str, account: dict[str, Any]) -> Verdict:
     """What the token may do, by what the Hub says of it: only making the repository would prove it."""
     owner, user = name.partition("/")[0], account["name"]
     if owner not in {user, *(one.get("name") for one in account.get("orgs", ()))}:
-        return failed(
-            f"{name} is not there, and the token is {user}'s, who is no member of {owner}",
-            f"choose --publish.repo-id {user}/NAME, or use a token of {owner}",
-        )
+        cure = f"choose --publish.repo-id {user}/NAME, or use a token of {owner}"
+        return failed(f"{name} is not there, and the token is {user}'s, who is no member of {owner}", cure)
     token = account.get("auth", {}).get("accessToken") or {}
     role = token.get("role")
     if role is None:

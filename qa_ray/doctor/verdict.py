@@ -60,9 +60,8 @@ def total(verdicts: Collection[Verdict]) -> str:
 
 def share(names: Collection[str]) -> str:
     """Name a few of many: `a, b, c and 2 more`."""
-    shown = list(names)[:_MOST_NAMES]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    more = len(names) - _MOST_NAMES
+    return ", ".join(list(names)[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def by_value(found: Mapping[str, V]) -> dict[V, list[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
 from qa_ray.config.policies import BadRows
-from qa_ray.doctor.inputs import enough_memory, look_at_files, look_at_hub, look_at_model, same_data
+from qa_ray.doctor.inputs import look_at_files, look_at_hub, look_at_model, model_fits, same_data
 from qa_ray.doctor.verdict import Status
 from qa_ray.errors import ConfigError, DataError, ModelError
 from qa_ray.storage.run_folder import RunFolder
@@ -114,9 +114,9 @@ def test_folder_without_weights_is_an_error(bert: Path, tmp_path: Path, saved: C
         look_at_model(ModelConfig(name=str(tmp_path)), 32)
 
 
-def test_model_that_a_workers_memory_does_not_hold_fails_on_that_node() -> None:
+def test_model_that_a_gpu_does_not_hold_fails_on_that_node() -> None:
     memory = {"a": 2e9, "b": 1e9}
-    assert enough_memory("m", 50_000_000, memory).status is Status.PASSED
-    verdict = enough_memory("m", 100_000_000, memory)
+    assert model_fits("m", 50_000_000, memory).status is Status.PASSED
+    verdict = model_fits("m", 100_000_000, memory)
     assert verdict.status is Status.FAILED
-    assert verdict.seen == "weights, gradients and optimizer take 1.6 GB; b: a worker has 1.0 GB"
+    assert verdict.seen == "weights, gradients and optimizer take 1.6 GB; b: a GPU has 1.0 GB"
