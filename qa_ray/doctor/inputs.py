@@ -11,7 +11,7 @@ from qa_ray.config.policies import BadRows
 from qa_ray.data.files import find_files
 from qa_ray.data.readers import read_file
 from qa_ray.data.sources import hub_tables
-from qa_ray.data.validation import check, is_fatal
+from qa_ray.data.validation import check
 from qa_ray.doctor.verdict import Verdict, failed, listed, passed, size, told
 from qa_ray.errors import DataError, ModelError
 from qa_ray.locations import resolve
@@ -82,7 +82,8 @@ def _check_first(data: DataConfig, tables: Iterable[pa.Table]) -> None:
         checked = [check(passage) for passage in passages]
         num_sound += sum(len(passage.questions) for passage, _ in checked)
         problems += [*unread, *(problem for _, found in checked for problem in found)]
-    if problems and (data.on_bad_row is BadRows.ERROR or not num_sound or any(map(is_fatal, problems))):
+    # A file that cannot be read to the tenth question has no sound one here.
+    if problems and (data.on_bad_row is BadRows.ERROR or not num_sound):
         raise DataError(f"of the first {NUM_EXAMPLES} questions, {len(problems)} cannot be used: {problems[0]}")
     if not num_sound:
         raise DataError("there is no question in it")
