@@ -11,8 +11,7 @@ import sys
 from qa_ray.cli import main
 from qa_ray.config.fine_tuning import Config
 from qa_ray.doctor.examination import examine
-from qa_ray.doctor.table import row, terminal, total
-from qa_ray.doctor.verdict import Status
+from qa_ray.doctor.verdict import Status, row, total
 from qa_ray.errors import UserError
 
 
@@ -22,10 +21,9 @@ def job(config: Config) -> str:
     Raises:
         UserError: a check failed.
     """
-    colour, width = terminal(sys.stdout)
     verdicts = []
     for name, verdict in examine(config):
-        print(row(name, verdict, colour=colour, width=width), flush=True)
+        print(row(name, verdict), flush=True)
         verdicts.append(verdict)
     if any(verdict.status is Status.FAILED for verdict in verdicts):
         raise UserError(total(verdicts))

@@ -1,47 +1,29 @@
 """Whether the model and the data can be read, and how large they are."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 from huggingface_hub import constants
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
-from qa_ray.config.policies import BadRows, DataFormat
-from qa_ray.data.files import SourceFile, find_files
+from qa_ray.config.policies import BadRows
+from qa_ray.data.files import find_files
 from qa_ray.data.readers import read_file
 from qa_ray.data.sources import hub_tables
-from qa_ray.data.validation import check, is_fatal
-from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share, size, told, warning
-from qa_ray.errors import ModelError
+from qa_ray.data.validation import check
+from qa_ray.doctor.verdict import Verdict, failed, listed, passed, size, told
+from qa_ray.errors import DataError, ModelError
 from qa_ray.locations import resolve
 from qa_ray.model.loading import check_model, check_window, load_tokenizer
 from qa_ray.schema import table_to_passages
 
+Files = tuple[tuple[str, int], ...]
+"""Name and bytes of each file of a split."""
 NUM_EXAMPLES = 10
 """Questions that are read of each split."""
-
-# Bytes in the object store for each byte of a file, rounded up. Measured with the tokenizer of the recipe `sample` on
-# SQuAD in part: nested JSON 2.3 (v1.1) and 1.9 (v2.0), JSON lines 0.79 and 0.48, CSV 0.82 and 0.50, Parquet 4.9 twice.
-# Flat files repeat a context for each of its questions; Parquet is compressed.
-_FACTORS = {DataFormat.SQUAD: 2.5, DataFormat.JSONL: 1.0, DataFormat.CSV: 1.0, DataFormat.PARQUET: 5.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one place sees of a split."""
-
-    files: tuple[tuple[str, int], ...]
-    """Name and bytes of each file; none for a Hub data set."""
-    num_questions: int
-    """Questions read, of the first few."""
-    problems: tuple[str, ...]
-    """What is wrong with them."""
-    fatal: bool
-    """Whether that stops the run, whatever data.on_bad_row says."""
-    tokenized: int
-    """Bytes that the tokenised split will take, about."""
+# fp32 weights and gradients, and Adam's two running means.
+_BYTES_IN_TRAINING = 16
 
 
 def look_at_model(config: ModelConfig, max_length: int) -> None:
@@ -58,79 +40,65 @@ def look_at_model(config: ModelConfig, max_length: int) -> None:
         raise ModelError(f"model.name={config.name}: the folder has no weights: it must hold model.safetensors")
 
 
-def look_at_files(data: DataConfig, location: str) -> Look:
-    """List the files of a split, and read its first examples.
+def model_fits(name: str, num_weights: int, memory: Mapping[str, float]) -> Verdict:
+    """Compare what a model takes in training, without activations, with the bytes of the nodes' smallest GPUs."""
+    need = _BYTES_IN_TRAINING * num_weights
+    short = {node: f"a GPU has {size(there)}" for node, there in memory.items() if there < need}
+    if short:
+        cure = "take a smaller model, or GPUs with more memory"
+        return failed(f"weights, gradients and optimizer take {size(need)}; {told(short)}", cure)
+    return passed(f"{name}, {num_weights / 1e6:.1f} million weights, is read everywhere")
+
+
+def look_at_files(data: DataConfig, location: str) -> Files:
+    """List the files of a split, and read its first questions.
 
     Raises:
-        DataError: there are none, or their layout is not known.
+        DataError: there are none, their layout is not known, or the questions would stop the run.
     """
     files = find_files(data, location)
-    sizes = _sizes(files)
-    tables = list(read_file(files[0], data.columns, NUM_EXAMPLES))
-    tokenized = sum(_FACTORS[file.format] * size for file, size in zip(files, sizes, strict=True))
-    named = tuple((file.name, size) for file, size in zip(files, sizes, strict=True))
-    return _judged(tables, named, int(tokenized))
-
-
-def look_at_hub(data: DataConfig, split: str) -> Look:
-    """Read the first examples of a split of the Hub data set, without downloading the rest.
-
-    Raises:
-        DataError: it cannot be loaded, or a column is missing.
-    """
-    # Offline there is only what was downloaded before, which cannot be streamed.
-    tables = hub_tables(data, split, NUM_EXAMPLES, streaming=not constants.HF_HUB_OFFLINE)
-    return _judged(list(tables), (), 0)
-
-
-def _sizes(files: list[SourceFile]) -> list[int]:
-    """Bytes of each file, asked for all at once."""
     filesystem, first = files[0].open()
     folder = first[: -len(files[0].name)]
-    return [info.size or 0 for info in filesystem.get_file_info([folder + file.name for file in files])]
+    infos = filesystem.get_file_info([folder + file.name for file in files])
+    _check_first(data, read_file(files[0], data.columns, NUM_EXAMPLES))
+    return tuple((file.name, info.size or 0) for file, info in zip(files, infos, strict=True))
 
 
-def _judged(tables: list[pa.Table], files: tuple[tuple[str, int], ...], tokenized: int) -> Look:
-    num_questions, problems = 0, []
-    for table in tables:
-        passages, found = table_to_passages(table)
-        problems += found
-        for passage in passages:
-            num_questions += len(passage.questions)
-            problems += check(passage)[1]
-    fatal = any(is_fatal(problem) for problem in problems)
-    return Look(files, num_questions, tuple(map(str, problems)), fatal, tokenized)
+def look_at_hub(data: DataConfig, split: str) -> Files:
+    """Read the first questions of a split of the Hub data set, without downloading the rest; it has no files here.
 
-
-def same_data(field: str, data: DataConfig, found: Mapping[str, Look], failures: Mapping[str, str]) -> Verdict:
-    """Say whether all places can read a split, and see the same files.
-
-    Args:
-        field: of the configuration, such as data.train.
-        data: how the rows are judged.
-        found: by place.
-        failures: why other places could not look at it.
+    Raises:
+        DataError: it cannot be loaded, a column is missing, or the questions would stop the run.
     """
-    cure = f"--{field} must name data that every node can read: shared storage, or a URI such as s3://"
-    if failures:
-        return failed(told(failures), cure)
-    listings = by_value({name: look.files for name, look in found.items()})
-    if len(listings) > 1:
-        listed = "; ".join(f"{_told_files(files)} on {share(names)}" for files, names in listings.items())
-        return failed(f"not the same files everywhere: {listed}", cure)
-    look = next((look for look in found.values() if look.problems), next(iter(found.values())))
-    if look.problems:
-        shown = f"of the first {NUM_EXAMPLES} questions, {len(look.problems)} cannot be used: {look.problems[0]}"
-        if look.fatal or data.on_bad_row is BadRows.ERROR:
-            return failed(shown, "mend the data, or leave such rows out with --data.on-bad-row skip")
-        return warning(shown, "such rows are left out, as data.on_bad_row=skip says")
-    if not look.num_questions:
-        return failed(f"{_told_files(look.files)}, but no question", f"name data with questions in --{field}")
-    where = ", the same everywhere" if look.files else ""
-    return passed(f"{_told_files(look.files)}{where}; the first questions are sound")
+    # Offline there is only what was downloaded before, which cannot be streamed.
+    _check_first(data, hub_tables(data, split, NUM_EXAMPLES, streaming=not constants.HF_HUB_OFFLINE))
+    return ()
 
 
-def _told_files(files: tuple[tuple[str, int], ...]) -> str:
-    if not files:
-        return "a data set on the Hub"
+def _check_first(data: DataConfig, tables: Iterable[pa.Table]) -> None:
+    num_sound, problems = 0, []
+    for table in tables:
+        passages, unread = table_to_passages(table)
+        checked = [check(passage) for passage in passages]
+        num_sound += sum(len(passage.questions) for passage, _ in checked)
+        problems += [*unread, *(problem for _, found in checked for problem in found)]
+    # A file that cannot be read to the tenth question has no sound one here.
+    if problems and (data.on_bad_row is BadRows.ERROR or not num_sound):
+        raise DataError(f"of the first {NUM_EXAMPLES} questions, {len(problems)} cannot be used: {problems[0]}")
+    if not num_sound:
+        raise DataError("there is no question in it")
+
+
+def same_data(found: Mapping[str, Files]) -> Verdict:
+    """Say whether all places see the same files in a split."""
+    listing = next(iter(found.values()))
+    seen = {name: _told(files) for name, files in found.items()}
+    if any(files != listing for files in found.values()):
+        cure = "name data that every node sees alike: shared storage, or a URI such as s3://"
+        return failed(f"not the same files everywhere: {listed(seen)}", cure)
+    where = f"{_told(listing)}, the same everywhere" if listing else "a data set on the Hub"
+    return passed(f"{where}; the first questions are sound")
+
+
+def _told(files: Files) -> str:
     return f"{len(files)} file{'s' * (len(files) > 1)}, {size(sum(num_bytes for _, num_bytes in files))}"

@@ -1,25 +1,22 @@
 """Ask every node of the cluster a question, by a Ray task pinned to it, and wait only so long."""
 
-import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from qa_ray.doctor.clock import Reading
+from qa_ray.doctor.verdict import Verdict, failed, told
 from qa_ray.errors import UserError
 
 T = TypeVar("T")
 
 DRIVER = "the driver"
 """This process among the places that are asked."""
-_NUM_READINGS = 3
+_CURE = "do there what it says; model and data must be where every node sees them alike: shared storage, a URI, the Hub"
 _LONGEST_REASON = 300
 _LAST_SECONDS = 15.0
 
@@ -33,12 +30,6 @@ class Node:
     """Its address, with a part of its id where several nodes share one."""
     cpus: int
     gpus: int
-    memory: float
-    """Bytes that Ray counts for tasks and actors."""
-    object_store: float
-    """Bytes of the node's shared object store."""
-    session: str
-    """Folder of the Ray session on its disk, where objects that do not fit are spilled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,10 @@ class Answers(Generic[T]):
 
     values: Mapping[str, T]
     failures: Mapping[str, str]
+
+    def judged(self, judge: Callable[[Mapping[str, T]], Verdict]) -> Verdict:
+        """Judge what all have answered, or tell which have not."""
+        return failed(told(self.failures), _CURE) if self.failures else judge(self.values)
 
 
 class Nodes:
@@ -64,25 +59,10 @@ class Nodes:
         addresses = [node["NodeManagerAddress"] for node in alive]
         found = []
         for node in alive:
-            resources, address = node["Resources"], node["NodeManagerAddress"]
-            if not resources.get("CPU") and not resources.get("GPU"):
-                continue
-            found.append(
-                Node(
-                    id=node["NodeID"],
-                    name=address if addresses.count(address) == 1 else f"{address}/{node['NodeID'][:6]}",
-                    cpus=int(resources.get("CPU", 0)),
-                    gpus=int(resources.get("GPU", 0)),
-                    memory=resources.get("memory", 0.0),
-                    object_store=resources.get("object_store_memory", 0.0),
-                    session=str(Path(node["ObjectStoreSocketName"]).parent.parent),
-                )
-            )
-        return cls(tuple(found), patience_s)
-
-    def only(self, names: Mapping[str, object]) -> "Nodes":
-        """These of the nodes."""
-        return Nodes(tuple(node for node in self.all if node.name in names), self.patience_s)
+            resources, address, node_id = node["Resources"], node["NodeManagerAddress"], node["NodeID"]
+            name = address if addresses.count(address) == 1 else f"{address}/{node_id[:6]}"
+            found.append(Node(node_id, name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0))))
+        return cls(tuple(node for node in found if node.cpus or node.gpus), patience_s)
 
     def ask(self, question: Callable[..., T], *arguments: Any, driver: bool = False) -> Answers[T]:
         """Call a function on every node and, with `driver`, in this process too."""
@@ -90,103 +70,60 @@ class Nodes:
         return self.ask_each(question, asked | ({DRIVER: arguments} if driver else {}))
 
     def ask_each(self, question: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> Answers[T]:
-        """Call a function of an importable module in the named places, each with arguments of its own.
+        """Call a function of an importable module in the named places at once, each with arguments of its own.
 
         A place that does not answer in time is left alone: what it is busy with is cancelled.
         """
+        strategies = {node.name: NodeAffinitySchedulingStrategy(node.id, soft=False) for node in self.all}
         pinned = {
-            node.name: _answer.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-                question, arguments[node.name]
-            )
-            for node in self.all
-            if node.name in arguments
+            name: _call.options(scheduling_strategy=strategy).remote(question, arguments[name])
+            for name, strategy in strategies.items()
+            if name in arguments
         }
-        late = f"no answer within {self.patience_s:g} s"
-        values: dict[str, T] = {}
-        failures: dict[str, str] = {}
-        deadline = time.monotonic() + self.patience_s
+        late = (None, f"no answer within {self.patience_s:g} s")
+        answers: dict[str, tuple[Any, str | None]] = {}
         if DRIVER in arguments:
-            own = in_time(lambda: answer(question, arguments[DRIVER]), self.patience_s)
-            _sort_in(DRIVER, own or (None, late), values, failures)
-        ready, _ = (
-            ray.wait(list(pinned.values()), num_returns=len(pinned), timeout=max(deadline - time.monotonic(), 1.0))
-            if pinned
-            else ([], [])
-        )
+            answers[DRIVER] = in_time(lambda: answer(question, arguments[DRIVER]), self.patience_s) or late
+        asked = list(pinned.values())
+        ready = set(ray.wait(asked, num_returns=len(asked), timeout=self.patience_s)[0] if asked else [])
         for name, reference in pinned.items():
-            if reference in ready:
-                _sort_in(name, _received(reference), values, failures)
-            else:
+            answers[name] = answer(ray.get, (reference,)) if reference in ready else late
+            if reference not in ready:
                 ray.cancel(reference, force=True)
-                failures[name] = late
-        return Answers(values, failures)
+        failures = {name: failure for name, (_, failure) in answers.items() if failure is not None}
+        return Answers({name: value for name, (value, _) in answers.items() if name not in failures}, failures)
 
-    def read_clocks(self) -> dict[str, list[Reading]]:
-        """Read each node's clock a few times, one after the other; those that do not answer are left out."""
-        readings: dict[str, list[Reading]] = {}
-        for node in self.all:
-            for _ in range(_NUM_READINGS):
-                asked = time.time()
-                told = self.ask_each(time.time, {node.name: ()}).values.get(node.name)
-                if told is None:
-                    break
-                readings.setdefault(node.name, []).append(Reading(asked, told, time.time()))
-        return readings
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _call(question: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    return question(*arguments)
 
 
 def answer(question: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | None, str | None]:
     """Call a function; returns its value, or in words why there is none."""
     try:
         return question(*arguments), None
-    except UserError as error:
-        return None, str(error)
     # Whatever it is, it is this place's answer, and the others are asked on.
     except Exception as error:
-        return None, reason(error)
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, in one line and with its kind."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        words = " ".join(str(cause).split())
+        if isinstance(cause, UserError):
+            return None, words
+        # A traceback ends with what matters.
+        cut = words if len(words) <= _LONGEST_REASON else f"... {words[-_LONGEST_REASON:]}"
+        return None, f"{type(cause).__name__}: {cut}"
 
 
 def in_time(action: Callable[[], T], seconds: float) -> T | None:
     """Call `action` in a thread of its own; None if it has not returned in time, and nobody waits for it further."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(action()), daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join(seconds)
     except BaseException:
         # Interrupted: what it has written is still to be deleted.
-        thread.join(_LAST_SECONDS)
+        if thread.is_alive():
+            thread.join(_LAST_SECONDS)
         raise
     return results[0] if results else None
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _answer(question: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
-    return answer(question, arguments)
-
-
-def _received(reference: Any) -> tuple[Any, str | None]:
-    try:
-        received: tuple[Any, str | None] = ray.get(reference)
-    except RayError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        # A traceback ends with what matters.
-        return None, f"its Ray worker failed: {lines[-1].strip() if lines else type(error).__name__}"[:_LONGEST_REASON]
-    return received
-
-
-def _sort_in(name: str, received: tuple[Any, str | None], values: dict[str, Any], failures: dict[str, str]) -> None:
-    value, failure = received
-    if failure is None:
-        values[name] = value
-    else:
-        failures[name] = failure
-
-
-def asks_for_token() -> bool:
-    """Whether this process, and so the cluster that took it, uses Ray's token authentication."""
-    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1, sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import CommitInfo, HfApi, ModelCard
@@ -71,8 +71,11 @@ class HubRepository:
         self._pauses = pauses
         self.repo_id = repo_id
         if "/" not in repo_id:
-            owner = self._do("look up whose the token is", self._api.whoami)["name"]
-            self.repo_id = f"{owner}/{repo_id}"
+            self.repo_id = f"{self.look_up_account()['name']}/{repo_id}"
+
+    def look_up_account(self) -> dict[str, Any]:
+        """What the Hub tells of the token and its owner, under `name`, `orgs` and `auth`."""
+        return self._do("look up whose the token is", self._api.whoami)
 
     def check_card(self, card: ModelCard) -> None:
         """Have the Hub look at the card, before anything is made."""
@@ -88,13 +91,39 @@ class HubRepository:
 
         self._do("check the model card", look)
 
+    def find(self) -> ModelInfo | None:
+        """What the Hub tells of the repository; None if there is none that the token may see."""
+
+        def look() -> ModelInfo | None:
+            try:
+                return self._api.model_info(self.repo_id)
+            except RepositoryNotFoundError:
+                return None
+
+        return self._do(f"read {self.repo_id}", look)
+
+    def may_write(self) -> bool:
+        """Whether the token may write to the repository, which it has found."""
+
+        def look() -> bool:
+            try:
+                self._api.auth_check(self.repo_id, write=True)
+            except HfHubHTTPError as error:
+                # The token is valid, and the repository is there.
+                if error.response.status_code in (401, 403, 404):
+                    return False
+                raise
+            return True
+
+        return self._do(f"ask who may write to {self.repo_id}", look)
+
     def make(self, *, private: bool, branch: str) -> None:
         """Make repository and branch, where they are not there.
 
         Raises:
             PublishError: the repository is there and public, though a private one was asked for, or is no model.
         """
-        info = self._find()
+        info = self.find()
         if info is None:
             self._do(f"make {self.repo_id}", lambda: self._create(private))
         elif private and not info.private:
@@ -147,15 +176,6 @@ class HubRepository:
                 "choose another --tag, or delete that one on the Hub"
             )
 
-    def _find(self) -> ModelInfo | None:
-        def look() -> ModelInfo | None:
-            try:
-                return self._api.model_info(self.repo_id)
-            except RepositoryNotFoundError:
-                return None
-
-        return self._do(f"read {self.repo_id}", look)
-
     def _create(self, private: bool) -> None:
         try:
             self._api.create_repo(self.repo_id, private=private)
@@ -163,7 +183,7 @@ class HubRepository:
             if error.response.status_code != HTTPStatus.CONFLICT:
                 raise
             # It is there now if an earlier attempt made it and the answer was lost.
-            if self._find() is None:
+            if self.find() is None:
                 raise PublishError(
                     f"{self.repo_id} is taken, and is no model repository that this token can see (it may be a data "
                     "set or a Space): choose another --repo-id"

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import pynvml  # type: ignore[import-untyped]
 
 _PACKAGES = ("qa_ray", "torch", "transformers", "tokenizers", "accelerate", "ray", "pyarrow", "numpy", "mlflow")
 _PATIENCE_S = 10
 
 
-def describe_environment(folder: Path | None = None) -> dict[str, str]:
+def describe_environment(folder: Path | None = None, nvml: Any = pynvml) -> dict[str, str]:
     """Return versions, hardware and commit as names and texts; what is not there or not known is left out.
 
     Names: python, platform, the packages, cpu, cpu_cores (those that this process may use), memory_gb (10^9 bytes),
@@ -20,10 +23,11 @@ def describe_environment(folder: Path | None = None) -> dict[str, str]:
 
     Args:
         folder: of the code; the working directory by default.
+        nvml: NVIDIA's binding, which tells of GPUs.
     """
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     found |= versions(_PACKAGES)
-    found |= {"cpu": _cpu_name(), "cpu_cores": str(_num_cores()), "memory_gb": _memory_gb(), "gpu": _gpus()}
+    found |= {"cpu": _cpu_name(), "cpu_cores": str(_num_cores()), "memory_gb": _memory_gb(), "gpu": _gpu_names(nvml)}
     commit = _output("git", "rev-parse", "HEAD", folder=folder)
     if commit:
         changed = _output("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
@@ -61,10 +65,26 @@ def _memory_gb() -> str:
         return ""
 
 
-def _gpus() -> str:
+def _gpu_names(nvml: Any) -> str:
     """GPUs of this machine: `2 x NVIDIA A100-SXM4-40GB`. CUDA itself is not asked: it would take memory of each."""
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+    try:
+        names = [nvml.nvmlDeviceGetName(gpu) for gpu in find_gpus(nvml)]
+    except pynvml.NVMLError:
+        return ""
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def find_gpus(nvml: Any = pynvml) -> list[Any]:
+    """NVML's handles of this machine's GPUs, those that this process may not use too; none without NVIDIA's driver.
+
+    Raises:
+        pynvml.NVMLError: a GPU or its driver does not answer as it should.
+    """
+    try:
+        nvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return []
+    return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
 
 
 def _output(command: str, *arguments: str, folder: Path | None = None) -> str:

@@ -3,22 +3,24 @@
 That monitor cannot be used: it sends from each process straight to the server, and workers need no MLflow.
 """
 
+import contextlib
 import json
 import logging
-import math
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
+import pynvml  # type: ignore[import-untyped]
 
 from qa_ray.errors import StorageError
+from qa_ray.storage.layout import NODES
 from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.environment import find_gpus
 from qa_ray.tracking.records import SYSTEM_PREFIX
 from qa_ray.tracking.tracker import Tracker
 
@@ -27,11 +29,11 @@ logger = logging.getLogger(__name__)
 Readings = dict[str, float]
 Reader = Callable[[], Readings]
 
-_MB, _MIB = 1e6, 2**20
-# A GPU that has fallen off its bus makes nvidia-smi hang.
-_NVIDIA_SMI_PATIENCE_S = 10.0
-_NO_GPU = 6
-_GPU_FIELDS = "index,utilization.gpu,memory.used,memory.total,power.draw,enforced.power.limit"
+_MB = 1e6
+# A GPU that has fallen off its bus may never answer.
+_LAST_LOOK_S = 10.0
+# Not all GPUs have every figure, and parts of a GPU may not ask for those of the whole.
+_UNTOLD = (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,13 @@ class NodeSampler:
     """
 
     def __init__(
-        self, every_s: float, put: Callable[[NodeSample | str], object], *, address: str, alone: bool = False
+        self,
+        every_s: float,
+        put: Callable[[NodeSample | str], object],
+        *,
+        address: str,
+        alone: bool = False,
+        nvml: Any = pynvml,
     ) -> None:
         """Prepare to look.
 
@@ -61,6 +69,7 @@ class NodeSampler:
             put: takes samples, and messages for the user; must not wait.
             address: the node's.
             alone: the cluster has no other node.
+            nvml: NVIDIA's binding, which tells of GPUs.
         """
         self._every_s = every_s
         self._put = put
@@ -71,7 +80,7 @@ class NodeSampler:
             "memory": read_memory,
             "disk": read_disk,
             "network": Traffic(),
-            "GPU": read_gpus,
+            "GPU": partial(read_gpus, nvml),
         }
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="qa_ray-node-sampler", daemon=True)
@@ -84,7 +93,7 @@ class NodeSampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(_NVIDIA_SMI_PATIENCE_S)
+        self._thread.join(_LAST_LOOK_S)
 
     def _run(self) -> None:
         try:
@@ -148,54 +157,32 @@ class Traffic:
         }
 
 
-def read_gpus() -> Readings:
-    """Use of each GPU of the node, as nvidia-smi numbers them; nothing where there is none.
-
-    torch would tell it only with another package, and sees only the GPUs that this process may use.
+def read_gpus(nvml: Any = pynvml) -> Readings:
+    """Use of each GPU of the node, as nvidia-smi numbers them; without what a GPU does not tell.
 
     Raises:
-        OSError: nvidia-smi cannot be run.
-        RuntimeError: it fails.
-        ValueError: it answers something else.
-        subprocess.TimeoutExpired: it hangs.
+        pynvml.NVMLError: a GPU or its driver does not answer as it should.
     """
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return {}
-    command = [program, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_SMI_PATIENCE_S)
-    if done.returncode == _NO_GPU:
-        return {}
-    if done.returncode:
-        raise RuntimeError(f"nvidia-smi: {' '.join((done.stdout or done.stderr).split())[:300]}")
-    found: Readings = {}
-    for line in done.stdout.splitlines():
-        found |= _read_gpu(line)
-    return found
-
-
-def _read_gpu(line: str) -> Readings:
-    """Figures of a line of nvidia-smi: memory in MiB, power in watts."""
-    index, *figures = line.split(",")
-    busy, used, total, watts, limit = map(_figure, figures)
-    found = {
-        "utilization_percentage": busy,
-        "memory_usage_megabytes": used * _MIB / _MB,
-        "memory_usage_percentage": used / total * 100,
-        "power_usage_watts": watts,
-        "power_usage_percentage": watts / limit * 100,
+    return {
+        f"gpu_{index}_{name}": value
+        for index, gpu in enumerate(find_gpus(nvml))
+        for name, value in _read_gpu(nvml, gpu).items()
     }
-    return {f"gpu_{int(index)}_{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
-def _figure(text: str) -> float:
-    """A figure; not a number where the GPU has none: "[N/A]", "[Not Supported]"."""
-    return math.nan if text.strip().startswith("[") else float(text)
-
-
-logger = logging.getLogger(__name__)
-
-_FILE = "nodes.json"
+def _read_gpu(nvml: Any, gpu: Any) -> Readings:
+    found: Readings = {}
+    with contextlib.suppress(*_UNTOLD):
+        found["utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(gpu).gpu
+    with contextlib.suppress(*_UNTOLD):
+        memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
+        found["memory_usage_megabytes"] = memory.used / _MB
+        found["memory_usage_percentage"] = memory.used / memory.total * 100
+    with contextlib.suppress(*_UNTOLD):
+        milliwatts = nvml.nvmlDeviceGetPowerUsage(gpu)
+        found["power_usage_watts"] = milliwatts / 1000
+        found["power_usage_percentage"] = milliwatts / nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) * 100
+    return found
 
 
 class NodeRecord:
@@ -214,7 +201,7 @@ class NodeRecord:
         """
         self._folder = folder
         self._tracker = tracker
-        known = json.loads(folder.read(_FILE) or "{}")
+        known = json.loads(folder.read(NODES) or "{}")
         self._began: float | None = known.get("began")
         self._nodes: list[str] = known.get("nodes", [])
 
@@ -236,6 +223,6 @@ class NodeRecord:
 
     def _save(self) -> None:
         try:
-            self._folder.write(_FILE, json.dumps({"began": self._began, "nodes": self._nodes}).encode())
+            self._folder.write(NODES, json.dumps({"began": self._began, "nodes": self._nodes}).encode())
         except StorageError as error:
-            logger.warning("%s is not written: %s", _FILE, error)
+            logger.warning("%s is not written: %s", NODES, error)

@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from nvml import GPUS, nvml
+from pynvml import NVMLError_DriverNotLoaded
 
-from qa_ray.tracking import environment
-from qa_ray.tracking.environment import describe_environment
+from qa_ray.tracking.environment import describe_environment, versions
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -42,15 +43,18 @@ def test_commit_is_named_with_whether_the_code_differs_from_it(repository: Path)
 
 def test_what_is_not_there_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "git_commit" not in describe_environment(tmp_path)
-    monkeypatch.setattr(environment, "_PACKAGES", ("qa_ray", "no_such_package"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = describe_environment()
-    assert not {"git_commit", "git_changed", "gpu", "no_such_package"} & found.keys()
+    found = describe_environment(nvml=nvml([]))
+    assert not {"git_commit", "git_changed", "gpu"} & found.keys()
+    assert versions(("qa_ray", "no_such_package")).keys() == {"qa_ray"}
 
 
-def test_gpus_are_counted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho NVIDIA A100\necho NVIDIA A100\necho NVIDIA T4\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert describe_environment()["gpu"] == "2 x NVIDIA A100, 1 x NVIDIA T4"
+def test_gpus_are_counted_by_name() -> None:
+    assert describe_environment(nvml=nvml(GPUS))["gpu"] == "2 x NVIDIA A100, 1 x NVIDIA T4"
+
+
+def test_driver_that_fails_names_no_gpu() -> None:
+    def start() -> None:
+        raise NVMLError_DriverNotLoaded
+
+    assert "gpu" not in describe_environment(nvml=nvml(GPUS, start))

@@ -3,15 +3,19 @@
 import logging
 import math
 import queue
+import shutil
 import socket
+import threading
 import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pynvml
 import pytest
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from nvml import GPUS, nvml
 
 from qa_ray.tracking.node_metrics import NodeSample, NodeSampler, Traffic, read_cpu, read_gpus
 
@@ -19,35 +23,24 @@ EVERY_S = 0.02
 Items = queue.SimpleQueue[NodeSample | str]
 
 
-@pytest.fixture
-def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder on PATH, which is empty."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
+def sampling() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "sampler" in thread.name]
 
 
-def install_nvidia_smi(folder: Path, script: str) -> None:
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-
-
-def take_samples(number: int, **options: bool) -> tuple[list[NodeSample], list[str]]:
+def take_samples(number: int, binding: SimpleNamespace, **options: bool) -> tuple[list[NodeSample], list[str]]:
     """The first samples, and the messages up to then."""
     items: Items = queue.SimpleQueue()
     samples: list[NodeSample] = []
     messages: list[str] = []
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", **options):
+    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", nvml=binding, **options):
         while len(samples) < number:
             item = items.get()
             (messages if isinstance(item, str) else samples).append(item)
     return samples, messages
 
 
-def test_names_and_units_are_those_of_mlflow(no_gpu: Path) -> None:
-    samples, messages = take_samples(1)
+def test_names_and_units_are_those_of_mlflow() -> None:
+    samples, messages = take_samples(1, nvml([]))
     expected: dict[str, float] = {}
     for monitor in (CPUMonitor(), DiskMonitor(), NetworkMonitor()):
         monitor.collect_metrics()
@@ -61,9 +54,9 @@ def test_names_and_units_are_those_of_mlflow(no_gpu: Path) -> None:
         assert found[name] == pytest.approx(expected[name], abs=20)
 
 
-def test_samples_follow_one_another_with_values_in_range(no_gpu: Path) -> None:
+def test_samples_follow_one_another_with_values_in_range() -> None:
     before = time.time()
-    samples, _ = take_samples(3)
+    samples, _ = take_samples(3, nvml([]))
     times = [sample.time for sample in samples]
     assert before < times[0] < times[1] < times[2] < time.time()
     assert times[2] - times[0] >= 2 * EVERY_S
@@ -73,8 +66,8 @@ def test_samples_follow_one_another_with_values_in_range(no_gpu: Path) -> None:
 
 
 @pytest.mark.parametrize(("alone", "node"), [(False, "10.0.0.5"), (True, None)], ids=["one of several", "alone"])
-def test_sample_names_its_node_where_there_are_others(no_gpu: Path, alone: bool, node: str | None) -> None:
-    samples, _ = take_samples(1, alone=alone)
+def test_sample_names_its_node_where_there_are_others(alone: bool, node: str | None) -> None:
+    samples, _ = take_samples(1, nvml([]), alone=alone)
     assert samples[0].node == node
 
 
@@ -103,67 +96,60 @@ def test_traffic_counts_from_the_first_look() -> None:
     assert found["network_transmit_megabytes"] >= 3
 
 
-def test_gpus_are_read_from_nvidia_smi_and_missing_figures_left_out(no_gpu: Path) -> None:
-    query = "--query-gpu=index,utilization.gpu,memory.used,memory.total,power.draw,enforced.power.limit"
-    install_nvidia_smi(
-        no_gpu,
-        f'[ "$*" = "{query} --format=csv,noheader,nounits" ] || exit 2\n'
-        "echo '0, 35, 1000, 80000, 175.50, 700.00'\n"
-        "echo '1, [N/A], 40000, 80000, [Not Supported], [Not Supported]'",
-    )
-    assert read_gpus() == {
+def test_gpus_are_read_and_figures_that_they_do_not_tell_are_left_out() -> None:
+    assert read_gpus(nvml(GPUS)) == {
         "gpu_0_utilization_percentage": 35,
-        "gpu_0_memory_usage_megabytes": pytest.approx(1048.576),
+        "gpu_0_memory_usage_megabytes": 1000,
         "gpu_0_memory_usage_percentage": 1.25,
         "gpu_0_power_usage_watts": 175.5,
         "gpu_0_power_usage_percentage": pytest.approx(25.0714, abs=1e-4),
-        "gpu_1_memory_usage_megabytes": pytest.approx(41943.04),
+        "gpu_1_memory_usage_megabytes": 40_000,
         "gpu_1_memory_usage_percentage": 50,
+        "gpu_2_power_usage_watts": 30,
     }
 
 
-def test_node_without_a_gpu_has_no_gpu_metrics(no_gpu: Path) -> None:
-    assert read_gpus() == {}
-    install_nvidia_smi(no_gpu, "echo No devices were found; exit 6")
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="needs a machine without NVIDIA's driver")
+def test_machine_without_nvidias_driver_has_no_gpu_metrics() -> None:
     assert read_gpus() == {}
 
 
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("echo 'Failed to talk to the\ndriver'; exit 9", "nvidia-smi: Failed to talk to the driver"),
-        ("echo what is a GPU", "not enough values"),
-        ("echo '0, 35, 1000, 80000, much, 700.00'", "much"),
-    ],
-    ids=["fails", "answers in words", "answers with a word"],
-)
-def test_broken_nvidia_smi_is_told_once_and_not_asked_again(no_gpu: Path, script: str, words: str) -> None:
-    install_nvidia_smi(no_gpu, f"echo called >> {no_gpu}/calls\n{script}")
-    samples, messages = take_samples(3)
-    assert len(messages) == 1
-    assert messages[0].startswith("GPU use of the node 10.0.0.5 is not recorded: ")
-    assert words in messages[0]
-    assert (no_gpu / "calls").read_text() == "called\n"
+def test_driver_without_a_gpu_has_no_gpu_metrics() -> None:
+    assert read_gpus(nvml([])) == {}
+
+
+def test_gpu_that_fails_is_told_once_and_not_asked_again() -> None:
+    calls = []
+
+    def start() -> None:
+        calls.append("asked")
+        raise pynvml.NVMLError_GpuIsLost
+
+    samples, messages = take_samples(3, nvml([], start))
+    assert messages == ["GPU use of the node 10.0.0.5 is not recorded: GPU is lost"]
+    assert calls == ["asked"]
     assert all("cpu_utilization_percentage" in sample.metrics for sample in samples)
 
 
-def test_sampler_that_cannot_send_says_so_and_stops(no_gpu: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sampler_that_cannot_send_says_so_and_stops(caplog: pytest.LogCaptureFixture) -> None:
     calls: Items = queue.SimpleQueue()
 
     def put(item: NodeSample | str) -> None:
         calls.put(item)
         raise RuntimeError("the stream is gone")
 
-    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, address="10.0.0.5") as sampler:
-        sampler._thread.join()
+    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, address="10.0.0.5", nvml=nvml([])):
+        for thread in sampling():
+            thread.join()
     assert calls.qsize() == 1
     assert [record.message for record in caplog.records] == [
         "the use of the node 10.0.0.5 is not recorded any more: the stream is gone"
     ]
 
 
-def test_nothing_is_sent_once_the_context_is_left(no_gpu: Path) -> None:
+def test_nothing_is_sent_once_the_context_is_left() -> None:
     items: Items = queue.SimpleQueue()
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5") as sampler:
+    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", nvml=nvml([])):
         items.get()
-    assert not sampler._thread.is_alive()
+        assert sampling()
+    assert not sampling()
