@@ -1,23 +1,21 @@
 """Whether the model and the data can be read, and how large they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 from huggingface_hub import constants
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
 from qa_ray.config.policies import BadRows, DataFormat
-from qa_ray.data.files import SourceFile, find_files
-from qa_ray.data.readers import read_file
-from qa_ray.data.sources import hub_tables
+from qa_ray.data.files import HubSplit, SourceFile, find_files
+from qa_ray.data.passages import read_passages
 from qa_ray.data.validation import check, is_fatal
 from qa_ray.doctor.verdict import Verdict, by_value, failed, passed, share, size, told, warning
 from qa_ray.errors import ModelError
 from qa_ray.locations import resolve
 from qa_ray.model.loading import check_model, check_window, load_tokenizer
-from qa_ray.schema import table_to_passages
+from qa_ray.schema import Passage, Problem
 
 NUM_EXAMPLES = 10
 """Questions that are read of each split."""
@@ -66,21 +64,16 @@ def look_at_files(data: DataConfig, location: str) -> Look:
     """
     files = find_files(data, location)
     sizes = _sizes(files)
-    tables = list(read_file(files[0], data.columns, NUM_EXAMPLES))
     tokenized = sum(_FACTORS[file.format] * size for file, size in zip(files, sizes, strict=True))
     named = tuple((file.name, size) for file, size in zip(files, sizes, strict=True))
-    return _judged(tables, named, int(tokenized))
+    return _judged(read_passages(files[:1], data, NUM_EXAMPLES), named, int(tokenized))
 
 
 def look_at_hub(data: DataConfig, split: str) -> Look:
-    """Read the first examples of a split of the Hub data set, without downloading the rest.
-
-    Raises:
-        DataError: it cannot be loaded, or a column is missing.
-    """
+    """Read the first examples of a split of the Hub data set, without downloading the rest."""
     # Offline there is only what was downloaded before, which cannot be streamed.
-    tables = hub_tables(data, split, NUM_EXAMPLES, streaming=not constants.HF_HUB_OFFLINE)
-    return _judged(list(tables), (), 0)
+    source = HubSplit(data.hub or "", split, streaming=not constants.HF_HUB_OFFLINE)
+    return _judged(read_passages([source], data, NUM_EXAMPLES), (), 0)
 
 
 def _sizes(files: list[SourceFile]) -> list[int]:
@@ -90,14 +83,12 @@ def _sizes(files: list[SourceFile]) -> list[int]:
     return [info.size or 0 for info in filesystem.get_file_info([folder + file.name for file in files])]
 
 
-def _judged(tables: list[pa.Table], files: tuple[tuple[str, int], ...], tokenized: int) -> Look:
-    num_questions, problems = 0, []
-    for table in tables:
-        passages, found = table_to_passages(table)
-        problems += found
-        for passage in passages:
-            num_questions += len(passage.questions)
-            problems += check(passage)[1]
+def _judged(items: Iterable[Passage | Problem], files: tuple[tuple[str, int], ...], tokenized: int) -> Look:
+    num_questions = 0
+    problems: list[Problem] = []
+    for item in items:
+        num_questions += isinstance(item, Passage)
+        problems += check(item)[1] if isinstance(item, Passage) else [item]
     fatal = any(is_fatal(problem) for problem in problems)
     return Look(files, num_questions, tuple(map(str, problems)), fatal, tokenized)
 

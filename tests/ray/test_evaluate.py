@@ -12,14 +12,13 @@ import pytest
 from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
-from passages import corpus_of
+from passages import corpus_of, read_file
 from small_runs import cpu_accelerator
 from trips import NAMES, write_squad
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
-from qa_ray.data import squad
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
@@ -72,7 +71,7 @@ def plain(place: Path) -> Evaluation:
     """The same evaluation of the run's model in this process."""
     config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=SHORT_WINDOW)
     tokenizer = load_tokenizer(config.model)
-    corpus = corpus_of(list(squad.parse((place / "dev.json").read_bytes(), "dev.json")), tokenizer)
+    corpus = corpus_of(read_file(str(place / "dev.json")), tokenizer)
     collator = make_collator(config, corpus, learn_template(tokenizer))
     assert len(collator.windows) > len(corpus)
     evaluator = Evaluator(collator, config.evaluate, no_answer=True)

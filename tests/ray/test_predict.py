@@ -283,7 +283,7 @@ def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
     (tmp_path / "data" / "b.parquet").write_bytes(b"PAR1 but no more")
     given = options(data=str(tmp_path / "data"), part_size=30)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet cannot be read to its end"):
+        with pytest.raises(DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet, after 0 rows: cannot be read as parquet"):
             predict(given)
     assert len(read(tmp_path / "out")) == 60
 

@@ -6,9 +6,9 @@ import datasets
 import pyarrow as pa
 import pytest
 import ray
+from qa_ray.data.pipeline import passages
 
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.data.sources import passages
 from qa_ray.data.validation import is_fatal
 from qa_ray.schema import PASSAGES, table_to_passages
 
