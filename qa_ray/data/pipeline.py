@@ -29,7 +29,7 @@ from qa_ray.schema import PASSAGES, Bools, Int64s, Problem, table_to_passages
 _PASSAGES_PER_TASK = 512
 
 
-def passages(data: DataConfig, location: str, max_examples: int | None) -> ray.data.Dataset:
+def passages_dataset(data: DataConfig, location: str, max_examples: int | None) -> ray.data.Dataset:
     """Return the passages at `location` as a lazy Dataset of the schema PASSAGES; rows are not validated yet.
 
     Each file is read by a task of its own, or all by one where only the first `max_examples` questions are wanted. A
@@ -104,7 +104,7 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
     """
     # Questions are numbered in the order of the blocks, and the batch plan counts on those numbers.
     DataContext.get_current().execution_options.preserve_order = True
-    dataset = passages(data, location, max_examples).map_batches(
+    dataset = passages_dataset(data, location, max_examples).map_batches(
         _tokenize_batch,
         batch_format="pyarrow",
         batch_size=_PASSAGES_PER_TASK,

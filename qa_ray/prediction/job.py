@@ -93,7 +93,7 @@ def _peek(item: Input, data: DataConfig, location: str) -> None:
         rows = islice(read_rows(item.source, data, answers=False), _PEEKED_ROWS)
         found = [input_question(row, data.columns) for row in rows]
     except DataError as error:
-        raise DataError(f"{location}: {item.source.name} {error}") from error
+        raise DataError(f"{location}: {item.source.name}: {error}") from error
     if found and all(question.reason is not None for question in found):
         raise DataError(
             f"{location}: none of the first {len(found)} rows can be answered; {found[0].record}: {found[0].reason}. "

@@ -182,7 +182,7 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
         ({"data": "/no/such.json"}, DataError, "/no/such.json"),
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"out": Path("/dev/null/out")}, StorageError, "--out=/dev/null/out cannot be written: Not a directory"),
-        ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+        ({"precision": Precision.FP16}, ConfigError, "^--precision=fp16 needs a GPU"),
         ({"n_best": 0}, ConfigError, "^--n-best=0 must be at least 1"),
         ({"max_length": 8}, ConfigError, r"^--stride=8 must be in \[0, --max-length=8\)"),
     ],
