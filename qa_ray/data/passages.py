@@ -1,5 +1,6 @@
 """Rows to passages, and passages to tables: columns, the layouts of answers, ids."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,8 +32,15 @@ def read_split(data: DataConfig, location: str, max_examples: int | None = None)
     Raises:
         DataError: nothing is at `location`, or the layout of a file is not known.
     """
-    tables = to_tables(read_passages(find_sources(data, location), data, max_examples))
-    return table_to_passages(pa.concat_tables([PASSAGES.empty_table(), *tables]))
+    return table_to_passages(pa.concat_tables(read_tables(find_sources(data, location), data, max_examples)))
+
+
+def read_tables(
+    sources: Iterable[SourceFile | HubSplit], data: DataConfig, max_examples: int | None
+) -> Iterator[pa.Table]:
+    """Yield what `read_passages` does as PASSAGES tables, at least an empty one."""
+    yield PASSAGES.empty_table()
+    yield from to_tables(read_passages(sources, data, max_examples))
 
 
 def read_passages(
@@ -169,13 +177,11 @@ def _start(record: str, field: str, value: object) -> int:
     """Return a start that may be written as text, or as a float where pandas filled a gap in the column."""
     number = value
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             number = float(value)
-        except ValueError:
-            number = None
     if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    return expect_position(record, field, value if number is None else number)
+        value = int(number)
+    return expect_position(record, field, value)
 
 
 def to_tables(items: Iterable[Passage | Problem]) -> Iterator[pa.Table]:
@@ -183,16 +189,14 @@ def to_tables(items: Iterable[Passage | Problem]) -> Iterator[pa.Table]:
     contexts: dict[str, list[Question]] = {}
     problems: list[Problem] = []
     for item in items:
-        if isinstance(item, Problem):
-            problems.append(item)
-        else:
-            if item.context not in contexts and len(contexts) == _TABLE_PASSAGES:
-                yield _table(contexts, problems)
-                contexts, problems = {}, []
-            contexts.setdefault(item.context, []).extend(item.questions)
-        if len(problems) == _TABLE_PASSAGES:
+        is_new = isinstance(item, Passage) and item.context not in contexts
+        if len(problems) == _TABLE_PASSAGES or (is_new and len(contexts) == _TABLE_PASSAGES):
             yield _table(contexts, problems)
             contexts, problems = {}, []
+        if isinstance(item, Passage):
+            contexts.setdefault(item.context, []).extend(item.questions)
+        else:
+            problems.append(item)
     if contexts or problems:
         yield _table(contexts, problems)
 

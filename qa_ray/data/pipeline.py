@@ -18,12 +18,12 @@ from ray.data import DataContext
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.files import HubSplit, SourceFile
-from qa_ray.data.passages import find_sources, read_passages, to_tables
+from qa_ray.data.files import SourceFile
+from qa_ray.data.passages import find_sources, read_tables
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe, first_uses, is_fatal
 from qa_ray.errors import DataError
-from qa_ray.schema import PASSAGES, Bools, Int64s, Problem, table_to_passages
+from qa_ray.schema import Bools, Int64s, Problem, table_to_passages
 
 # So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
 _PASSAGES_PER_TASK = 512
@@ -41,7 +41,7 @@ def passages_dataset(data: DataConfig, location: str, max_examples: int | None) 
     sources = find_sources(data, location)
     rows = [{**asdict(source), "format": str(source.format)} for source in sources if isinstance(source, SourceFile)]
     if not rows:
-        dataset = ray.data.from_arrow(pa.concat_tables(_read_tables(sources, data, max_examples)))
+        dataset = ray.data.from_arrow(pa.concat_tables(read_tables(sources, data, max_examples)))
     else:
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows) if max_examples is None else 1).map_batches(
             _read_files,
@@ -56,14 +56,7 @@ def passages_dataset(data: DataConfig, location: str, max_examples: int | None) 
 
 def _read_files(rows: pa.Table, data: DataConfig, max_examples: int | None) -> Iterator[pa.Table]:
     files = [SourceFile(row["location"], row["name"], DataFormat(row["format"])) for row in rows.to_pylist()]
-    return _read_tables(files, data, max_examples)
-
-
-def _read_tables(
-    sources: Sequence[SourceFile | HubSplit], data: DataConfig, max_examples: int | None
-) -> Iterator[pa.Table]:
-    yield PASSAGES.empty_table()  # so that a source without rows has a schema too
-    yield from to_tables(read_passages(sources, data, max_examples))
+    return read_tables(files, data, max_examples)
 
 
 @dataclass(frozen=True, slots=True)

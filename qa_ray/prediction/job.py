@@ -187,9 +187,8 @@ def _results(
 
 
 def _read(packed: pa.Table, data: DataConfig, options: PredictionOptions) -> Iterator[pa.Table]:
-    ending = str(options.out_format)
-    limit = options.max_examples
-    return map(pack, read_parts(unpack(packed), data, size=options.part_size, max_rows=limit, ending=ending))
+    size, limit, ending = options.part_size, options.max_examples, str(options.out_format)
+    yield from map(pack, read_parts(unpack(packed), data, size=size, max_rows=limit, ending=ending))
 
 
 def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> str:
