@@ -11,6 +11,7 @@ from qa_ray.answers.answerer import Answered, QuestionAnswerer
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model, load_tokenizer
+from qa_ray.schema import Passage
 from qa_ray.scores.results import Evaluation
 from qa_ray.training.evaluator import Evaluator
 
@@ -26,20 +27,26 @@ TWO = ("Who built it?", "Charles built the bridge in the town.")
 
 
 def save_decisive(
-    family: str, source: Path, target: Path, *, threshold: float | None = None, evaluated: bool = False
+    family: str,
+    source: Path,
+    target: Path,
+    *,
+    threshold: float | None = None,
+    evaluated: bool = False,
+    passages: list[Passage] = PASSAGES,
 ) -> Evaluation:
     """Save the tiny model in `source` with scores far apart and windows of 14 context tokens; return its evaluation.
 
     With `evaluated` it is saved with the threshold of that evaluation.
     """
     config = tiny_config(source, evaluate={"n_best": 5, "max_answer_length": MAX_ANSWER_LENGTH})
-    collator = make_collator(changed(config, window={"max_length": 512}), PASSAGES)
+    collator = make_collator(changed(config, window={"max_length": 512}), passages)
     length = int(collator.corpus.question_lengths.max()) + collator.template.num_special + 14
     config = changed(config, window={"max_length": length, "stride": 8})
     model = load_model(config.model).eval()
     with torch.no_grad():
         getattr(model, "classifier" if family == "modernbert" else "qa_outputs").weight.mul_(100)
-    evaluate = Evaluator(make_collator(config, PASSAGES), config.evaluate, no_answer=evaluated or threshold is not None)
+    evaluate = Evaluator(make_collator(config, passages), config.evaluate, no_answer=evaluated or threshold is not None)
     result = evaluate(model, cpu_accelerator())
     assert result is not None
     saved_threshold = result.metrics["threshold"] if evaluated else threshold

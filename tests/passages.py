@@ -1,17 +1,18 @@
 """Passages for tests: random ones with every kind of symbol, and real ones from SQuAD."""
 
-from itertools import islice
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from qa_ray.data import squad
+from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.data.corpus import Corpus
+from qa_ray.data.passages import read_split
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.schema import Answer, Passage, Question
 
+SAMPLE = "package://qa_ray/data/sample"
 SQUAD = Path(__file__).parents[1] / "../shared/data/squad"
 
 _WORDS = ["The", " river", "bridge", " in", " 1357", "don't", "(ft)", ".", ",", "?", "-", "A", "x", "people", " the"]
@@ -54,12 +55,13 @@ def holds_mark(text: str) -> bool:
     return any(mark in text for mark in _MARKS)
 
 
-def read_squad(name: str, num_passages: int, every: int = 1) -> list[Passage]:
-    """Each `every`-th passage of a SQuAD file, up to `num_passages`; skips the test where the file is absent."""
-    if not (SQUAD / name).exists():
-        pytest.skip(f"needs {name} in {SQUAD}")
-    found = islice(squad.parse((SQUAD / name).read_bytes(), name), 0, num_passages * every, every)
-    return [passage for passage in found if isinstance(passage, Passage)]
+def read_file(location: str) -> list[Passage]:
+    """All passages of a file; skips the test where it is one of SQuAD's and not beside the repository."""
+    if location.startswith(str(SQUAD)) and not Path(location).exists():
+        pytest.skip(f"needs {Path(location).name} of SQuAD in {SQUAD}")
+    found, problems = read_split(DataConfig(), location)
+    assert not problems
+    return found
 
 
 def corpus_of(passages: list[Passage], tokenizer: PreTrainedTokenizerFast) -> Corpus:

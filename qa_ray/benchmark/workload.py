@@ -2,23 +2,21 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config.fine_tuning import Config
+from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.squad import parse
+from qa_ray.data.passages import read_split
 from qa_ray.data.template import Template
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe
 from qa_ray.errors import DataError
-from qa_ray.locations import resolve
 from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.runs.worker import make_collator
-from qa_ray.schema import Passage, Problem
+from qa_ray.schema import Passage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +30,12 @@ class Workload:
 
     @classmethod
     def read(cls, config: Config, location: str) -> "Workload":
-        """Read the nested SQuAD JSON at `location`.
+        """Read the questions at `location`.
 
         Raises:
             DataError: it cannot be read, or has a row that cannot be used.
         """
-        try:
-            items = list(parse(Path(resolve(location)).read_bytes(), Path(location).name))
-        except OSError as error:
-            raise DataError(f"--data={location} cannot be read: {error.strerror}") from error
-        passages = [item for item in items if isinstance(item, Passage) and item.questions]
-        problems = [item for item in items if isinstance(item, Problem)]
+        passages, problems = read_split(DataConfig(), location)
         problems += [problem for passage in passages for problem in check(passage)[1]]
         if problems or not passages:
             raise DataError(f"--data={location}: {describe(problems) if problems else 'it holds no question'}")

@@ -8,7 +8,23 @@ from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, Precision
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, holds_secret
+
+_OPTIONS = {
+    "train": "data",
+    "validation": "data",
+    "max_validation_examples": "max-examples",
+    "revision": "hub-revision",
+}
+
+
+class JobData(DataConfig):
+    """Where a job's questions come from: fields are called by the options that set them."""
+
+    __slots__ = ()
+
+    def option(self, name: str) -> str:
+        """How the user sets a field, such as `columns.context`."""
+        return f"--{_OPTIONS.get(name) or name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +62,20 @@ class AnsweringOptions:
 
     def __post_init__(self) -> None:
         require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
-        require(bool(self.data), "--data is empty: name the questions")
-        require(not holds_secret(self.data), f"--data {SECRET_RULE}")
-        require(
-            self.max_examples is None or self.max_examples >= 1,
-            f"--max-examples={self.max_examples} must be at least 1",
-        )
+        self.data_config()
+        self.require_positive("max_answer_length")
+        length = self.max_length
+        require(length is None or length >= 8, f"--max-length={length} must be at least 8")
+
+    def require_positive(self, *names: str) -> None:
+        """Raise ConfigError where one of these fields is given, and is below 1."""
+        for name in names:
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
 
     def data_config(self, on_bad_row: BadRows = BadRows.ERROR) -> DataConfig:
         """Where the questions come from."""
-        return DataConfig(
+        return JobData(
             validation=self.data,
             hub=self.hub,
             hub_config=self.hub_config,

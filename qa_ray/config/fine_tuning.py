@@ -80,13 +80,16 @@ class DataConfig:
     """A row that cannot be used stops the run, or is left out and written to bad_rows.jsonl."""
 
     def __post_init__(self) -> None:
-        require(bool(self.train), "data.train is empty: name the training questions")
-        require(bool(self.validation), "data.validation is empty: name the validation questions")
         for name in ("train", "validation"):
-            require(not holds_secret(getattr(self, name)), f"data.{name} {SECRET_RULE}")
+            require(bool(getattr(self, name)), f"{self.option(name)} is empty: name the questions")
+            require(not holds_secret(getattr(self, name)), f"{self.option(name)} {SECRET_RULE}")
         for name in ("max_train_examples", "max_validation_examples"):
             limit = getattr(self, name)
-            require(limit is None or limit > 0, f"data.{name}={limit} must be at least 1")
+            require(limit is None or limit > 0, f"{self.option(name)}={limit} must be at least 1")
+
+    def option(self, name: str) -> str:
+        """How the user sets a field, such as `columns.context`; error messages name it so."""
+        return f"data.{name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Find data files: a file, a folder, a glob, a package's own, or a URI that pyarrow opens."""
+"""Find data files: a file, a folder, a glob, a package's own, or a URI that pyarrow opens; or name a Hub data set."""
 
 import os
 from dataclasses import dataclass
@@ -37,6 +37,24 @@ class SourceFile:
         return _filesystem(self.location)
 
 
+@dataclass(frozen=True, slots=True)
+class HubSplit:
+    """A split of a Hub data set."""
+
+    location: str
+    """Name of the data set."""
+    split: str
+    num_rows: int | None = None
+    """None where they were not counted."""
+    streaming: bool = False
+    """Downloads only what is read, instead of all into the cache on the local disk."""
+
+    @property
+    def name(self) -> str:
+        """Name in messages and in made ids."""
+        return f"{self.location} {self.split}"
+
+
 def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
     resolved = resolve(location)
     if is_local(resolved):
@@ -70,7 +88,7 @@ def find_files(data: DataConfig, location: str) -> list[SourceFile]:
         raise DataError(f"{location} cannot be read: {error}") from error
     shown_path = f"{path}/{pattern}" if pattern else path
     if not inner and not pattern and kind != fs.FileType.Directory:
-        hint = "Name a file, a folder, a glob or a URI; for a data set on the Hub, set data.hub"
+        hint = f"Name a file, a folder, a glob or a URI; for a data set on the Hub, set {data.option('hub')}"
         raise DataError(f"{location}: there is no file or folder {shown_path}. {hint}")
     if not inner:
         what = "file matches" if pattern else f"file with a known ending ({', '.join(_ENDINGS)}) lies in"
@@ -124,7 +142,7 @@ def _format(data: DataConfig, name: str, location: str) -> DataFormat:
         known, layouts = ", ".join(_ENDINGS), ", ".join(layout for layout in DataFormat if layout != DataFormat.AUTO)
         raise DataError(
             f"{location}: the ending of {name!r} does not tell its layout (known: {known}). "
-            f"Set data.format to one of {layouts}"
+            f"Set {data.option('format')} to one of {layouts}"
         )
     return _ENDINGS[ending]
 

@@ -4,27 +4,59 @@ Workers take the resulting Arrow blocks from the object store, where a node hold
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import ray.data
 from ray.data import DataContext
 
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.config.policies import BadRows
+from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.sources import passages
+from qa_ray.data.files import SourceFile
+from qa_ray.data.passages import find_sources, read_tables
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
-from qa_ray.data.validation import check, describe, duplicate_ids, is_fatal
+from qa_ray.data.validation import check, describe, first_uses, is_fatal
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Int64s, Problem, table_to_passages
 
 # So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
 _PASSAGES_PER_TASK = 512
+
+
+def passages_dataset(data: DataConfig, location: str, max_examples: int | None) -> ray.data.Dataset:
+    """Return the passages at `location` as a lazy Dataset of the schema PASSAGES; rows are not validated yet.
+
+    Each file is read by a task of its own, or all by one where only the first `max_examples` questions are wanted. A
+    Hub data set is loaded at once, here.
+
+    Raises:
+        DataError: nothing is at `location`.
+    """
+    sources = find_sources(data, location)
+    rows = [{**asdict(source), "format": str(source.format)} for source in sources if isinstance(source, SourceFile)]
+    if not rows:
+        dataset = ray.data.from_arrow(pa.concat_tables(read_tables(sources, data, max_examples)))
+    else:
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows) if max_examples is None else 1).map_batches(
+            _read_files,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"data": data, "max_examples": max_examples},
+        )
+    # Blocks are small, so that the next step works on a single big file in parallel. Without strict, Ray fuses
+    # reading, this and the next step into one task for each file.
+    return dataset.repartition(target_num_rows_per_block=_PASSAGES_PER_TASK, strict=True)
+
+
+def _read_files(rows: pa.Table, data: DataConfig, max_examples: int | None) -> Iterator[pa.Table]:
+    files = [SourceFile(row["location"], row["name"], DataFormat(row["format"])) for row in rows.to_pylist()]
+    return read_tables(files, data, max_examples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +97,7 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
     """
     # Questions are numbered in the order of the blocks, and the batch plan counts on those numbers.
     DataContext.get_current().execution_options.preserve_order = True
-    dataset = passages(data, location, max_examples).map_batches(
+    dataset = passages_dataset(data, location, max_examples).map_batches(
         _tokenize_batch,
         batch_format="pyarrow",
         batch_size=_PASSAGES_PER_TASK,
@@ -143,11 +175,9 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
     records = [record for summary in summaries for record in summary.records]
     answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
     digests = [digest for summary in summaries for digest in summary.digests]
-    problems = [problem for summary in summaries for problem in summary.problems] + duplicate_ids(ids, records)
-    first_seen: dict[str, int] = {}
-    for place, key in enumerate(ids):
-        first_seen.setdefault(key, place)
-    selection = np.fromiter(first_seen.values(), np.int64)[:max_examples]
+    first_places, repeated = first_uses(ids, records)
+    problems = [problem for summary in summaries for problem in summary.problems] + repeated
+    selection = np.array(first_places, np.int64)[:max_examples]
     return Split(
         name=name,
         blocks=tuple(block for block, _ in kept),

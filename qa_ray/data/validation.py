@@ -11,9 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from qa_ray.errors import DataError
 from qa_ray.schema import Answer, Passage, Problem, Question
 
@@ -39,19 +36,23 @@ def shown(value: object) -> str:
 
 
 def expect_text(record: str, field: str, value: object) -> str:
-    """Return `value` if it is text that can be stored.
+    """Return `value` if it is text that can be stored; bytes are text in UTF-8.
 
     Raises:
-        RowError: it is not text, or holds half of a surrogate pair, which no file in UTF-8 can.
+        RowError: it is not text or not UTF-8, or holds half of a surrogate pair, which no file in UTF-8 can.
     """
-    if not isinstance(value, str):
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise RowError(Problem(record, field, shown(value), "is not UTF-8")) from error
+    if not isinstance(text, str):
         raise RowError(Problem(record, field, shown(value), "expected text"))
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         message = "expected Unicode text; it holds half a surrogate pair"
         raise RowError(Problem(record, field, shown(value), message)) from error
-    return value
+    return text
 
 
 def expect_id(record: str, field: str, value: object) -> str:
@@ -64,7 +65,7 @@ def expect_id(record: str, field: str, value: object) -> str:
         value = int(value)  # pandas makes a column of integers floats where one is missing
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str | bytes):
         raise RowError(Problem(record, field, shown(value), "expected text or a whole number"))
     return expect_text(record, field, value)
 
@@ -146,33 +147,19 @@ def _nearest(context: str, text: str, start: int) -> int | None:
     return min((place for place in places if place >= 0), key=lambda place: abs(place - start), default=None)
 
 
-def duplicate_ids(
-    ids: Sequence[str] | pa.Array | pa.ChunkedArray, records: Sequence[str] | pa.Array | pa.ChunkedArray
-) -> list[Problem]:
-    """Return a problem for every question whose id an earlier question of the split has.
+def first_uses(ids: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[Problem]]:
+    """Return the places of the questions whose id is new, and a problem for every other question of a split.
 
     `records[i]` tells where the question with `ids[i]` was read.
     """
-    ids, records = _strings(ids), _strings(records)
-    if not len(ids):
-        return []
-    codes = ids.dictionary_encode().indices.to_numpy()
-    order = np.argsort(codes, kind="stable")
-    repeats = codes[order][1:] == codes[order][:-1]
-    later = np.sort(order[1:][repeats])
-    first_places = order[np.concatenate(([True], ~repeats))]  # a code's first place; codes are 0, 1, 2, ...
-    columns = (ids.take(later), records.take(later), records.take(first_places[codes[later]]))
-    return [
-        Problem(record, "id", shown(repeated), f"is used twice: first in {first}; give each question its own id")
-        for repeated, record, first in zip(*(column.to_pylist() for column in columns), strict=True)
-    ]
-
-
-def _strings(values: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Array:
-    if not isinstance(values, pa.Array | pa.ChunkedArray):
-        return pa.array(values, pa.large_string())
-    values = values.cast(pa.large_string())  # 32-bit offsets end at 2 GiB of text
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    first: dict[str, int] = {}
+    problems = []
+    for place, identifier in enumerate(ids):
+        before = first.setdefault(identifier, place)
+        if before != place:
+            message = f"is used twice: first in {records[before]}; give each question its own id"
+            problems.append(Problem(records[place], "id", shown(identifier), message))
+    return list(first.values()), problems
 
 
 def describe(problems: Sequence[Problem], limit: int = 10) -> str:

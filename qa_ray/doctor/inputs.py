@@ -3,20 +3,18 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pyarrow as pa
 from huggingface_hub import constants
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
 from qa_ray.config.policies import BadRows
-from qa_ray.data.files import find_files
-from qa_ray.data.readers import read_file
-from qa_ray.data.sources import hub_tables
+from qa_ray.data.files import HubSplit, find_files
+from qa_ray.data.passages import read_passages
 from qa_ray.data.validation import check
 from qa_ray.doctor.verdict import Verdict, failed, listed, passed, size, told
 from qa_ray.errors import DataError, ModelError
 from qa_ray.locations import resolve
 from qa_ray.model.loading import check_model, check_window, load_tokenizer
-from qa_ray.schema import table_to_passages
+from qa_ray.schema import Passage, Problem
 
 Files = tuple[tuple[str, int], ...]
 """Name and bytes of each file of a split."""
@@ -60,7 +58,7 @@ def look_at_files(data: DataConfig, location: str) -> Files:
     filesystem, first = files[0].open()
     folder = first[: -len(files[0].name)]
     infos = filesystem.get_file_info([folder + file.name for file in files])
-    _check_first(data, read_file(files[0], data.columns, NUM_EXAMPLES))
+    _check_first(data, read_passages(files[:1], data, NUM_EXAMPLES))
     return tuple((file.name, info.size or 0) for file, info in zip(files, infos, strict=True))
 
 
@@ -71,17 +69,18 @@ def look_at_hub(data: DataConfig, split: str) -> Files:
         DataError: it cannot be loaded, a column is missing, or the questions would stop the run.
     """
     # Offline there is only what was downloaded before, which cannot be streamed.
-    _check_first(data, hub_tables(data, split, NUM_EXAMPLES, streaming=not constants.HF_HUB_OFFLINE))
+    source = HubSplit(data.hub or "", split, streaming=not constants.HF_HUB_OFFLINE)
+    _check_first(data, read_passages([source], data, NUM_EXAMPLES))
     return ()
 
 
-def _check_first(data: DataConfig, tables: Iterable[pa.Table]) -> None:
-    num_sound, problems = 0, []
-    for table in tables:
-        passages, unread = table_to_passages(table)
-        checked = [check(passage) for passage in passages]
-        num_sound += sum(len(passage.questions) for passage, _ in checked)
-        problems += [*unread, *(problem for _, found in checked for problem in found)]
+def _check_first(data: DataConfig, items: Iterable[Passage | Problem]) -> None:
+    num_sound = 0
+    problems: list[Problem] = []
+    for item in items:
+        sound, found = check(item) if isinstance(item, Passage) else (None, [item])
+        num_sound += len(sound.questions) if sound else 0
+        problems += found
     # A file that cannot be read to the tenth question has no sound one here.
     if problems and (data.on_bad_row is BadRows.ERROR or not num_sound):
         raise DataError(f"of the first {NUM_EXAMPLES} questions, {len(problems)} cannot be used: {problems[0]}")

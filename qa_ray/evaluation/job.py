@@ -22,11 +22,11 @@ from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
-from qa_ray.errors import ClusterError, DataError, StorageError, UserError, require
-from qa_ray.evaluation.options import EvaluationOptions, as_options
+from qa_ray.errors import ClusterError, DataError, StorageError, UserError
+from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
 from qa_ray.locations import absolute, resolve
-from qa_ray.model.folder import open_model
+from qa_ray.model.folder import open_for, open_model
 from qa_ray.model.loading import learn_template
 from qa_ray.model.precision import choose_precision
 from qa_ray.runs.driver import patience, scaling_config, worker_failures
@@ -78,18 +78,11 @@ def evaluate(options: EvaluationOptions) -> str:
     Raises:
         UserError: something that the user can mend; nearly all of it is found before the first forward pass.
     """
-    try:
-        return _evaluate_all(options)
-    except UserError as error:
-        raise type(error)(as_options(str(error))) from error
-
-
-def _evaluate_all(options: EvaluationOptions) -> str:
     _claim(options.out)
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
     if not resources.use_gpu:
-        choose_precision(options.precision, torch.device("cpu"))
+        choose_precision(options.precision, torch.device("cpu"), "--precision")
     names = [options.model] + ([options.against] if options.against else [])
     tasks = [_prepare(options, name, resources) for name in names]
     no_answer = options.no_answer is NoAnswer.ALLOWED or (
@@ -119,16 +112,11 @@ def _claim(folder: Path) -> None:
 
 def _prepare(options: EvaluationOptions, name: str, resources: Resources) -> EvaluationTask:
     """Check a model, with its weights, and tokenise the questions for it."""
-    model, tokenizer, saved, limit = open_model(name, trust_remote_code=options.trust_remote_code)
+    saved = open_for(options, name)
+    config = options.configure(name, saved.settings)
+    tokenizer, threshold = saved.tokenizer, saved.settings.no_answer_threshold
     # The workers load it for themselves.
-    del model
-    config = options.configure(name, saved)
-    length = config.window.max_length
-    require(
-        limit is None or length <= limit,
-        f"--max-length={length} is beyond the {limit} tokens that {name} takes: lower it",
-    )
-    threshold = saved.no_answer_threshold if options.no_answer_threshold is None else options.no_answer_threshold
+    del saved
     split = tokenize_split(
         config.data,
         options.data,

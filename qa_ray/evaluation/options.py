@@ -1,6 +1,5 @@
 """What the evaluation job is asked for."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +11,6 @@ from qa_ray.model.folder import AnswerSettings
 from qa_ray.scores.bootstrap import NUM_RESAMPLES
 
 _FEWEST_RESAMPLES = 100
-_FIELD = re.compile(
-    r"\b((?:window|evaluate|train|data|model)\.(max_length|stride|n_best|max_answer_length|max_tokens_per_device|"
-    r"precision|validation|hub|hub_config|revision|format|columns|max_validation_examples|on_bad_row|"
-    r"trust_remote_code))\b"
-)
-_RENAMED = {
-    "data.validation": "data",
-    "data.max_validation_examples": "max-examples",
-    "data.revision": "hub-revision",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,40 +43,24 @@ class EvaluationOptions(AnsweringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require_positive("n_best", "max_tokens_per_device")
         require(
             self.num_resamples >= _FEWEST_RESAMPLES,
             f"--num-resamples={self.num_resamples} must be at least {_FEWEST_RESAMPLES}: a 95% interval needs so many",
         )
         require(self.seed >= 0, f"--seed={self.seed} must not be negative")
 
-    def configure(self, model: str, saved: AnswerSettings) -> Config:
-        """The configuration in which `model` is evaluated, given what was saved with it.
-
-        Raises ConfigError in the names of the configuration; see `as_options`.
-        """
-        length, stride = _first(self.max_length, saved.max_length), _first(self.stride, saved.stride)
-        require(
-            0 <= stride < length,
-            f"--stride={stride} must be in [0, --max-length={length}): what is not given was saved with {model}",
-        )
+    def configure(self, model: str, settings: AnswerSettings) -> Config:
+        """The configuration in which `model` is evaluated."""
         return Config(
             model=ModelConfig(name=model, trust_remote_code=self.trust_remote_code),
             data=self.data_config(self.on_bad_row),
-            window=WindowConfig(max_length=length, stride=stride),
+            window=WindowConfig(max_length=settings.max_length, stride=settings.stride),
             train=TrainConfig(precision=self.precision),
             evaluate=EvalConfig(
-                n_best=_first(self.n_best, saved.n_best),
-                max_answer_length=_first(self.max_answer_length, saved.max_answer_length),
+                n_best=settings.n_best,
+                max_answer_length=settings.max_answer_length,
                 max_tokens_per_device=self.max_tokens_per_device,
             ),
             cluster=self.cluster,
         )
-
-
-def as_options(message: str) -> str:
-    """The message with the fields of the configuration replaced by the options that set them."""
-    return _FIELD.sub(lambda found: "--" + (_RENAMED.get(found[1]) or found[2].replace("_", "-")), message)
-
-
-def _first(given: int | None, saved: int) -> int:
-    return saved if given is None else given

@@ -5,7 +5,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.utils import cached_file
 
+from qa_ray.config.answering import AnsweringOptions
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
 from qa_ray.errors import ModelError, StorageError, UserError, require
 from qa_ray.locations import resolve
-from qa_ray.model.loading import check_model, check_window, input_limit, load_model, load_tokenizer
+from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_model, load_tokenizer
 
 SETTINGS = "qa_ray.json"
 """File beside the weights: how answers were decoded when the model was measured."""
@@ -59,6 +60,43 @@ class SavedModel(NamedTuple):
     settings: AnswerSettings
     limit: int | None
     """Most tokens that the model takes, if it has a limit."""
+
+
+def open_for(options: AnsweringOptions, name: str, *, revision: str | None = None) -> SavedModel:
+    """Open the model `name`, with the answer settings that a job's options ask for.
+
+    Raises:
+        ModelError: there is no such model.
+        ConfigError: a setting cannot work, with this model or at all.
+    """
+    saved = open_model(name, revision=revision, trust_remote_code=options.trust_remote_code)
+    settings = answer_settings(options, name, saved.settings)
+    length, stride = settings.max_length, settings.stride
+    require(
+        saved.limit is None or length <= saved.limit,
+        f"--max-length={length} is beyond the {saved.limit} tokens that {name} takes: lower it",
+    )
+    require(
+        learn_template(saved.tokenizer).room(length, 0) - stride >= 2,
+        f"--stride={stride} leaves no room for a question in --max-length={length}: lower it or raise --max-length",
+    )
+    return saved._replace(settings=settings)
+
+
+def answer_settings(options: AnsweringOptions, model: str, saved: AnswerSettings) -> AnswerSettings:
+    """Return the settings saved with `model`, with those that are given in their place.
+
+    Raises:
+        ConfigError: the stride does not fit the window.
+    """
+    asked = {field.name: getattr(options, field.name, None) for field in fields(saved)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    length, stride = given.get("max_length", saved.max_length), given.get("stride", saved.stride)
+    require(
+        0 <= stride < length,
+        f"--stride={stride} must be in [0, --max-length={length}): what is not given was saved with {model}",
+    )
+    return replace(saved, **given)
 
 
 def open_model(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> SavedModel:

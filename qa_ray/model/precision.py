@@ -10,14 +10,14 @@ _ACCELERATE = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
-def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """Resolve `auto` for a device, and refuse what it cannot do.
+def choose_precision(wanted: Precision, device: torch.device, option: str = "train.precision") -> Precision:
+    """Resolve `auto` for a device, and refuse what it cannot do; `option` is how the user sets it.
 
     Raises:
         ConfigError: fp16 on a CPU.
     """
     if wanted is Precision.FP16 and device.type == "cpu":
-        raise ConfigError("train.precision=fp16 needs a GPU: use bf16 or fp32 on CPUs, or auto")
+        raise ConfigError(f"{option}=fp16 needs a GPU: use bf16 or fp32 on CPUs, or auto")
     if wanted is not Precision.AUTO:
         return wanted
     if not emulates_bf16(device):

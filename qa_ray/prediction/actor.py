@@ -1,7 +1,6 @@
 """What runs on each actor of the pool: answer a part's questions, and write them."""
 
 import hashlib
-import pickle
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,25 +12,26 @@ import torch
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.policies import Precision
 from qa_ray.errors import ClusterError, ModelError, UserError
-from qa_ray.model.folder import SavedModel, open_model
+from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.model.precision import choose_precision, dtype_of
 from qa_ray.prediction.answers import AnswerFormat
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder
-from qa_ray.prediction.parts import part_rows
-from qa_ray.prediction.questions import Asked
+from qa_ray.prediction.parts import InputQuestion, Part, pack, unpack
 from qa_ray.runs.worker import set_up_process
 
-DONE = pa.schema(
-    [
-        ("num_rows", pa.int64()),
-        ("num_reasons", pa.int64()),
-        ("num_bytes", pa.float64()),
-        ("finished_before", pa.bool_()),
-        ("failure", pa.binary()),
-    ]
-)
-"""What is told of a part: rows, those with a reason among them, and bytes of the input that they stand for."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredPart:
+    """What is told of a part."""
+
+    num_rows: int
+    num_reasons: int
+    """Rows with a reason in place of an answer."""
+    size: float
+    """What it takes of the input's size."""
+    finished_before: bool
+    failure: UserError | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,17 +44,6 @@ class PredictionTask:
     folder: OutputFolder
     use_gpu: bool
     num_threads: int
-
-
-def load(options: PredictionOptions) -> SavedModel:
-    """Open the model, with the settings that were asked for.
-
-    Raises:
-        ModelError: there is no such model.
-        ConfigError: a setting cannot work.
-    """
-    saved = open_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
-    return saved._replace(settings=options.answer_settings(saved.settings))
 
 
 def fingerprint(saved: SavedModel) -> str:
@@ -80,28 +69,34 @@ class PartAnswerer:
             out_format=options.out_format,
         )
 
-    def __call__(self, part: pa.Table) -> pa.Table:
-        """Answer and write the part in this table of one row (schema PART); return a table with schema DONE.
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        """Answer and write the part in a packed table; return an AnsweredPart in another.
 
         An error that the user can mend is returned, since Ray would print the traceback of what is raised.
         """
-        told = {name: part[name][0].as_py() for name in ("num_rows", "num_bytes", "failure")}
-        asked = part_rows(part)
-        rows = []
+        part: Part
+        (part,) = unpack(packed)
+        rows, failure = [], part.failure
         try:
-            rows = [] if asked is None else self._write(part["name"][0].as_py(), asked)
+            rows = self._write(part.name, part.questions) if part.questions else []
         except UserError as error:
-            told |= {"num_rows": 0, "failure": pickle.dumps(error)}
-        num_reasons = sum(row["reason"] is not None for row in rows)
-        return pa.Table.from_pylist([{**told, "num_reasons": num_reasons, "finished_before": asked is None}], DONE)
+            failure = error
+        answered = AnsweredPart(
+            num_rows=part.num_rows if failure is None else 0,
+            num_reasons=sum(row["reason"] is not None for row in rows),
+            size=part.size,
+            finished_before=part.questions is None,
+            failure=failure,
+        )
+        return pack(answered)
 
-    def _write(self, name: str, asked: list[Asked]) -> list[dict[str, Any]]:
+    def _write(self, name: str, questions: list[InputQuestion]) -> list[dict[str, Any]]:
         """Write the rows of a part, and return them."""
         if self._answerer is None:
             self._answerer = self._load()
         try:
             with self._precision():
-                rows = self._format.rows(asked, self._answerer)
+                rows = self._format.rows(questions, self._answerer)
         except torch.OutOfMemoryError as error:
             raise ClusterError("the GPU's memory is too small: lower --max-tokens-per-device") from error
         self._task.folder.write(f"{ANSWERS}/{name}", self._format.encode(rows))
@@ -112,7 +107,7 @@ class PartAnswerer:
         set_up_process(self._task.num_threads)
         node = ray.util.get_node_ip_address()
         try:
-            saved = load(options)
+            saved = open_for(options, options.model, revision=options.revision)
         except UserError as error:
             raise ModelError(f"node {node}: {error}") from error
         if fingerprint(saved) != self._task.fingerprint:
@@ -126,7 +121,7 @@ class PartAnswerer:
 
     def _precision(self) -> AbstractContextManager[object]:
         device = torch.device("cuda" if self._task.use_gpu else "cpu")
-        precision = choose_precision(self._task.options.precision, device)
+        precision = choose_precision(self._task.options.precision, device, "--precision")
         if precision is Precision.FP32:
             return nullcontext()
         return torch.autocast(device.type, dtype_of(precision))

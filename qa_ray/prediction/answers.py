@@ -1,4 +1,4 @@
-"""Asked questions to rows of answers, and rows to the content of a file."""
+"""Questions to rows of answers, and rows to the content of a file."""
 
 import json
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.ranking import Answered
 from qa_ray.errors import DataError, ModelError
 from qa_ray.prediction.options import OutFormat
-from qa_ray.prediction.questions import Asked
+from qa_ray.prediction.parts import InputQuestion
 
 _ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
-_Found = list[Answered] | str
+_AnswersOrReason = list[Answered] | str
 """The answers to a question, best first, or the reason why there is none."""
 
 
@@ -28,28 +28,28 @@ class AnswerFormat:
     keep_context: bool
     out_format: OutFormat
 
-    def rows(self, asked: Sequence[Asked], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
+    def rows(self, questions: Sequence[InputQuestion], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
         """Return a row for each question, in order, whether it can be answered or not."""
-        sound = [item for item in asked if item.reason is None]
+        sound = [item for item in questions if item.reason is None]
         found = iter(self._answers(sound, answerer))
-        return [self._row(item, next(found) if item.reason is None else item.reason) for item in asked]
+        return [self._row(item, next(found) if item.reason is None else item.reason) for item in questions]
 
-    def _answers(self, asked: Sequence[Asked], answerer: QuestionAnswerer) -> list[_Found]:
-        if not asked:
+    def _answers(self, questions: Sequence[InputQuestion], answerer: QuestionAnswerer) -> list[_AnswersOrReason]:
+        if not questions:
             return []
-        inputs = [{"question": item.question, "context": item.context} for item in asked]
+        inputs = [{"question": item.question, "context": item.context} for item in questions]
         try:
             results = answerer(inputs, top_k=self.top_k, handle_impossible_answer=self.handle_impossible)
         except (DataError, ModelError) as error:
             # The text holds no token, or the scores are not finite: those who share the call must not suffer.
-            if len(asked) == 1:
+            if len(questions) == 1:
                 return [str(error).removeprefix("inputs[0]: ")]
-            middle = len(asked) // 2
-            return self._answers(asked[:middle], answerer) + self._answers(asked[middle:], answerer)
+            middle = len(questions) // 2
+            return self._answers(questions[:middle], answerer) + self._answers(questions[middle:], answerer)
         lists = results if self.top_k > 1 else [[result] for result in cast(list[Answered], results)]
-        return cast(list[_Found], lists)
+        return cast(list[_AnswersOrReason], lists)
 
-    def _row(self, item: Asked, found: _Found) -> dict[str, Any]:
+    def _row(self, item: InputQuestion, found: _AnswersOrReason) -> dict[str, Any]:
         answers = [] if isinstance(found, str) else [_columns(answer) for answer in found]
         if self.top_k > 1:
             content: dict[str, Any] = {"answers": answers}

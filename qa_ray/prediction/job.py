@@ -1,9 +1,8 @@
 """The prediction job on the driver: check model, questions and folder; then read, answer and write on the cluster."""
 
 import logging
-import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -16,21 +15,18 @@ from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.config.policies import DataFormat
-from qa_ray.data.files import find_files
-from qa_ray.data.sources import open_hub
-from qa_ray.data.tables import require_columns
-from qa_ray.errors import ClusterError, DataError, StorageError, UserError, require
+from qa_ray.data.files import HubSplit
+from qa_ray.data.passages import find_sources
+from qa_ray.data.rows import open_hub, read_rows
+from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.locations import is_local
-from qa_ray.model.folder import SavedModel
-from qa_ray.model.loading import learn_template
+from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.model.precision import choose_precision
-from qa_ray.prediction.actor import PartAnswerer, PredictionTask, fingerprint, load
+from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder
-from qa_ray.prediction.parts import Source, finished_parts, read_parts
+from qa_ray.prediction.parts import Input, finished_parts, input_question, pack, read_parts, unpack
 from qa_ray.prediction.progress import ProgressBar
-from qa_ray.prediction.questions import ask
 from qa_ray.runs.resources import Resources, plan_resources
 
 logger = logging.getLogger(__name__)
@@ -48,15 +44,14 @@ def predict(options: PredictionOptions) -> str:
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
     if not resources.use_gpu:
-        choose_precision(options.precision, torch.device("cpu"))
+        choose_precision(options.precision, torch.device("cpu"), "--precision")
     data = options.data_config()
-    sources = find_sources(data, options.data)
-    _peek(sources, data, options.data)
-    saved = load(options)
-    _check_window(options, saved)
+    inputs = find_inputs(data, options.data)
+    _peek(inputs[0], data, options.data)
+    saved = open_for(options, options.model, revision=options.revision)
     digest = fingerprint(saved)
     folder = OutputFolder(options.out)
-    manifest = folder.claim(_manifest(options, digest, saved, sources))
+    manifest = folder.claim(_manifest(options, digest, saved, inputs))
     finished = finished_parts(folder.parts())
     if manifest.get("finished") == sum(map(len, finished.values())):
         return f"nothing is left to do: {folder.location} is finished"
@@ -70,72 +65,51 @@ def predict(options: PredictionOptions) -> str:
     )
     # The actors load it for themselves.
     del saved
-    sources = [replace(source, finished=finished.get(source.index, ())) for source in sources]
-    return _conclude(task, manifest, _run(task, sources, data, resources))
+    inputs = [replace(item, finished=finished.get(item.index, ())) for item in inputs]
+    return _conclude(task, manifest, _run(task, inputs, data, resources))
 
 
-def find_sources(data: DataConfig, location: str) -> list[Source]:
+def find_inputs(data: DataConfig, location: str) -> list[Input]:
     """Return what is to be read.
 
     Raises:
         DataError: there is nothing.
     """
-    if data.hub is not None:
-        dataset = open_hub(data, location)
-        require_columns(dataset.column_names, data.columns, answers=False)
-        return [Source(index=0, name=location, size=len(dataset))]
-    sources = []
-    for index, file in enumerate(find_files(data, location)):
-        filesystem, path = file.open()
-        info = filesystem.get_file_info(path)
-        sources.append(
-            Source(
-                index=index,
-                name=file.name,
-                size=info.size,
-                mtime_ns=info.mtime_ns,
-                location=file.location,
-                format=file.format,
-            )
-        )
-    return sources
+    inputs = []
+    for index, source in enumerate(find_sources(data, location)):
+        if isinstance(source, HubSplit):
+            num_rows = len(open_hub(source, data))
+            inputs.append(Input(index=index, source=replace(source, num_rows=num_rows), size=num_rows))
+        else:
+            filesystem, path = source.open()
+            info = filesystem.get_file_info(path)
+            inputs.append(Input(index=index, source=source, size=info.size, mtime_ns=info.mtime_ns))
+    return inputs
 
 
-def _peek(sources: list[Source], data: DataConfig, location: str) -> None:
+def _peek(item: Input, data: DataConfig, location: str) -> None:
     """Read the first rows, and refuse data of which none can be used: its columns have other names, most likely."""
-    source = sources[0]
     try:
-        found = [ask(item, source.columns(data)) for item in islice(source.items(data), _PEEKED_ROWS)]
-    except (UserError, pa.ArrowException, OSError) as error:
-        raise DataError(f"{location}: {source.name} cannot be read: {error}") from error
-    if found and all(item.reason is not None for item in found):
+        rows = islice(read_rows(item.source, data, answers=False), _PEEKED_ROWS)
+        found = [input_question(row, data.columns) for row in rows]
+    except DataError as error:
+        raise DataError(f"{location}: {item.source.name}: {error}") from error
+    if found and all(question.reason is not None for question in found):
         raise DataError(
             f"{location}: none of the first {len(found)} rows can be answered; {found[0].record}: {found[0].reason}. "
             "Name the right columns with --columns.question and --columns.context"
         )
 
 
-def _check_window(options: PredictionOptions, saved: SavedModel) -> None:
-    length, stride = saved.settings.max_length, saved.settings.stride
-    require(
-        saved.limit is None or length <= saved.limit,
-        f"--max-length={length} is beyond the {saved.limit} tokens that {options.model} takes: lower it",
-    )
-    require(
-        learn_template(saved.tokenizer).room(length, 0) - stride >= 2,
-        f"--stride={stride} leaves no room for a question in --max-length={length}: lower it or raise --max-length",
-    )
-
-
-def _manifest(options: PredictionOptions, digest: str, saved: SavedModel, sources: list[Source]) -> dict[str, Any]:
+def _manifest(options: PredictionOptions, digest: str, saved: SavedModel, inputs: list[Input]) -> dict[str, Any]:
     return {
         "model": {"name": options.model, "revision": options.revision, "fingerprint": digest},
-        "input": [{"name": source.name, "size": source.size, "mtime_ns": source.mtime_ns} for source in sources],
+        "input": [{"name": item.source.name, "size": item.size, "mtime_ns": item.mtime_ns} for item in inputs],
         "settings": {**options.recorded(), **asdict(saved.settings)},
     }
 
 
-def _run(task: PredictionTask, sources: list[Source], data: DataConfig, resources: Resources) -> ProgressBar:
+def _run(task: PredictionTask, inputs: list[Input], data: DataConfig, resources: Resources) -> ProgressBar:
     """Let the cluster answer; what cannot be read of some file is told once all else is written.
 
     Raises:
@@ -144,18 +118,17 @@ def _run(task: PredictionTask, sources: list[Source], data: DataConfig, resource
     options = task.options
     logger.info("%s: %s", options.model, _workers(resources))
     failures: list[UserError] = []
-    with ProgressBar(sum(source.size for source in sources), options.max_examples) as progress:
-        for done in _results(task, sources, data, resources):
-            failure = done.pop("failure")
-            if failure is not None:
-                failures.append(pickle.loads(failure))
-            if failures and not isinstance(failures[-1], DataError):
-                raise failures[-1]
-            progress.add(**done)
+    with ProgressBar(sum(item.size for item in inputs), options.max_examples) as progress:
+        for part in _results(task, inputs, data, resources):
+            if part.failure is not None:
+                failures.append(part.failure)
+                if not isinstance(part.failure, DataError):
+                    raise part.failure
+            progress.add(part)
     if failures:
         listed = "".join(f"\n  {failure}" for failure in failures[:_SHOWN_FAILURES])
         raise DataError(
-            f"{len(failures)} of {len(sources)} files cannot be read; all other questions are answered, and the same "
+            f"{len(failures)} of {len(inputs)} files cannot be read; all other questions are answered, and the same "
             f"command tries again what is missing:{listed}"
         )
     return progress
@@ -169,13 +142,13 @@ def _workers(resources: Resources) -> str:
 
 
 def _results(
-    task: PredictionTask, sources: list[Source], data: DataConfig, resources: Resources
-) -> Iterator[dict[str, Any]]:
+    task: PredictionTask, inputs: list[Input], data: DataConfig, resources: Resources
+) -> Iterator[AnsweredPart]:
     """Yield what the actors tell of each part, in the order in which they finish."""
     options = task.options
     # All in one task where they are counted together.
-    blocks = len(sources) if options.max_examples is None else 1
-    dataset = ray.data.from_items([asdict(source) for source in sources], override_num_blocks=blocks)
+    blocks = len(inputs) if options.max_examples is None else 1
+    dataset = ray.data.from_arrow(pa.concat_tables(map(pack, inputs)), override_num_blocks=blocks)
     # A part is a block of its own: it is handed on as soon as it is read, to whoever has time.
     dataset.context.target_max_block_size = 1
     parts = dataset.map_batches(
@@ -205,7 +178,7 @@ def _results(
         )
     try:
         for table in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from table.to_pylist()
+            yield from unpack(table)
     except RayActorError as error:
         raise ClusterError(
             "a worker process was lost again and again, and cluster.max_failures is reached: its memory may have run "
@@ -213,11 +186,9 @@ def _results(
         ) from error
 
 
-def _read(rows: pa.Table, data: DataConfig, options: PredictionOptions) -> Iterable[pa.Table]:
-    sources = [Source(**{**row, "format": DataFormat(row["format"])}) for row in rows.to_pylist()]
-    return read_parts(
-        sources, data, size=options.part_size, max_rows=options.max_examples, ending=str(options.out_format)
-    )
+def _read(packed: pa.Table, data: DataConfig, options: PredictionOptions) -> Iterator[pa.Table]:
+    size, limit, ending = options.part_size, options.max_examples, str(options.out_format)
+    yield from map(pack, read_parts(unpack(packed), data, size=size, max_rows=limit, ending=ending))
 
 
 def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> str:

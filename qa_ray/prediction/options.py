@@ -1,6 +1,6 @@
 """What the prediction job is asked for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -8,7 +8,6 @@ from qa_ray.config.answering import AnsweringOptions
 from qa_ray.config.policies import NoAnswer
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
-from qa_ray.model.folder import AnswerSettings
 
 _GPU_TOKENS = 16_384
 _CPU_TOKENS = 4096  # a quarter faster than four times as many
@@ -57,15 +56,7 @@ class PredictionOptions(AnsweringOptions):
         super().__post_init__()
         require(bool(self.out), "--out is empty: name a folder or a URI")
         require(not holds_secret(self.out), f"--out {SECRET_RULE}")
-        for name in ("part_size", "top_k", "max_tokens_per_device"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
-
-    def answer_settings(self, saved: AnswerSettings) -> AnswerSettings:
-        """The model's settings, with those that are given in their place."""
-        names = ("max_length", "stride", "max_answer_length", "no_answer_threshold")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(saved, **given)
+        self.require_positive("part_size", "top_k", "max_tokens_per_device")
 
     def max_tokens(self, *, use_gpu: bool) -> int:
         """Padded tokens in one forward pass."""

@@ -35,8 +35,9 @@ class OutputFolder:
         with self._guard("read"):
             filesystem, path = self._open()
             selector = fs.FileSelector(f"{path}/{ANSWERS}", allow_not_found=True)
+            found = filesystem.get_file_info(selector)
             # Whoever lost power after a rename may find an empty file.
-            return {info.base_name: info.size for info in filesystem.get_file_info(selector) if info.size}
+            return {info.base_name: info.size for info in found if info.size and not info.base_name.startswith(".")}
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file; whoever is killed meanwhile leaves it whole or not at all.

@@ -6,6 +6,7 @@ from typing import Self
 
 from tqdm import tqdm
 
+from qa_ray.prediction.actor import AnsweredPart
 from qa_ray.runs.stream import SECONDS_BETWEEN_LOG_LINES, Lines
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
@@ -22,12 +23,12 @@ class ProgressBar:
         num_reasons: questions among the latter that could not be answered.
     """
 
-    def __init__(self, num_bytes: int, max_rows: int | None) -> None:
-        """Begin: `num_bytes` are those of the whole input, `max_rows` are the most that are done of it."""
+    def __init__(self, size: int, max_rows: int | None) -> None:
+        """Begin: `size` is that of the whole input, `max_rows` are the most that are done of it."""
         self.num_rows = self.num_answered = self.num_parts = self.num_reasons = 0
-        self._num_bytes = max(num_bytes, 1)
+        self._size = max(size, 1)
         self._max_rows = max_rows
-        self._bytes_done = 0.0
+        self._size_done = 0.0
         interactive = sys.stderr.isatty()
         self._bar = tqdm(
             file=sys.stderr if interactive else Lines(),
@@ -52,22 +53,22 @@ class ProgressBar:
         """Time since the beginning."""
         return float(self._bar.format_dict["elapsed"])
 
-    def add(self, num_rows: int, num_reasons: int, num_bytes: float, *, finished_before: bool) -> None:
+    def add(self, part: AnsweredPart) -> None:
         """Count a part of the input."""
-        self.num_rows += num_rows
+        self.num_rows += part.num_rows
         self.num_parts += 1
-        self._bytes_done += num_bytes
-        if not finished_before:
-            self.num_answered += num_rows
-            self.num_reasons += num_reasons
-        share = self._bytes_done / self._num_bytes
+        self._size_done += part.size
+        if not part.finished_before:
+            self.num_answered += part.num_rows
+            self.num_reasons += part.num_reasons
+        share = self._size_done / self._size
         if self._max_rows is not None:
             share = max(share, self.num_rows / self._max_rows)
         share = min(share, 1.0)
         rate = self.num_answered / max(self.seconds, 1e-9)
         text = f"{self.num_rows:,} of about {self.num_rows / max(share, 1e-9):,.0f} questions, {rate:.1f}/s"
         self._bar.set_postfix_str(text, refresh=False)
-        if finished_before:
+        if part.finished_before:
             # What takes no time must not shorten the time that is left.
             self._bar.initial += share - self._bar.n
         self._bar.update(share - self._bar.n)

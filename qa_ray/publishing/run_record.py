@@ -8,13 +8,11 @@ from typing import Any
 
 from qa_ray.config.fine_tuning import Columns, DataConfig, flatten
 from qa_ray.config.policies import BadRows, DataFormat
-from qa_ray.data.files import find_files
-from qa_ray.data.readers import read_files
+from qa_ray.data.passages import read_split
 from qa_ray.data.validation import check
 from qa_ray.errors import PublishError, UserError
 from qa_ray.model.folder import SETTINGS
 from qa_ray.runs.resume import TrainResult
-from qa_ray.schema import table_to_passages
 from qa_ray.scores.bootstrap import Interval
 from qa_ray.scores.comparison import score_intervals
 from qa_ray.storage.layout import CHECKPOINTS, CONFIG, ENVIRONMENT, EVALUATION, METRICS, MODEL, RESULT, checkpoint_name
@@ -128,16 +126,7 @@ def _data_config(fields: Json) -> DataConfig:
 def _references(data: DataConfig) -> dict[str, Sequence[str]]:
     """The reference answers of each validation question, read as training reads them."""
     references: dict[str, Sequence[str]] = {}
-    for table in _tables(data):
-        for passage in table_to_passages(table)[0]:
-            for question in check(passage)[0].questions:
-                references.setdefault(question.id, [answer.text for answer in question.answers])
+    for passage in read_split(data, data.validation, data.max_validation_examples)[0]:
+        for question in check(passage)[0].questions:
+            references.setdefault(question.id, [answer.text for answer in question.answers])
     return references
-
-
-def _tables(data: DataConfig) -> Iterator[Any]:
-    if data.hub is None:
-        return read_files(find_files(data, data.validation), data.columns, data.max_validation_examples)
-    from qa_ray.data.sources import hub_tables  # here, since it brings Ray, and only Hub data needs it
-
-    return hub_tables(data, data.validation, data.max_validation_examples)

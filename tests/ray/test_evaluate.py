@@ -12,14 +12,13 @@ import pytest
 from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
-from passages import corpus_of
+from passages import corpus_of, read_file
 from ray_runs import NAMES, write_squad
 from small_runs import cpu_accelerator
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
-from qa_ray.data import squad
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
@@ -72,7 +71,7 @@ def plain(place: Path) -> Evaluation:
     """The same evaluation of the run's model in this process."""
     config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=SHORT_WINDOW)
     tokenizer = load_tokenizer(config.model)
-    corpus = corpus_of(list(squad.parse((place / "dev.json").read_bytes(), "dev.json")), tokenizer)
+    corpus = corpus_of(read_file(str(place / "dev.json")), tokenizer)
     collator = make_collator(config, corpus, learn_template(tokenizer))
     assert len(collator.windows) > len(corpus)
     evaluator = Evaluator(collator, config.evaluate, no_answer=True)
@@ -183,7 +182,7 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
         ({"data": "/no/such.json"}, DataError, "/no/such.json"),
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"out": Path("/dev/null/out")}, StorageError, "--out=/dev/null/out cannot be written: Not a directory"),
-        ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+        ({"precision": Precision.FP16}, ConfigError, "^--precision=fp16 needs a GPU"),
         ({"n_best": 0}, ConfigError, "^--n-best=0 must be at least 1"),
         ({"max_length": 8}, ConfigError, r"^--stride=8 must be in \[0, --max-length=8\)"),
     ],
@@ -196,7 +195,7 @@ def test_mistake_is_found_before_anything_is_computed(
     options: Callable[..., EvaluationOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "_run", None)
+    monkeypatch.setattr(job, "TorchTrainer", None)
     with pytest.raises(error, match=words):
         evaluate(dataclasses.replace(options(), **changes))
 

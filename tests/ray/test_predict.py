@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def options(place: Path, tmp_path: Path) -> Callable[..., PredictionOptions]:
+    return lambda out=tmp_path / "out", **changes: asked_of(place, out, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> tuple[Path, str]:
+    """The folder of a job on as many workers as the cluster has CPUs, and what it said."""
+    out = place / "finished"
+    return out, predict(asked_of(place, out, cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
+
+
+def asked_of(place: Path, out: Path, **changes: Any) -> PredictionOptions:
     """Options of a job in fp32 on one worker: each takes seconds to start."""
-    return partial(
-        PredictionOptions,
-        model=str(place / "run"),
-        data=str(place / "questions"),
-        out=str(tmp_path / "out"),
-        part_size=8,
-        precision=Precision.FP32,
-        cluster=ClusterConfig(num_workers=1, cpus_per_worker=1),
-    )
+    usual = {
+        "model": str(place / "run"),
+        "data": str(place / "questions"),
+        "part_size": 8,
+        "precision": Precision.FP32,
+        "cluster": ClusterConfig(num_workers=1, cpus_per_worker=1),
+    }
+    return PredictionOptions(out=str(out), **usual | changes)
 
 
 def write_lines(path: Path, rows: list[Any]) -> None:
@@ -84,18 +93,15 @@ def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def test_every_question_has_the_answer_that_the_answerer_gives(
-    options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
-) -> None:
-    # As many workers as the cluster has CPUs.
-    shown = predict(options(cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
-    rows = read(tmp_path / "out")
+def test_every_question_has_the_answer_that_the_answerer_gives(place: Path, finished: tuple[Path, str]) -> None:
+    out, shown = finished
+    rows = read(out)
     assert [(row["id"], row["question"]) for row in rows] == [(row["id"], row["question"]) for row in ROWS]
     assert_same(rows, open_cpu(place / "run")(ROWS))
     assert {bool(row["answer"]) for row in rows} == {True, False}, "the threshold decides nothing"
     assert {row["reason"] for row in rows} == {None}
     assert [row["record"] for row in rows[18:20]] == ["a.jsonl line 19", "b.jsonl line 1"]
-    assert list(parts(tmp_path / "out")) == [
+    assert list(parts(out)) == [
         "part-00000-000000.parquet", "part-00000-000001.parquet", "part-00000-000002.parquet",
         "part-00001-000000.parquet", "part-00001-000001.parquet",
     ]  # fmt: skip
@@ -183,10 +189,6 @@ def test_what_is_written_is_not_done_again(options: Callable[..., PredictionOpti
     assert not half.exists()
 
 
-def stop(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -199,19 +201,14 @@ def stop(*_: object) -> None:
     ids=["model", "answers", "parts", "settings", "data"],
 )
 def test_another_job_may_not_write_into_the_folder(
-    changes: dict[str, Any],
-    words: str,
-    options: Callable[..., PredictionOptions],
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], words: str, place: Path, finished: tuple[Path, str]
 ) -> None:
-    monkeypatch.setattr(job, "_run", stop)
-    with pytest.raises(KeyboardInterrupt):
-        predict(options())
+    out, _ = finished
+    before = parts(out)
     paths = {name: str(place / value) for name, value in changes.items() if name in ("model", "data")}
     with pytest.raises(StorageError, match=f"begun with another model.*{words}.*choose another --out"):
-        predict(dataclasses.replace(options(), **changes | paths))
+        predict(asked_of(place, out, **changes | paths))
+    assert parts(out) == before
 
 
 def test_killed_job_ends_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
@@ -283,7 +280,9 @@ def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
     (tmp_path / "data" / "b.parquet").write_bytes(b"PAR1 but no more")
     given = options(data=str(tmp_path / "data"), part_size=30)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet cannot be read to its end"):
+        with pytest.raises(
+            DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet, after 0 rows: cannot be read as"
+        ):
             predict(given)
     assert len(read(tmp_path / "out")) == 60
 
@@ -310,7 +309,7 @@ def test_model_that_another_node_has_not_ends_the_job_in_words(
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"max_length": 12, "stride": 11}, ConfigError, "--stride=11 leaves no room"),
         ({"out": "/dev/null/out"}, StorageError, "--out=/dev/null/out cannot be"),
-        ({"precision": Precision.FP16}, ConfigError, "fp16 needs a GPU"),
+        ({"precision": Precision.FP16}, ConfigError, "--precision=fp16 needs a GPU"),
         ({"cluster": ClusterConfig(num_workers=9)}, ClusterError, "room for"),
     ],
     ids=["model", "data", "column", "window", "stride", "folder", "precision", "workers"],
@@ -322,7 +321,7 @@ def test_mistake_is_found_before_anything_is_computed(
     options: Callable[..., PredictionOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "_run", None)
+    monkeypatch.setattr(job, "PartAnswerer", None)
     with pytest.raises(error, match=words):
         predict(dataclasses.replace(options(), **changes))
 

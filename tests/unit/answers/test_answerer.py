@@ -27,7 +27,7 @@ from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
 from qa_ray.model.loading import learn_template
-from qa_ray.schema import Passage, Question
+from qa_ray.schema import Answer, Passage, Question
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,19 @@ def test_without_a_threshold_the_answers_are_those_of_evaluation_without_no_answ
     answers = open_cpu(folder)(QUESTIONS, CONTEXTS)
     assert texts(answers) == [text.strip() for text in result.predictions.values()]
     assert all(answer["answer"] for answer in answers)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlnet"])
+def test_answers_of_odd_texts_are_their_characters_and_those_of_evaluation(decisive, family):
+    odd = ["東京 中 한국", "a", "👩\u200d👩\u200d👧 é e\u0301 ﬁ", "x" * 5000, "[SEP] [CLS] river <s> [PAD]"]
+    odd.append("the word. " * 300)
+    questions = [Question(f"q{number}", "?", (Answer(text[0], 0),), "row") for number, text in enumerate(odd)]
+    passages = [Passage(text, (question,)) for text, question in zip(odd, questions, strict=True)]
+    folder, result = decisive(family, passages=passages)
+    answers = open_cpu(folder)("?", odd)
+    assert texts(answers) == [text.strip() for text in result.predictions.values()]
+    assert texts(answers) == [text[answer["start"] : answer["end"]] for text, answer in zip(odd, answers, strict=True)]
+    assert all(texts(answers))
 
 
 def test_threshold_decides_between_an_answer_and_none_as_in_evaluation(decisive):

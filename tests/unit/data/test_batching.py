@@ -1,6 +1,5 @@
 """An epoch's plan holds every window once, and its batches are shared out evenly, whatever the number of ranks."""
 
-import inspect
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from families import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
-from passages import corpus_of, read_squad
+from passages import SAMPLE, SQUAD, corpus_of, read_file
 
 from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
 from qa_ray.data.batching import micro_batches, padded_length, plan_epoch, share_of_rank
@@ -61,8 +60,17 @@ def test_epochs_and_seeds_have_an_order_of_their_own(lengths, length_pool):
     assert not companions[0] & companions[1]
 
 
-def test_plan_knows_nothing_of_ranks():
-    assert list(inspect.signature(plan_epoch).parameters) == ["lengths", "config", "seed", "epoch"]
+def test_plan_is_the_same_for_any_number_of_ranks():
+    plans = []
+    for world_size in (1, 2, 3, 5):
+        ranks = [plan_epoch(RANDOM_LENGTHS, BatchConfig(), seed=7, epoch=2) for _ in range(world_size)]
+        shares = [
+            [share_of_rank(batch, RANDOM_LENGTHS, rank, world_size) for batch in plan.batches()]
+            for rank, plan in enumerate(ranks)
+        ]
+        plans.append([ascending(np.concatenate(batch)) for batch in zip(*shares, strict=True)])
+    assert plans[0] == plans[1] == plans[2] == plans[3]
+    assert plans[0] == [ascending(batch) for batch in ranks[0].batches()]
 
 
 def test_batches_of_a_pool_do_not_overlap_in_padded_length_and_are_not_in_its_order():
@@ -160,10 +168,14 @@ def test_padded_length_bounds_the_number_of_shapes():
     assert {padded_length(length, 8, 381) for length in range(1, 382)} == {*range(8, 381, 8), 381}
 
 
-@pytest.mark.parametrize("name", ["train-v1.1.json", "train-v2.0.json"])
-def test_padding_of_squad_is_at_most_three_percent(name):
+@pytest.mark.parametrize(
+    "file",
+    [f"{SAMPLE}/train.json", f"{SQUAD}/train-v1.1.json", f"{SQUAD}/train-v2.0.json"],
+    ids=lambda file: file[-15:],
+)
+def test_padding_is_at_most_three_percent(file):
     tokenizer = FAMILIES["bert"].tokenizer()
-    corpus = corpus_of(read_squad(name, num_passages=400, every=2), tokenizer)
+    corpus = corpus_of(read_file(file), tokenizer)
     lengths = make_windows(corpus, WindowConfig(), learn_template(tokenizer)).length
     plan = plan_epoch(lengths, BatchConfig(), seed=42, epoch=0)
     padded = sum(len(batch) * padded_length(int(lengths[batch].max()), 8, 384) for batch in plan.batches())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qa_ray.data.tables import first_questions, to_tables
+from qa_ray.data.passages import to_tables
 from qa_ray.schema import PASSAGES, Answer, Passage, Problem, Question, passages_to_table, table_to_passages
 
 PROBLEM = Problem("f line 1", "line", "'x'", "is not JSON")
@@ -22,17 +22,6 @@ def test_passages_and_problems_survive_the_way_to_a_table_and_back(passages, pro
     assert table.schema == PASSAGES
     assert table.num_rows == len(passages) + bool(problems)
     assert table_to_passages(table) == (passages, problems)
-
-
-def test_limit_cuts_a_passage_and_reads_no_further():
-    def items():
-        yield PROBLEM
-        yield passage("c", "1", "2")
-        yield passage("d", "3", "4")
-        raise AssertionError("read too far")
-
-    assert list(first_questions(items(), 3)) == [PROBLEM, passage("c", "1", "2"), passage("d", "3")]
-    assert list(first_questions(items(), 4))[-1] == passage("d", "3", "4")
 
 
 def test_a_context_comes_once_in_a_table_in_order_of_appearance():

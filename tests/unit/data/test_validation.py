@@ -2,12 +2,11 @@
 
 import json
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qa_ray.data.validation import check, describe, duplicate_ids, is_fatal, write_problems
+from qa_ray.data.validation import check, describe, first_uses, is_fatal, write_problems
 from qa_ray.schema import Answer, Passage, Problem, Question
 
 CONTEXT = "Zoë met Ann. Later Ann met Bob."
@@ -68,14 +67,14 @@ def test_offsets_count_characters(context, data):
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abcdefé")))
-def test_duplicate_ids_are_those_seen_before(ids):
+def test_an_id_is_used_once(ids):
     records = [f"row {index}" for index in range(len(ids))]
     expected = [(index, ids.index(value)) for index, value in enumerate(ids) if ids.index(value) < index]
-    for given_ids in (ids, pa.chunked_array([ids[:2], ids[2:]], pa.string())):
-        problems = duplicate_ids(given_ids, records)
-        assert [problem.record for problem in problems] == [f"row {index}" for index, _ in expected]
-        firsts = [f"first in row {first};" for _, first in expected]
-        assert all(first in problem.message for problem, first in zip(problems, firsts, strict=True))
+    places, problems = first_uses(ids, records)
+    assert places == [index for index, value in enumerate(ids) if ids.index(value) == index]
+    assert [problem.record for problem in problems] == [f"row {index}" for index, _ in expected]
+    firsts = [f"first in row {first};" for _, first in expected]
+    assert all(first in problem.message for problem, first in zip(problems, firsts, strict=True))
 
 
 def problems_of(count, field, message):

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from families import FAMILIES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from passages import corpus_of, holds_mark, passages, read_squad
+from passages import SAMPLE, SQUAD, corpus_of, holds_mark, passages, read_file
 
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
@@ -16,7 +17,8 @@ from qa_ray.data.windows import make_windows
 from qa_ray.model.loading import learn_template
 
 SETTINGS = [(16, 0), (16, 7), (24, 1), (32, 16), (48, 0), (64, 40), (512, 128)]
-SQUAD_SETTINGS = [(384, 128), (256, 0), (160, 100)]
+FILES = [(f"{SAMPLE}/validation.json", setting) for setting in [(128, 64), (96, 0), (80, 40)]]
+FILES += [(f"{SQUAD}/validation-v2.0.json", setting) for setting in [(384, 128), (256, 0), (160, 100)]]
 
 
 def encode(family, questions, contexts, **options):
@@ -178,7 +180,8 @@ def test_random_texts_are_cut_and_labelled_as_the_tokenizer_does(family, passage
 
 
 @FAMILY
-@pytest.mark.parametrize(("max_length", "stride"), SQUAD_SETTINGS)
-def test_squad_is_cut_and_labelled_as_the_tokenizer_does(family, max_length, stride):
-    real = read_squad("validation-v2.0.json", num_passages=8, every=30)
-    assert check_against_tokenizer(family, real, max_length, stride) > len(real)
+@pytest.mark.parametrize(("file", "setting"), FILES, ids=[f"{Path(file).stem}-{setting}" for file, setting in FILES])
+def test_files_are_cut_and_labelled_as_the_tokenizer_does(family, file, setting):
+    longest_first = sorted(read_file(file), key=lambda passage: -len(passage.context))
+    chosen = longest_first[:: len(longest_first) // 8]
+    assert check_against_tokenizer(family, chosen, *setting) > sum(len(passage.questions) for passage in chosen)

@@ -1,15 +1,19 @@
 """The evaluation job's command line, and the configuration that follows from it and from what the model brings."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from command_lines import parser
 
 from qa_ray.cli import run_job
+from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat, Precision
-from qa_ray.errors import ConfigError
-from qa_ray.evaluation.options import EvaluationOptions, as_options
-from qa_ray.model.folder import AnswerSettings
+from qa_ray.data.files import find_files
+from qa_ray.data.passages import read_passages
+from qa_ray.errors import ConfigError, DataError
+from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.model.folder import AnswerSettings, answer_settings
 
 SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21, no_answer_threshold=1.5)
 
@@ -25,18 +29,17 @@ def test_model_is_named_first_and_the_rest_by_name(parse: Callable[..., Evaluati
     assert options.cluster.num_workers == 3
 
 
-def test_settings_are_those_of_the_model(parse: Callable[..., EvaluationOptions]) -> None:
+def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., EvaluationOptions]) -> None:
+    options = parse("m", "--data", "dev.json")
+    assert answer_settings(options, "m", SAVED) == SAVED
     config = parse("m", "--data", "dev.json", "--precision", "fp32").configure("m", SAVED)
     assert (config.window.max_length, config.window.stride) == (192, 64)
     assert (config.evaluate.n_best, config.evaluate.max_answer_length) == (7, 21)
     assert config.train.precision is Precision.FP32
-
-
-def test_options_override_the_settings_of_the_model(parse: Callable[..., EvaluationOptions]) -> None:
-    words = ["--max-length", "300", "--stride", "0", "--n-best", "3", "--max-answer-length", "5"]
-    config = parse("m", "--data", "dev.json", *words).configure("m", SAVED)
-    assert (config.window.max_length, config.window.stride) == (300, 0)
-    assert (config.evaluate.n_best, config.evaluate.max_answer_length) == (3, 5)
+    words = ["--max-length", "300", "--stride", "0", "--n-best", "3", "--no-answer-threshold", "-2.5"]
+    assert answer_settings(parse("m", "--data", "dev.json", *words), "m", SAVED) == AnswerSettings(
+        max_length=300, stride=0, n_best=3, max_answer_length=21, no_answer_threshold=-2.5
+    )
 
 
 @pytest.mark.parametrize("words", [["m"], ["--data", "d"], ["m", "--data", "d", "--num-resamples", "99"]])
@@ -50,22 +53,60 @@ def test_window_shorter_than_the_saved_stride_is_told_by_both_options(parse: Cal
     options = parse("runs/one", "--data", "dev.json", "--max-length", "64")
     words = r"--stride=64 must be in \[0, --max-length=64\): what is not given was saved with runs/one"
     with pytest.raises(ConfigError, match=words):
-        options.configure("runs/one", SAVED)
-    assert options.max_length == 64
+        answer_settings(options, "runs/one", SAVED)
 
 
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    ("words", "message"),
     [
-        ("evaluate.n_best=0 must be at least 1", "--n-best=0 must be at least 1"),
-        ("set data.hub, or data.hub_config", "set --hub, or --hub-config"),
-        ("data.validation and data.max_validation_examples", "--data and --max-examples"),
-        ("data.columns.context: no such column", "--columns.context: no such column"),
-        ("/my/data.json and model.safetensors cannot be read", "/my/data.json and model.safetensors cannot be read"),
+        (["--n-best", "0"], "--n-best=0 must be at least 1"),
+        (["--max-answer-length", "0"], "--max-answer-length=0 must be at least 1"),
+        (["--max-tokens-per-device", "0"], "--max-tokens-per-device=0 must be at least 1"),
+        (["--max-length", "7"], "--max-length=7 must be at least 8"),
+        (["--max-examples", "0"], "--max-examples=0 must be at least 1"),
+        (["--data", ""], "--data is empty: name the questions"),
+        (["--data", "s3://user:secret@bucket"], "--data holds a password or a key"),
     ],
 )
-def test_fields_of_the_configuration_are_told_as_options(message: str, expected: str) -> None:
-    assert as_options(message) == expected
+def test_value_that_cannot_work_is_told_by_its_option(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_job(EvaluationOptions, lambda options: "", ["m", "--data", "d", *words])
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [
+        ("validation", "--data"), ("format", "--format"), ("columns.answer_start", "--columns.answer-start"),
+        ("hub", "--hub"), ("hub_config", "--hub-config"), ("revision", "--hub-revision"),
+        ("max_validation_examples", "--max-examples"), ("on_bad_row", "--on-bad-row"),
+    ],
+)  # fmt: skip
+def test_fields_of_the_data_are_told_as_options(
+    field: str, option: str, parse: Callable[..., EvaluationOptions]
+) -> None:
+    assert parse("m", "--data", "d", option, {"--format": "csv", "--on-bad-row": "skip"}.get(option, "9"))
+    assert parse("m", "--data", "d").configure("m", SAVED).data.option(field) == option
+    assert DataConfig().option(field) == f"data.{field}"
+
+
+def test_path_is_told_as_it_is_and_what_to_do_by_options(
+    parse: Callable[..., EvaluationOptions], tmp_path: Path
+) -> None:
+    place = tmp_path / "data.hub" / "data.format"
+    place.mkdir(parents=True)
+    data = parse("m", "--data", "d", "--columns.context", "body").configure("m", SAVED).data
+    with pytest.raises(DataError, match=rf"{place}/gone\. .*; for a data set on the Hub, set --hub$"):
+        find_files(data, f"{place}/gone")
+    (place / "dev.txt").touch()
+    with pytest.raises(DataError, match=rf"^{place}/dev.txt: the ending .* Set --format to one of"):
+        find_files(data, f"{place}/dev.txt")
+    (place / "dev.csv").write_text("context,question,answers")
+    (problem,) = read_passages(find_files(data, f"{place}/dev.csv"), data)
+    assert "there is no column 'body'" in problem.message
+    assert problem.message.endswith("Name the right one with --columns.context=...")
 
 
 def test_data_are_read_as_the_options_say(parse: Callable[..., EvaluationOptions]) -> None:

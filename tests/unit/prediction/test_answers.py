@@ -1,4 +1,4 @@
-"""Asked questions become rows: those that a model cannot answer have a reason, and share no fate with the others."""
+"""Questions become rows: those that a model cannot answer have a reason, and share no fate with the others."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from qa_ray.model.folder import open_model
 from qa_ray.prediction.actor import fingerprint
 from qa_ray.prediction.answers import AnswerFormat
 from qa_ray.prediction.options import OutFormat
-from qa_ray.prediction.questions import Asked
+from qa_ray.prediction.parts import InputQuestion
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def layout(**changes: Any) -> AnswerFormat:
     return AnswerFormat(**usual | changes)
 
 
-def asked(number: int, **changes: Any) -> Asked:
+def input_question(number: int, **changes: Any) -> InputQuestion:
     usual = {"question": QUESTIONS[number], "context": CONTEXTS[number], "reason": None}
-    return Asked(record=f"row {number}", id=f"q{number}", **usual | changes)
+    return InputQuestion(record=f"row {number}", id=f"q{number}", **usual | changes)
 
 
 def test_rows_are_in_order_and_those_with_a_reason_are_not_asked(answerer: QuestionAnswerer) -> None:
-    items = [asked(0), asked(1, question=None, reason="why"), asked(2)]
+    items = [input_question(0), input_question(1, question=None, reason="why"), input_question(2)]
     rows = layout().rows(items, answerer)
     assert list(rows[0]) == ["id", "question", "answer", "score", "start", "end", "reason", "record"]
     assert [row["answer"] for row in rows] == [
@@ -65,9 +65,9 @@ def test_row_that_the_model_cannot_answer_has_a_reason_and_the_others_their_answ
         return outputs
 
     monkeypatch.setattr(answerer.model, "forward", broken)
-    items = [asked(number) for number in range(len(QUESTIONS))]
-    items[1] = asked(1, context="[MASK]")
-    items[4] = asked(4, context="\u200b")
+    items = [input_question(number) for number in range(len(QUESTIONS))]
+    items[1] = input_question(1, context="[MASK]")
+    items[4] = input_question(4, context="\u200b")
     rows = layout().rows(items, answerer)
     assert "scores are not finite" in rows[1]["reason"]
     assert rows[4]["reason"] == "context='\\u200b': the tokenizer makes no token of it"
@@ -78,7 +78,7 @@ def test_row_that_the_model_cannot_answer_has_a_reason_and_the_others_their_answ
 
 @pytest.mark.parametrize("changes", [{}, {"top_k": 2}, {"keep_context": True}], ids=str)
 def test_both_layouts_say_the_same(changes: dict[str, Any], answerer: QuestionAnswerer) -> None:
-    items = [asked(0), asked(1, context=None, reason="why")]
+    items = [input_question(0), input_question(1, context=None, reason="why")]
     parquet, jsonl = (layout(**changes, out_format=out_format) for out_format in OutFormat)
     rows = parquet.rows(items, answerer)
     table = pq.read_table(io.BytesIO(parquet.encode(rows)))

@@ -15,13 +15,26 @@ WANTED: dict[str, Any] = {
 }
 
 
-def test_part_is_listed_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_is_listed_once_it_is_written(tmp_path: Path) -> None:
     folder = OutputFolder(str(tmp_path / "out"))
     assert folder.parts() == {}
     folder.write(f"{ANSWERS}/part-00000-000000.jsonl", b"line\n")
     assert folder.parts() == {"part-00000-000000.jsonl": 5}
     (path,) = (tmp_path / "out" / ANSWERS).iterdir()
     assert path.read_bytes() == b"line\n"
+
+
+def test_half_a_part_is_never_seen(tmp_path: Path) -> None:
+    """The disk refuses the rename to a name that is taken, so what was written until then stays."""
+    folder, name = OutputFolder(str(tmp_path)), "part-00000-000000.jsonl"
+    (tmp_path / ANSWERS / name / "taken").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be written"):
+        folder.write(f"{ANSWERS}/{name}", b"line\n")
+    (half,) = (path.name for path in (tmp_path / ANSWERS).iterdir() if path.is_file())
+    assert half.startswith(".part-")
+    assert not folder.parts()
+    folder.sweep()
+    assert [path.name for path in (tmp_path / ANSWERS).iterdir()] == [name]
 
 
 def test_folder_goes_on_with_the_same_manifest_under_another_name_of_the_model(tmp_path: Path) -> None:

@@ -6,21 +6,12 @@ import pytest
 from command_lines import parser
 
 from qa_ray.cli import run_job
-from qa_ray.model.folder import AnswerSettings
 from qa_ray.prediction.options import PredictionOptions
-
-SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21, no_answer_threshold=1.5)
 
 
 @pytest.fixture
 def parse() -> Callable[..., PredictionOptions]:
     return parser(PredictionOptions)
-
-
-def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., PredictionOptions]) -> None:
-    assert parse("m", "--data", "d").answer_settings(SAVED) == SAVED
-    found = parse("m", "--data", "d", "--stride", "0", "--no-answer-threshold", "-2.5").answer_settings(SAVED)
-    assert (found.max_length, found.stride, found.no_answer_threshold) == (192, 0, -2.5)
 
 
 @pytest.mark.parametrize(("word", "told"), [("auto", None), ("allowed", True), ("never", False)])

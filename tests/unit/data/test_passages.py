@@ -9,7 +9,7 @@ import pytest
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
-from qa_ray.data.readers import read_file, read_files
+from qa_ray.data.passages import read_passages, to_tables
 from qa_ray.data.squad import to_squad
 from qa_ray.data.validation import check, is_fatal
 from qa_ray.schema import PASSAGES, Answer, Passage, Question, table_to_passages
@@ -61,8 +61,8 @@ def write(path, table):
 
 
 def read(path, max_examples=None, **options):
-    (source,) = find_files(DataConfig(**options), str(path))
-    tables = list(read_file(source, options.get("columns", Columns()), max_examples))
+    data = DataConfig(**options)
+    tables = list(to_tables(read_passages(find_files(data, str(path)), data, max_examples)))
     assert all(table.schema == PASSAGES for table in tables)
     return table_to_passages(pa.concat_tables([PASSAGES.empty_table(), *tables]))
 
@@ -147,10 +147,9 @@ def test_plain_text_in_brackets_is_no_json(tmp_path):
     }  # fmt: skip
 
 
-def test_csv_block_that_ends_inside_a_quoted_line_break_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("qa_ray.data.readers._CSV_BLOCK_BYTES", 150)
-    table = {name: [f"line {index}\n\nline" for index in range(40)] for name in ("context", "question")}
-    write(tmp_path / "f.csv", {**table, "answers": [""] * 40})
+def test_csv_cell_may_hold_line_breaks_and_be_long(tmp_path):
+    table = {name: [f"line {index}\r\n\nline" * 9**index for index in range(7)] for name in ("context", "question")}
+    write(tmp_path / "f.csv", {**table, "answers": [""] * 7})
     passages, problems = read(tmp_path / "f.csv")
     assert problems == []
     assert [passage.context for passage in passages] == table["context"]
@@ -187,8 +186,7 @@ def test_row_numbers_go_on_over_batches_and_a_context_is_once_in_a_table(tmp_pat
     table = {name: [values[0]] * num_rows for name, values in flat(NESTED).items()}
     table["context"] = [f"context {index // 2}" for index in range(num_rows)]
     write(tmp_path / "f.parquet", table)
-    (source,) = find_files(DataConfig(), str(tmp_path))
-    tables = list(read_file(source, Columns(), None))
+    tables = list(to_tables(read_passages(find_files(DataConfig(), str(tmp_path)), DataConfig())))
     assert [table.num_rows for table in tables] == [256, 256, 3]
     passages, _ = table_to_passages(pa.concat_tables(tables))
     assert [passage.context for passage in passages] == [f"context {index}" for index in range(num_rows // 2)]
@@ -238,14 +236,10 @@ def test_key_that_only_one_line_lacks_is_a_problem_of_this_line(tmp_path):
     [
         ("f.json", b'{"data": [}', "is not JSON"),
         ("f.jsonl", b'{"context": "x"}', "no column 'question'; the columns there are: context. Name the right one"),
-        ("f.jsonl", b'\n{"context": "\xff"}', "line 2 is not UTF-8"),
         ("f.parquet", b"not parquet", "cannot be read as parquet"),
         ("f.csv", b"id,context,question,answer\n", "data.columns.answers=..."),
-        ("f.csv", b"context,question,answers\nc,q,c\n", "row 0: answers is plain text ('c')"),
-        ("f.csv", b"context,question,answers\nc,q,c\n", "data.columns.answer_start=..."),
-        ("f.csv", b"context,question,answers\nc,\xff,[]\n", "cannot be read as csv"),
-        ("f.csv", b"context,question,answers\nc,q\n", "cannot be read as csv"),
         ("f.csv", b"", "cannot be read as csv"),
+        ("f.csv", b"context,question,answers\n" + 9_000_000 * b"c", "cannot be read as csv: field larger"),
     ],
 )
 def test_file_that_cannot_be_read_is_a_fatal_problem(tmp_path, name, content, message):
@@ -255,6 +249,37 @@ def test_file_that_cannot_be_read_is_a_fatal_problem(tmp_path, name, content, me
     assert is_fatal(problem)
     assert problem.record.startswith(name)
     assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row", "words"),
+    [
+        ("f.csv", b"context,question,answers", b"c,q,c", "row 1: answers='c': is plain text"),
+        ("f.csv", b"context,question,answers", b"c,q,c", "data.columns.answer_start=..."),
+        ("f.csv", b"context,question,answers", b"c,\xff,[]", r"row 1: question=b'\xff': is not UTF-8"),
+        ("f.csv", b"context,question,answers", b"c,q", "row 1: row=(not shown): expected 3 cells, found 2"),
+        ("f.jsonl", b"", b'{"context": "\xff"}', "line 2: line=b'{"),
+    ],
+)
+def test_row_that_cannot_be_read_spoils_no_other(tmp_path, name, head, row, words):
+    good = {".csv": b"c,q,[]", ".jsonl": json.dumps(rows_of(flat(LISTED))[0]).encode()}[name[1:]]
+    (tmp_path / name).write_bytes(b"\n".join([*filter(None, [head]), good, row, good]))
+    (passage,), (problem,) = read(tmp_path / name)
+    assert len(passage.questions) == 2
+    assert not is_fatal(problem)
+    assert words in str(problem)
+
+
+@pytest.mark.parametrize("name", ["f.jsonl", "f.csv", "f.parquet"])
+def test_flat_rows_say_like_nested_ones_whether_there_is_an_answer(tmp_path, name):
+    answers = [LISTED[0], LISTED[1], LISTED[2], LISTED[2]]
+    table = flat(dumped(answers) if name == "f.csv" else answers)
+    write(tmp_path / name, {**table, "is_impossible": [False, True, False, True]})
+    passages, problems = read(tmp_path / name)
+    assert {question.id: len(question.answers) for passage in passages for question in passage.questions} == {
+        "007": 1, "10": 0
+    }  # fmt: skip
+    assert ["expected no answers" in problem.message for problem in problems] == [True, False]
 
 
 def test_stated_id_column_must_be_there(tmp_path):
@@ -268,7 +293,7 @@ def test_file_that_is_gone_on_the_reading_node_is_a_fatal_problem(tmp_path):
     write(tmp_path / "f.jsonl", flat(LISTED))
     sources = find_files(DataConfig(), str(tmp_path))
     (tmp_path / "f.jsonl").unlink()
-    _, (problem,) = table_to_passages(pa.concat_tables(read_files(sources, Columns(), None)))
+    _, (problem,) = table_to_passages(pa.concat_tables(to_tables(read_passages(sources, DataConfig()))))
     assert is_fatal(problem)
     assert "must be there on every node" in problem.message
 
@@ -289,6 +314,4 @@ def test_max_examples_counts_questions_over_all_files(tmp_path, name, limit):
     write(tmp_path / name, flat(LISTED))
     write(tmp_path / name.replace("f", "g"), flat(LISTED))
     assert contents(read(tmp_path / name, limit)[0]) == expected(ROWS[:limit])
-    tables = read_files(find_files(DataConfig(), str(tmp_path)), Columns(), limit)
-    passages, _ = table_to_passages(pa.concat_tables(tables))
-    assert contents(passages) == expected(ROWS[:limit]) + expected(ROWS[: max(limit - len(ROWS), 0)])
+    assert contents(read(tmp_path, limit)[0]) == expected((ROWS * 2)[:limit])

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.data.sources import passages
+from qa_ray.data.pipeline import passages_dataset
 from qa_ray.data.validation import is_fatal
 from qa_ray.schema import PASSAGES, table_to_passages
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def test_rows_and_problems_of_all_files_arrive_once(folder):
-    ids, problems, blocks = collect(passages(DataConfig(), str(folder), None))
+    ids, problems, blocks = collect(passages_dataset(DataConfig(), str(folder), None))
     assert ids == sorted([f"{index:04}" for index in range(1500)] + ["b1", "b2"])
     assert sorted((problem.record, is_fatal(problem)) for problem in problems) == [
         ("b.jsonl line 2", False), ("c.jsonl", True)
@@ -47,7 +47,7 @@ def test_rows_and_problems_of_all_files_arrive_once(folder):
 
 
 def test_max_examples_holds_over_all_files(folder):
-    ids, problems, _ = collect(passages(DataConfig(), str(folder), 1501))
+    ids, problems, _ = collect(passages_dataset(DataConfig(), str(folder), 1501))
     assert len(ids) == 1501
     assert problems == []
 
@@ -55,5 +55,5 @@ def test_max_examples_holds_over_all_files(folder):
 def test_hub_data_set_arrives_in_the_same_form(monkeypatch):
     table = {"id": ["a"], "context": ["c"], "question": ["q"], "answers": [{"text": ["c"], "answer_start": [0]}]}
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: datasets.Dataset.from_dict(table))
-    ids, problems, _ = collect(passages(DataConfig(hub="x/y"), "train", None))
+    ids, problems, _ = collect(passages_dataset(DataConfig(hub="x/y"), "train", None))
     assert (ids, problems) == (["a"], [])

@@ -1,13 +1,14 @@
 """Hub data goes the way of files; the Hub itself is stood in for, since tests use no network."""
 
+import re
+
 import datasets
-import pyarrow as pa
 import pytest
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
-from qa_ray.data.sources import hub_tables
-from qa_ray.errors import DataError
-from qa_ray.schema import PASSAGES, Answer, table_to_passages
+from qa_ray.data.passages import read_split
+from qa_ray.data.validation import is_fatal
+from qa_ray.schema import Answer
 
 DATA = DataConfig(hub="rajpurkar/squad", hub_config="plain", revision="v1")
 
@@ -32,7 +33,7 @@ def hub(monkeypatch):
 
 
 def test_hub_split_becomes_passages(hub):
-    passages, (problem,) = table_to_passages(pa.concat_tables(hub_tables(DATA, "train", None)))
+    passages, (problem,) = read_split(DATA, "train")
     assert hub == [(("rajpurkar/squad", "plain"), {"split": "train", "revision": "v1", "streaming": False})]
     assert [question.answers for question in passages[0].questions] == [(Answer("Ann", 0),), ()]
     assert [question.record for question in passages[0].questions] == [
@@ -42,16 +43,15 @@ def test_hub_split_becomes_passages(hub):
 
 
 def test_max_examples_cuts_a_hub_split(hub):
-    (table,) = hub_tables(DATA, "train", 1)
-    assert table.schema == PASSAGES
-    (passage,), problems = table_to_passages(table)
+    (passage,), problems = read_split(DATA, "train", 1)
     assert (len(passage.questions), problems) == (1, [])
 
 
 def test_missing_hub_column_is_named(hub):
     data = DataConfig(hub="rajpurkar/squad", columns=Columns(question="query"))
-    with pytest.raises(DataError, match=r"rajpurkar/squad train: there is no column 'query'; .*data.columns.question"):
-        list(hub_tables(data, "train", None))
+    _, (problem,) = read_split(data, "train")
+    assert is_fatal(problem)
+    assert re.search(r"rajpurkar/squad train: .*there is no column 'query'; .*data.columns.question", str(problem))
 
 
 @pytest.mark.parametrize("error", [ConnectionError, ValueError, FileNotFoundError])
@@ -60,5 +60,6 @@ def test_hub_that_fails_says_what_to_do(monkeypatch, error):
         raise error("the cause")
 
     monkeypatch.setattr("datasets.load_dataset", fail)
-    with pytest.raises(DataError, match=r"rajpurkar/squad, split 'train': .*the cause.*data\.train=FILE"):
-        list(hub_tables(DATA, "train", None))
+    _, (problem,) = read_split(DATA, "train")
+    assert is_fatal(problem)
+    assert re.search(r"rajpurkar/squad, split 'train': .*the cause.*data\.train=FILE", str(problem))
