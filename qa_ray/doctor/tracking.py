@@ -33,7 +33,7 @@ def record(config: TrackingConfig) -> Verdict:
     # Here: it takes seconds to import, and every node imports this module.
     from mlflow import MlflowClient
 
-    from qa_ray.tracking.mlflow_outbox import bound_requests, reason
+    from qa_ray.tracking.mlflow_queue import bound_requests, reason
 
     bound_requests()
     try:

@@ -11,8 +11,7 @@ from mlflow import MlflowClient
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
-from qa_ray.tracking.records import RunStatus
-from qa_ray.tracking.tracker import Tracker, start_tracker
+from qa_ray.tracking.tracker import RunStatus, Tracker, start_tracker
 
 BEGAN = 1_700_000_000.25
 
@@ -20,13 +19,14 @@ BEGAN = 1_700_000_000.25
 class Store:
     """An MLflow store, and a run in it that goes on as often as it is asked for."""
 
-    def __init__(self, place: Path) -> None:
-        self._config = TrackingConfig(uri=f"sqlite:///{place}/mlflow.db", spool=str(place / "spool"))
+    def __init__(self, place: Path, folder: RunFolder) -> None:
+        self._config = TrackingConfig(uri=f"sqlite:///{place}/mlflow.db")
         self._client = MlflowClient(self._config.uri)
+        self._folder = folder
         self._run_id: str | None = None
 
     def open(self) -> Tracker:
-        tracker = start_tracker(self._config, "run", self._run_id)
+        tracker = start_tracker(self._config, self._folder)
         self._run_id = tracker.run_id
         return tracker
 
@@ -41,14 +41,14 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> Store:
-    shutil.copy(empty_database, tmp_path)
-    return Store(tmp_path)
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path / "runs"), "run")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder(str(tmp_path / "runs"), "run")
+def store(tmp_path: Path, empty_database: Path, folder: RunFolder) -> Store:
+    shutil.copy(empty_database, tmp_path)
+    return Store(tmp_path, folder)
 
 
 def sample(seconds: float, node: str | None, busy: float) -> NodeSample:
@@ -89,6 +89,7 @@ def test_folder_that_cannot_be_written_does_not_stop_the_record(
 ) -> None:
     tracker = store.open()
     record = NodeRecord(folder, tracker)
+    shutil.rmtree(tmp_path / "runs")
     (tmp_path / "runs").write_text("no folder")
     with caplog.at_level(logging.WARNING, "qa_ray"):
         record(sample(0, "10.0.0.5", 1))
