@@ -54,10 +54,6 @@ class Ending:
     time: int
 
 
-class RunGoneError(Exception):
-    """The server has no such run any more."""
-
-
 class MlflowQueue:
     """Items of one run: MLflow's Param, RunTag, Metric and DatasetInput, Folder and Ending; nobody waits for them."""
 
@@ -135,11 +131,6 @@ class MlflowQueue:
                 # Not more than waits now: whoever adds all the time must not keep us here.
                 for _ in range(0, len(waiting), size):
                     self._deliver(kind, waiting[:size])
-            except RunGoneError:
-                logger.warning("MLflow does not know the run %s any more: what it had not got is lost", self._run_id)
-                for lost, _, _ in self._lanes.values():
-                    lost.clear()
-                return None
             # Whatever it is, training goes on and the item waits.
             except Exception as error:
                 problem = error
@@ -152,12 +143,16 @@ class MlflowQueue:
         """Send the first items of a kind; what the server will never take is looked for and dropped."""
         waiting, _, send = self._lanes[kind]
         try:
-            send(batch)
+            if batch:
+                send(batch)
         except Exception as error:
             if not is_refusal(error):
                 raise
             if not is_active(self._client, self._run_id):
-                raise RunGoneError from error
+                logger.warning("MLflow does not know the run %s any more: what it had not got is lost", self._run_id)
+                for lost, _, _ in self._lanes.values():
+                    lost.clear()
+                return
             if len(batch) > 1:
                 middle = len(batch) // 2
                 self._deliver(kind, batch[:middle])

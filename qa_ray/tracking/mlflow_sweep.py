@@ -10,6 +10,8 @@ from qa_ray.tracking.mlflow_queue import reason
 from qa_ray.tracking.tracker import LONGEST_TAG, PARENT, TrialEntry, cut, shown
 
 BEST = "sweep.best"
+_MOST = 50_000
+"""Runs that MLflow finds at once."""
 
 
 def mark_trials(client: Any, parent: str, entries: Sequence[TrialEntry]) -> None:
@@ -26,7 +28,10 @@ def mark_trials(client: Any, parent: str, entries: Sequence[TrialEntry]) -> None
     # MLflow's stores let through whatever their databases raise.
     try:
         experiment = client.get_run(parent).info.experiment_id
-        known = _children(client, experiment, parent)
+        trials = f"tags.`{PARENT}` = '{parent}'"
+        children = client.search_runs([experiment], trials, max_results=_MOST, order_by=["attributes.start_time ASC"])
+        # The newest run of each trial.
+        known = {run.info.run_name: run for run in children}
         for entry in entries:
             run = known.get(entry.name) or _create(client, experiment, parent, entry)
             tags = {name: cut(text, LONGEST_TAG) for name, text in entry.tags.items()}
@@ -42,21 +47,6 @@ def mark_trials(client: Any, parent: str, entries: Sequence[TrialEntry]) -> None
 
 def _tag(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
     client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
-
-
-def _children(client: Any, experiment: str, parent: str) -> dict[str, Any]:
-    """The newest run of each trial, by its name."""
-    found: dict[str, Any] = {}
-    token = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'", page_token=token)
-        for run in page:
-            earlier = found.get(run.info.run_name)
-            if earlier is None or earlier.info.start_time < run.info.start_time:
-                found[run.info.run_name] = run
-        token = page.token
-        if not token:
-            return found
 
 
 def _create(client: Any, experiment: str, parent: str, entry: TrialEntry) -> Any:
