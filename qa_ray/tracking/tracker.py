@@ -1,6 +1,7 @@
 """Who keeps the record of a run, what can be recorded besides metrics, and what must not be: secrets."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,8 @@ from qa_ray.locations import holds_secret, is_local
 from qa_ray.storage.layout import EVALUATION, METRICS, TRACKING
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import metrics_of
+
+logger = logging.getLogger(__name__)
 
 _SECRET = re.compile("token|secret|password|passwd|credential|key")
 # Counts of tokens and tokenizers are no access tokens.
@@ -169,6 +172,7 @@ def send_owed(config: TrackingConfig, folder: RunFolder, status: RunStatus) -> N
     """
     if not config.enabled or not json.loads(folder.read(TRACKING) or b"{}").get("owed"):
         return
+    logger.info("MLflow lacks something of the run %s, which is sent now", folder.name)
     tracker = start_tracker(config, folder)
     for line in map(json.loads, (folder.read(METRICS) or b"").splitlines()):
         tracker.log_metrics(metrics_of(line), line["step"], line["time"])

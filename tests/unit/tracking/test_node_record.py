@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_only_node_of_a_cluster_has_the_names_of_mlflow(store: Store, folder: Ru
     tracker.finish(RunStatus.FINISHED)
     assert store.curves() == {"system/cpu_utilization_percentage": [(0, 1)]}
     assert "node_0" not in store.tags()
+
+
+def test_later_process_tells_the_addresses_again(folder: RunFolder) -> None:
+    class Told(Tracker):
+        def __init__(self) -> None:
+            self.tags: dict[str, str] = {}
+
+        def set_tags(self, tags: Mapping[str, str]) -> None:
+            self.tags |= tags
+
+    first, later = Told(), Told()
+    NodeRecord(folder, first)(sample(0, "10.0.0.5", 1))
+    # The server may have been away when the first one told it.
+    NodeRecord(folder, later)
+    assert first.tags == later.tags == {"node_0": "10.0.0.5"}
 
 
 def test_folder_that_cannot_be_written_does_not_stop_the_record(
