@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from qa_ray.config.policies import Resume
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, is_local
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret
 
 _REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
@@ -110,9 +110,6 @@ class TrackingConfig:
     registered_model: str | None = None
     """Name in MLflow's registry under which the logged model becomes a version; the alias champion moves to it if it is
     better on the same validation data."""
-    spool: str | None = None
-    """Folder on the driver's own disk where records wait while the server is away; without one, qa_ray in the user's
-    cache (XDG_CACHE_HOME or ~/.cache)."""
     system_metrics_every_s: float | None = None
     """Seconds between two looks at each node's CPU, memory, disk, network and GPU use, recorded as MLflow's system
     metrics; without a number, none is recorded."""
@@ -130,7 +127,6 @@ class TrackingConfig:
             self.registered_model is None or (self.log_model and bool(self.registered_model)),
             f"tracking.registered_model={self.registered_model!r} must be a name, and needs tracking.log_model",
         )
-        require(self.spool is None or is_local(self.spool), f"tracking.spool={self.spool} must be a folder on a disk")
 
 
 @dataclass(frozen=True, kw_only=True)

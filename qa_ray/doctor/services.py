@@ -35,7 +35,7 @@ def tracking(config: TrackingConfig) -> Verdict:
     # Here: it takes seconds to import.
     from mlflow import MlflowClient
 
-    from qa_ray.tracking.mlflow_outbox import bound_requests, reason
+    from qa_ray.tracking.mlflow_queue import bound_requests, reason
 
     bound_requests()
     try:

@@ -39,7 +39,7 @@ from qa_ray.scores.comparison import Comparison, compare, require_same_questions
 from qa_ray.scores.results import assemble
 from qa_ray.storage.layout import EVALUATION
 from qa_ray.tracking.metrics import ignore
-from qa_ray.tracking.tracker import NullTracker
+from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _run(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> Deco
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
-        with patience(resources), Follower(stream, lambda content: None, NullTracker()):
+        with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
                 result: DecodedSplit = raised(trainer.fit().return_value)
             except TrainingFailedError as error:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
@@ -20,8 +21,7 @@ from qa_ray.scores.results import Evaluation
 from qa_ray.storage.layout import CHECKPOINTS, EVALUATION, METRICS, MODEL, REPORT, checkpoint_name
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX
-from qa_ray.tracking.records import Candidate
-from qa_ray.tracking.tracker import Tracker
+from qa_ray.tracking.tracker import Candidate, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ def conclude(
     for name in (MODEL, EVALUATION):
         folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{checkpoint_name(outcome.best_step)}/{name}", name)
     evaluation, corpus = _report(prepared)
-    with folder.local(EVALUATION) as files:
-        tracker.log_folder(files, EVALUATION)
+    tracker.log_folder(partial(folder.local, EVALUATION), EVALUATION)
     result = TrainResult(
         folder=folder.uri,
         epochs=prepared.config.train.epochs,

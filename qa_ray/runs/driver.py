@@ -26,12 +26,11 @@ from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import Follower, Observer
 from qa_ray.runs.worker import train_worker
-from qa_ray.storage.layout import CONFIG, ENVIRONMENT, METRICS, OWNER, TRACKING
+from qa_ray.storage.layout import CONFIG, ENVIRONMENT, METRICS, OWNER
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.environment import describe_environment
 from qa_ray.tracking.node_metrics import NodeRecord
-from qa_ray.tracking.records import RunStatus
-from qa_ray.tracking.tracker import Tracker, start_tracker
+from qa_ray.tracking.tracker import RunStatus, Tracker, send_owed, start_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,6 @@ def train(config: Config, trial: Trial | None = None, *, companion: Companion = 
     alone, trial = trial is None, trial or Trial()
     prepared, tracker = _begin(config, found, resources, trial)
     with _recorded(tracker), patience(resources):
-        tracker.log_params(dict(flatten(config)))
         outcome, follower = _fit(prepared, tracker, trial.observe, companion)
         result = conclude(prepared, outcome, follower.evaluations, tracker)
         return keep_model(result, config, prepared.folder, tracker) if alone else result
@@ -94,10 +92,11 @@ def train(config: Config, trial: Trial | None = None, *, companion: Companion = 
 
 def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> TrainResult:
     """Do what could not be done in MLflow when the run was finished."""
-    if not is_wanting(result, config):
-        return result
     try:
-        tracker = start_tracker(config.tracking, folder.name, known_run(folder))
+        send_owed(config.tracking, folder, RunStatus.FINISHED)
+        if not is_wanting(result, config):
+            return result
+        tracker = start_tracker(config.tracking, folder)
     except StorageError as error:
         logger.warning("%s", error)
         return result
@@ -111,10 +110,13 @@ def _begin(config: Config, found: ExistingRun, resources: Resources, trial: Tria
         folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
         prepared = prepare(config, folder, resources, splits=trial.splits, stream=trial.stream)
         splits = prepared.task.train, prepared.task.validation
-        found_by = tags(config, *splits) | dict(trial.tags)
-        tracker = start_tracker(config.tracking, folder.name, known_run(folder), found_by)
-        tracker.log_inputs(data_uses(config, *splits))
-        folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+        tracker = start_tracker(
+            config.tracking,
+            folder,
+            params=dict(flatten(config)),
+            tags=tags(config, *splits) | dict(trial.tags),
+            inputs=data_uses(config, *splits),
+        )
         folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
         folder.write(OWNER, prepared.task.owner.encode())
     except BaseException:
@@ -123,12 +125,6 @@ def _begin(config: Config, found: ExistingRun, resources: Resources, trial: Tria
             folder.remove()
         raise
     return prepared, tracker
-
-
-def known_run(folder: RunFolder) -> str | None:
-    """The MLflow run of an earlier process."""
-    known: str | None = json.loads(folder.read(TRACKING) or "{}").get("run_id")
-    return known
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import start_stream
 from qa_ray.runs.worker import TrainingTask, make_collator
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.records import DataUse
+from qa_ray.tracking.tracker import DataUse
 from qa_ray.training.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from qa_ray.errors import StorageError
-from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Progress
+from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Line, Progress, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
 
@@ -28,12 +28,7 @@ _SECONDS_BETWEEN_FETCHES = 1.0
 # A log file shows every state of a bar as a line of its own: there, few are enough.
 SECONDS_BETWEEN_LOG_LINES = 15.0
 _SECONDS_BETWEEN_WRITES = 5.0
-_FIXED = ("time", "phase", "step")
 _LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-
-
-Line = dict[str, Any]
-"""A line of metrics.jsonl: time, phase, step and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +99,7 @@ class StreamSender(logging.Handler):
         """Send a record, and keep its metrics."""
         self._stream.put.remote(progress)
         if progress.metrics:
-            self.history.append(_line(progress))
+            self.history.append(progress.line())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a log message."""
@@ -189,7 +184,7 @@ class Follower:
             else:
                 self._show(item)
                 if item.metrics:
-                    self._keep(_line(item))
+                    self._keep(item.line())
             if self._observe is not None:
                 self._observe(item)
 
@@ -202,8 +197,8 @@ class Follower:
 
     def _keep(self, line: Line) -> None:
         self._lines.append(line)
-        metrics = {name: value for name, value in line.items() if name not in _FIXED}
-        self._tracker.log_metrics(metrics, line["step"])
+        metrics = metrics_of(line)
+        self._tracker.log_metrics(metrics, line["step"], line["time"])
         if line["phase"] == "evaluate":
             self.evaluations[line["step"]] = metrics
 
@@ -250,11 +245,6 @@ class Follower:
         )
         self._bars[progress.phase] = bar
         return bar
-
-
-def _line(progress: Progress) -> Line:
-    when = round(progress.time, 3)
-    return {"time": when, "phase": progress.phase, "step": progress.step, **progress.metrics}
 
 
 def _evaluation_line(progress: Progress) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 TRAIN_LOSS = "train_loss"
 """Mean loss of the windows since the last record, in nats."""
@@ -38,6 +39,19 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
     """When it was recorded, in seconds since 1970."""
+
+    def line(self) -> "Line":
+        """The line of it in metrics.jsonl."""
+        return {"time": round(self.time, 3), "phase": self.phase, "step": self.step, **self.metrics}
+
+
+Line = dict[str, Any]
+"""A line of metrics.jsonl: time, phase, step and metrics."""
+
+
+def metrics_of(line: Line) -> dict[str, float]:
+    """The metrics of a line."""
+    return {name: value for name, value in line.items() if name not in ("time", "phase", "step")}
 
 
 Record = Callable[[Progress], None]

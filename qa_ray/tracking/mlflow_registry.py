@@ -16,8 +16,8 @@ from mlflow.types import ColSpec, Schema
 
 from qa_ray.errors import StorageError
 from qa_ray.tracking.environment import versions
-from qa_ray.tracking.mlflow_outbox import reason, uploading
-from qa_ray.tracking.records import Candidate
+from qa_ray.tracking.mlflow_queue import reason, uploading
+from qa_ray.tracking.tracker import Candidate
 
 logger = logging.getLogger(__name__)
 

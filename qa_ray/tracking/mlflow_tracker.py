@@ -2,12 +2,10 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,16 +13,29 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
+from qa_ray.storage.layout import TRACKING
+from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.environment import describe_environment
-from qa_ray.tracking.mlflow_outbox import Outbox, bound_requests, is_refusal, reason, recorded_steps
+from qa_ray.tracking.mlflow_queue import Ending, Folder, MlflowQueue, bound_requests, is_active, reason, recorded_steps
 from qa_ray.tracking.mlflow_registry import log_model, register
-from qa_ray.tracking.mlflow_sender import Sender
-from qa_ray.tracking.records import LONGEST_TAG, SYSTEM_PREFIX, Candidate, DataUse, RunStatus, cut, shown
-from qa_ray.tracking.spool import Spool
+from qa_ray.tracking.mlflow_sweep import mark_trials
+from qa_ray.tracking.tracker import (
+    LONGEST_TAG,
+    SYSTEM_PREFIX,
+    Candidate,
+    DataUse,
+    OpenFolder,
+    RunStatus,
+    Tracker,
+    TrialEntry,
+    cut,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,176 +44,146 @@ T = TypeVar("T")
 # What MLflow takes at most, in characters.
 _LONGEST_NAME, _LONGEST_PARAM = 250, 6000
 _LOCKED_PAUSES_S = (0.5, 1.0, 2.0)
-_LEFT_OVER_PATIENCE_S = 10.0
 _POSTGRESQL_LOCK = int.from_bytes(b"qa_ray")
 
 
-class MlflowTracker:
-    """Keeps the run in MLflow. What the server does not take now waits on the disk.
+class MlflowTracker(Tracker):
+    """Keeps the run in MLflow.
 
-    Nothing waits for the server but the start, `flush`, `finish` and the two methods about models.
+    What the server does not take waits in memory. Later processes find what it lacks in the run's folder: metrics.jsonl
+    has the metrics, tracking.json the parameters, tags and inputs, and whether MLflow lacks something (`owed`). Nodes'
+    metrics are in neither: those that still wait when the process ends are lost.
     """
 
     def __init__(
         self,
         config: TrackingConfig,
-        run_name: str,
-        run_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        folder: RunFolder,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        inputs: Sequence[DataUse],
     ) -> None:
-        """Start an MLflow run, or go on with the one of `run_id`.
-
-        Raises:
-            StorageError: the server or the file cannot be reached.
-        """
+        """Start an MLflow run, or go on with that of an earlier process; see `start_tracker`."""
         bound_requests()
         self._uri = config.store
-        self._recorded: dict[str, int] = {}
-        self._known: dict[str, dict[str, str]] = {"param": {}, "tag": {}}
-        self._folder = _spool_folder(config)
-        store = hashlib.sha256(self._uri.encode()).hexdigest()[:12]
+        self._folder = folder
+        earlier = json.loads(folder.read(TRACKING) or b"{}")
         # MLflow's stores let through whatever their databases raise.
         try:
             with _alone_with(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri)
                 self._experiment = _while_locked(lambda: self._experiment_id(config.experiment))
-            earlier = self._reopen(run_id, store) if run_id else None
-            self._run: str = run_id if run_id and earlier is not None else _while_locked(lambda: self._create(run_name))
+            run = self._reopen(earlier.get("run_id")) or _while_locked(self._create)
+            self.run_id: str = run.info.run_id
+            self._recorded = self._last_steps(run)
         except Exception as error:
             raise StorageError(
                 f"tracking.uri: the MLflow record cannot be started: {reason(error)} "
                 "(start the server, name another one, or pass --tracking.no-enabled)"
             ) from error
-        self._own = Outbox(self._client, self._run, Spool.create(self._folder, f"{store}-{self._run}"))
-        self._sender = Sender(self._own, earlier or (), lambda: self._left_over(store))
-        self.set_tags(_environment_tags() | dict(tags or {}))
-
-    @property
-    def run_id(self) -> str:
-        """The MLflow run."""
-        return self._run
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record the flattened configuration, without what may be a secret."""
-        self._put_texts("param", {name: shown(name, value) for name, value in params.items()}, _LONGEST_PARAM)
+        self._queue = MlflowQueue(self._client, self.run_id)
+        self._put_texts(run, earlier, params, tags)
+        self._inputs = [_input(use) for use in inputs] or earlier.get("inputs", [])
+        self._queue.put(*(_dataset_input(**fields) for fields in self._inputs))
+        self._save(owed=True)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record what the run was made with; a tag that a resumed run changes is noted as resumed.NAME."""
-        self._put_texts("tag", tags, LONGEST_TAG)
+        texts = _cut(tags, LONGEST_TAG)
+        changed = {name for name, text in texts.items() if self._first_tags.get(name, text) != text}
+        self._put_tags({f"resumed.{name}" if name in changed else name: text for name, text in texts.items()})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record metrics at an optimizer step."""
-        now = _milliseconds()
-        # Steps that a resumed run does again have been recorded.
+    def log_metrics(self, metrics: Mapping[str, float], step: int, when: float | None = None) -> None:
+        """Record metrics at an optimizer step, except those that are done again and were recorded before."""
         new = {name: value for name, value in metrics.items() if step > self._recorded.get(name, -1)}
         self._recorded |= dict.fromkeys(new, step)
-        self._sender.put(
-            [
-                {"kind": "metric", "name": name, "value": float(value), "step": step, "time": now}
-                for name, value in new.items()
-            ]
-        )
+        time = _milliseconds(when)
+        self._queue.put(*(Metric(name, float(value), time, step) for name, value in new.items()))
 
-    def log_inputs(self, inputs: Sequence[DataUse]) -> None:
-        """Record the data sets that the run reads."""
-        self._sender.put([{"kind": "input", "context": use.context, "dataset": _dataset(use)} for use in inputs])
-
-    def log_folder(self, folder: Path, name: str) -> None:
-        """Keep the files of a folder as artifacts under `name`."""
-        self._own.put_folder(folder, name)
-        self._sender.wake()
+    def log_folder(self, open_folder: OpenFolder, name: str) -> None:
+        """Keep the files of a folder as artifacts under `name`; it is opened when they are sent."""
+        self._queue.put(Folder(open_folder, name))
 
     def log_model(self, folder: Path, step: int = 0) -> str:
-        """Log a fine-tuned model so that MLflow can load and serve it, and return its URI; see `mlflow_registry`.
-
-        Raises:
-            StorageError: the server cannot be reached.
-        """
+        """Log a fine-tuned model so that MLflow can load and serve it, and return its URI; see `mlflow_registry`."""
         self.flush()
-        return log_model(self._client, self._run, folder, step)
+        return log_model(self._client, self.run_id, folder, step)
 
     def register(self, name: str, candidate: Candidate) -> str:
-        """Make a logged model a version of the registered model `name`; see `mlflow_registry`.
-
-        Raises:
-            StorageError: the server cannot be reached.
-        """
+        """Make a logged model a version of the registered model `name`; see `mlflow_registry`."""
         return register(self._client, name, candidate)
+
+    def mark_trials(self, entries: Sequence[TrialEntry]) -> None:
+        """Record what became of a sweep's trials that have ended; see `mlflow_sweep`."""
+        mark_trials(self._client, self.run_id, entries)
 
     def flush(self) -> bool:
         """Send what waits, and return whether all of it was taken."""
-        return self._sender.flush()
+        return self._queue.flush()
 
     def finish(self, status: RunStatus) -> None:
-        """End the run, and say what could not be sent."""
-        self._sender.put([{"kind": "status", "status": status.value, "time": _milliseconds()}])
-        left = self._sender.close()
+        """End the run, and note whether MLflow lacks something."""
+        self._queue.put(Ending(status.value, _milliseconds()))
+        left = self._queue.close()
         if left:
             logger.warning(
-                "%d records of the run could not be sent to MLflow and wait in %s: the next run with this server sends "
-                "them, or this one when it goes on",
+                "%d records of the run %s could not be sent to MLflow: the same command sends them later from the "
+                "run's folder, which has all but the nodes' metrics",
                 left,
-                self._folder,
+                self._folder.name,
             )
+        try:
+            self._save(owed=left > 0)
+        except StorageError as error:
+            # It says so from the beginning: the same command will look for what MLflow lacks.
+            logger.warning("%s", error)
 
     def where(self) -> str:
         """Say in a line how to look at the record."""
         if self._uri.startswith("sqlite:"):
-            return f"run {self._run}; look at it with: mlflow ui --backend-store-uri {self._uri}"
-        return f"run {self._run} of experiment {self._experiment} on the tracking server"
+            return f"run {self.run_id}; look at it with: mlflow ui --backend-store-uri {self._uri}"
+        return f"run {self.run_id} of experiment {self._experiment} on the tracking server"
 
-    def _put_texts(self, kind: str, texts: Mapping[str, str], limit: int) -> None:
-        """Put parameters or tags that are new, and beside them, as tags, those that a resumed run has changed."""
-        known = self._known[kind]
-        items = []
-        for name, text in texts.items():
-            name, text = cut(name, _LONGEST_NAME, name=True), cut(text, limit)
-            if name not in known:
-                if kind == "param":
-                    known[name] = text
-                items.append({"kind": kind, "name": name, "value": text})
-            elif known[name] != text:
-                # MLflow refuses a parameter's second value, and would forget a tag's first one.
-                name, text = cut(f"resumed.{name}", _LONGEST_NAME, name=True), cut(text, LONGEST_TAG)
-                items.append({"kind": "tag", "name": name, "value": text})
-        self._sender.put(items)
+    def _put_texts(
+        self, run: Run, earlier: Mapping[str, Any], params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Put parameters and tags that MLflow lacks, and beside them, as tags, those that a resumed run has changed."""
+        new = _cut({name: shown(name, value) for name, value in params.items()}, _LONGEST_PARAM)
+        # MLflow refuses a parameter's second value, and would forget a tag's first one.
+        self._params = new | earlier.get("params", {}) | run.data.params
+        self._queue.put(*(Param(*item) for item in self._params.items() - run.data.params.items()))
+        self._tags: dict[str, str] = earlier.get("tags", {})
+        self._first_tags = self._tags | run.data.tags
+        self._put_tags(dict(self._tags.items() - run.data.tags.items()))
+        self._put_tags({f"resumed.{name}": text for name, text in new.items() if self._params[name] != text})
+        self.set_tags(_environment_tags() | dict(tags))
 
-    def _reopen(self, run_id: str, store: str) -> list[Outbox] | None:
-        """Go on with a run, if the store still has it; returns what earlier processes could not send of it."""
-        try:
-            run = self._client.get_run(run_id)
-            known = run.info.lifecycle_stage == "active"
-        except MlflowException as error:
-            if not is_refusal(error):
-                raise
-            known = False
-        if not known:
+    def _put_tags(self, tags: Mapping[str, str]) -> None:
+        texts = _cut(tags, LONGEST_TAG)
+        self._tags = self._tags | texts
+        self._queue.put(*(RunTag(*item) for item in texts.items()))
+
+    def _save(self, *, owed: bool) -> None:
+        record = {"run_id": self.run_id, "owed": owed, "params": self._params, "tags": self._tags}
+        self._folder.write(TRACKING, json.dumps(record | {"inputs": self._inputs}, indent=1).encode())
+
+    def _reopen(self, run_id: str | None) -> Run | None:
+        """Go on with a run, if the store still has it."""
+        if run_id is None:
+            return None
+        if not is_active(self._client, run_id):
             logger.warning("MLflow does not know the run %s any more: a new one is started", run_id)
             return None
-        # Before the server is asked what it has: another process may be sending it.
-        spools = Spool.left_over(self._folder, f"{store}-{run_id}", patience_s=_LEFT_OVER_PATIENCE_S)
-        boxes = [Outbox(self._client, run_id, spool) for spool in spools]
         self._client.update_run(run_id, status="RUNNING")
-        for name in run.data.metrics:
-            # A node's steps are never done again, and its curves are long.
-            if not name.startswith(SYSTEM_PREFIX):
-                self._recorded[name] = max(recorded_steps(self._client, run_id, name))
-        self._known = {"param": dict(run.data.params), "tag": dict(run.data.tags)}
-        for box in boxes:
-            box.forget("status")
-            for item in box.items("metric"):
-                self._recorded[item["name"]] = max(item["step"], self._recorded.get(item["name"], -1))
-            for kind in ("param", "tag"):
-                self._known[kind] |= {item["name"]: item["value"] for item in box.items(kind)}
-        return boxes
+        return self._client.get_run(run_id)
 
-    def _left_over(self, store: str) -> list[Outbox]:
-        """What other runs could not send to this store."""
-        spools = Spool.left_over(self._folder, store)
-        return [Outbox(self._client, spool.owner.rpartition("-")[2], spool) for spool in spools]
+    def _last_steps(self, run: Run) -> dict[str, int]:
+        # A node's steps are never done again, and its curves are long.
+        names = [name for name in run.data.metrics if not name.startswith(SYSTEM_PREFIX)]
+        return {name: max(recorded_steps(self._client, run.info.run_id, name)) for name in names}
 
-    def _create(self, run_name: str) -> str:
-        return str(self._client.create_run(self._experiment, run_name=run_name).info.run_id)
+    def _create(self) -> Run:
+        return self._client.create_run(self._experiment, run_name=self._folder.name)
 
     def _experiment_id(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
@@ -229,15 +210,12 @@ def _while_locked(call: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _alone_with(uri: str) -> Iterator[None]:
-    """Let no other run open a new database meanwhile: MLflow makes its tables without looking who else does.
+    """Let no other run open a new database meanwhile: processes that make MLflow's tables at once break each other.
 
     SQLite is kept from other processes of this machine, PostgreSQL from all. Raises at once what a database raises
     that cannot be opened: MLflow would try for minutes.
     """
     kind = uri.partition(":")[0].partition("+")[0]
-    if kind not in ("sqlite", "postgresql", "mysql", "mssql"):
-        yield
-        return
     with contextlib.ExitStack() as stack:
         if uri.startswith("sqlite:///"):
             folder = Path(uri.removeprefix("sqlite:///")).parent
@@ -245,29 +223,13 @@ def _alone_with(uri: str) -> Iterator[None]:
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
-        connection = stack.enter_context(engine.connect())
+        if kind in ("sqlite", "postgresql", "mysql", "mssql"):
+            engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+            connection = stack.enter_context(engine.connect())
         if kind == "postgresql":
             # Held until the connection is closed.
             connection.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_POSTGRESQL_LOCK})"))
         yield
-
-
-def _spool_folder(config: TrackingConfig) -> Path:
-    """The folder for what waits.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    # A container may have no home that can be written.
-    usual = (cache / "qa_ray", Path(tempfile.gettempdir()) / f"qa_ray-{os.getuid()}")
-    for folder in (Path(config.spool),) if config.spool else usual:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if os.access(folder, os.W_OK):
-                return folder.absolute()
-    raise StorageError(f"tracking.spool={folder} cannot be written: name a folder on this machine's disk")
 
 
 def _environment_tags() -> dict[str, str]:
@@ -276,10 +238,10 @@ def _environment_tags() -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": found["git_commit"]} if "git_commit" in found else {})
 
 
-def _dataset(use: DataUse) -> dict[str, str]:
-    """The fields of MLflow's data set; what MLflow's own classes would read back from it."""
+def _input(use: DataUse) -> dict[str, Any]:
+    """Purpose and fields of MLflow's data set; what MLflow's own classes would read back from it."""
     columns = [{"name": name, "type": kind, "required": True} for name, kind in use.columns.items()]
-    return {
+    fields = {
         "name": cut(use.name, 500),
         "digest": use.digest[:36],
         "source_type": use.source_type,
@@ -287,7 +249,16 @@ def _dataset(use: DataUse) -> dict[str, str]:
         "schema": json.dumps({"mlflow_colspec": columns}),
         "profile": json.dumps({name: value for name, value in use.profile.items() if math.isfinite(value)}),
     }
+    return {"context": use.context, "dataset": fields}
 
 
-def _milliseconds() -> int:
-    return round(time.time() * 1000)
+def _dataset_input(context: str, dataset: Mapping[str, str]) -> DatasetInput:
+    return DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])
+
+
+def _cut(texts: Mapping[str, str], limit: int) -> dict[str, str]:
+    return {cut(name, _LONGEST_NAME, name=True): cut(text, limit) for name, text in texts.items()}
+
+
+def _milliseconds(when: float | None = None) -> int:
+    return round(1000 * (time.time() if when is None else when))

@@ -21,8 +21,7 @@ from qa_ray.errors import StorageError
 from qa_ray.storage.layout import NODES
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.environment import find_gpus
-from qa_ray.tracking.records import SYSTEM_PREFIX
-from qa_ray.tracking.tracker import Tracker
+from qa_ray.tracking.tracker import SYSTEM_PREFIX, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +203,7 @@ class NodeRecord:
         known = json.loads(folder.read(NODES) or "{}")
         self._began: float | None = known.get("began")
         self._nodes: list[str] = known.get("nodes", [])
+        tracker.set_tags({f"node_{number}": node for number, node in enumerate(self._nodes)})
 
     def __call__(self, sample: NodeSample) -> None:
         """Record a sample."""
@@ -212,7 +212,7 @@ class NodeRecord:
             self._save()
         prefix = SYSTEM_PREFIX if sample.node is None else f"{SYSTEM_PREFIX}node_{self._number(sample.node)}/"
         metrics = {prefix + name: value for name, value in sample.metrics.items()}
-        self._tracker.log_metrics(metrics, int(sample.time - self._began))
+        self._tracker.log_metrics(metrics, int(sample.time - self._began), sample.time)
 
     def _number(self, node: str) -> int:
         if node not in self._nodes:

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,13 @@ from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
-from qa_ray.runs.driver import known_run, train
+from qa_ray.runs.driver import train
 from qa_ray.runs.resources import plan_resources
 from qa_ray.runs.resume import check_unchanged
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import start_stream
-from qa_ray.storage.layout import TRACKING
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.records import PARENT, RunStatus, TrialEntry
-from qa_ray.tracking.tracker import Tracker, start_tracker
+from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
 from qa_ray.tuning.conductor import Conductor
 from qa_ray.tuning.history import TRIALS, Goal, History, Status, TrialRecord
 from qa_ray.tuning.material import Materials
@@ -42,6 +41,7 @@ logger = logging.getLogger(__name__)
 SWEEP = "sweep.json"
 """Configuration, space and options, in the sweep's folder."""
 # What may change when a sweep goes on; the rest makes scores that cannot be compared.
+_STATUS = {Status.FINISHED: RunStatus.FINISHED, Status.FAILED: RunStatus.FAILED}
 _MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "keep_checkpoints")
 
 
@@ -136,13 +136,10 @@ def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder
 
 def _start_tracker(opened: _Opened) -> Tracker:
     config, folder = opened.config, opened.folder
+    params = dict(flatten(opened.base)) | {f"space.{field}": str(domain) for field, domain in opened.space.items()}
+    params |= {f"tune.{name}": value for name, value in dataclasses.asdict(config.tune).items()}
     tags = {"sweep": folder.name, "model.name": config.model.name}
-    tracker = start_tracker(config.tracking, folder.name, known_run(folder), tags)
-    folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
-    tracker.log_params(dict(flatten(opened.base)))
-    tracker.log_params({f"space.{field}": str(domain) for field, domain in opened.space.items()})
-    tracker.log_params({f"tune.{name}": value for name, value in dataclasses.asdict(config.tune).items()})
-    return tracker
+    return start_tracker(config.tracking, folder, params=params, tags=tags)
 
 
 def _run(opened: _Opened, tracker: Tracker) -> None:
@@ -231,17 +228,15 @@ def _record(opened: _Opened, tracker: Tracker) -> str:
     opened.folder.write(REPORT, render(sweep).encode())
     for number, score in enumerate(_best_so_far(sweep), start=1):
         tracker.log_metrics({f"best_{sweep.goal.by}": score}, number)
-    with _copies(opened.folder, (REPORT, TRIALS, SWEEP)) as files:
-        tracker.log_folder(files, "sweep")
-    if tracker.run_id is not None:
-        entries = [_entry(record, sweep) for record in sweep.trials if record.status.ended]
-        # Here, since it brings MLflow, which a sweep without a record does not need.
-        from qa_ray.tracking.mlflow_sweep import settle
-
-        try:
-            settle(opened.config.tracking, tracker.run_id, entries)
-        except StorageError as error:
-            logger.warning("%s. The same command tries again", error)
+    tracker.log_folder(partial(_copies, opened.folder, (REPORT, TRIALS, SWEEP)), "sweep")
+    ended = [record for record in sweep.trials if record.status.ended]
+    entries = [_entry(record, sweep) for record in ended]
+    try:
+        for record, entry in zip(ended, entries, strict=True):
+            send_owed(opened.config.tracking, RunFolder.locate(trial_config(opened.base, record).run), entry.status)
+        tracker.mark_trials(entries)
+    except StorageError as error:
+        logger.warning("%s. The same command tries again", error)
     return within(opened.folder.uri, REPORT)
 
 
@@ -257,7 +252,7 @@ def _entry(record: TrialRecord, sweep: Sweep) -> TrialEntry:
         name=record.name,
         params=record.parameters,
         tags={name: text for name, text in tags.items() if text},
-        status=RunStatus.FAILED if record.status is Status.FAILED else RunStatus.KILLED,
+        status=_STATUS.get(record.status, RunStatus.KILLED),
         best=sweep.best is not None and record.number == sweep.best.number,
     )
 

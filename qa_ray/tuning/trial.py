@@ -23,10 +23,10 @@ from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.locations import within
 from qa_ray.runs.driver import Trial, train
 from qa_ray.runs.preparation import Splits
-from qa_ray.runs.stream import Line, Restart, start_stream
+from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.layout import CHECKPOINTS, METRICS
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX, Progress
+from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress
 from qa_ray.tuning.history import TRIAL_FOLDERS, Goal, Status, TrialRecord
 from qa_ray.tuning.material import Key, key_of
 from qa_ray.tuning.space import apply

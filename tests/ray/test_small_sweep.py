@@ -24,7 +24,8 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     parts = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     tune = TuneConfig(sampler=SamplerKind.GRID, scheduler=SchedulerKind.NONE, include_default=False)
     space = ("optim.learning_rate=choice(1e-9, 1e-3)", "window.stride=choice(16)")
-    result = search(SweepConfig(**parts, space=space, tune=tune))
+    config = SweepConfig(**parts, space=space, tune=tune)
+    result = search(config)
     assert [trial.status for trial in result.sweep.trials] == [Status.FINISHED, Status.FINISHED]
     idle, learning = result.sweep.trials
     assert learning.score(result.sweep.goal) < idle.score(result.sweep.goal)
@@ -36,3 +37,15 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = store.search_runs([store.get_experiment_by_name("qa_ray").experiment_id], "tags.`sweep.best` = 'true'")
     assert [run.info.run_name for run in runs] == [learning.name]
+    # What MLflow lacks of a trial is sent by the same command.
+    tracking = tmp_path / "runs" / "sweep" / "trials" / idle.name / "tracking.json"
+    record = json.loads(tracking.read_text())
+    lost = store.get_run(record["run_id"])
+    store.delete_run(lost.info.run_id)
+    tracking.write_text(json.dumps(record | {"owed": True}))
+    search(config)
+    sent = store.get_run(json.loads(tracking.read_text())["run_id"])
+    assert sent.info.run_id != lost.info.run_id
+    assert (sent.info.status, sent.data.params, sent.data.metrics) == ("FINISHED", lost.data.params, lost.data.metrics)
+    assert sent.data.tags["mlflow.parentRunId"] == lost.data.tags["mlflow.parentRunId"]
+    assert sent.data.tags["sweep.status"] == "finished"

@@ -12,17 +12,14 @@ from qa_ray.runs.stream import Follower, Restart, start_stream
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import Progress
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
-from qa_ray.tracking.records import RunStatus
-from qa_ray.tracking.tracker import start_tracker
+from qa_ray.tracking.tracker import RunStatus, start_tracker
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def test_samples_go_on_across_a_restart_and_stay_out_of_the_metrics(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "runs"), "followed")
-    tracker = start_tracker(
-        TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", spool=str(tmp_path / "spool")), "followed"
-    )
+    tracker = start_tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"), folder)
     stream = start_stream()
     history = [{"time": 1000.0, "phase": "train", "step": 1, "train_loss": 2.0}]
     items = [

@@ -149,6 +149,11 @@ def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
     assert not again.trained_now
     assert again.logged_model is not None
     assert again.best == result.best
+    # The predictions went to the same place.
+    late = MlflowClient(config.tracking.uri)
+    (run,) = late.search_runs([late.get_experiment_by_name("qa_ray").experiment_id])
+    assert [file.path for file in late.list_artifacts(run.info.run_id)] == ["evaluation"]
+    assert run.info.status == "FINISHED"
     seen = {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")}
     assert train(config).logged_model == again.logged_model
     assert {path: path.stat().st_mtime_ns for path in (place / "runs" / "late").rglob("*")} == seen

@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.tracking.mlflow_tracker import MlflowTracker
-from qa_ray.tracking.records import Candidate, RunStatus
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.tracker import Candidate, RunStatus, Tracker, start_tracker
 
 ASKED = pd.DataFrame(
     {
@@ -39,14 +39,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pat
 
 
 @pytest.fixture(scope="module")
-def tracker(place: Path) -> Iterator[MlflowTracker]:
-    tracker = MlflowTracker(TrackingConfig(uri=f"sqlite:///{place}/mlflow.db", spool=str(place / "spool")), "first")
+def tracker(place: Path) -> Iterator[Tracker]:
+    tracker = start_tracker(TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"), RunFolder(str(place), "first"))
     yield tracker
     tracker.finish(RunStatus.FINISHED)
 
 
 @pytest.fixture(scope="module")
-def logged(tracker: MlflowTracker, place: Path, bert: Path) -> Iterator[str]:
+def logged(tracker: Tracker, place: Path, bert: Path) -> Iterator[str]:
     """URI of a logged model, in the store that MLflow's own functions look into."""
     # Not set_tracking_uri: what that has set once beats the environment variable for the rest of the process.
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +55,7 @@ def logged(tracker: MlflowTracker, place: Path, bert: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def register(tracker: MlflowTracker, logged: str) -> Callable[..., str]:
+def register(tracker: Tracker, logged: str) -> Callable[..., str]:
     def register(name: str, score: float, data: str = "a1", metric: str = "f1") -> str:
         return tracker.register(name, Candidate(uri=logged, metric=metric, score=score, data=data))
 
@@ -89,7 +89,7 @@ def test_logged_model_holds_no_pickle_and_a_signature(logged: str, tmp_path: Pat
     assert signature.outputs.input_names() == ["answer", "score", "start", "end"]
 
 
-def test_model_is_an_output_of_its_run(tracker: MlflowTracker, logged: str, place: Path) -> None:
+def test_model_is_an_output_of_its_run(tracker: Tracker, logged: str, place: Path) -> None:
     (output,) = MlflowClient(f"sqlite:///{place}/mlflow.db").get_run(tracker.run_id).outputs.model_outputs
     assert (f"models:/{output.model_id}", output.step) == (logged, 7)
 
@@ -109,7 +109,7 @@ def test_champion_changes_only_for_a_better_score_on_the_same_data(
     assert len(mlflow.pyfunc.load_model("models:/qa@champion").predict(ASKED)) == 2
 
 
-def test_model_that_cannot_be_read_is_an_error_in_words(tracker: MlflowTracker, tmp_path: Path) -> None:
+def test_model_that_cannot_be_read_is_an_error_in_words(tracker: Tracker, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be logged in MLflow"):
         tracker.log_model(tmp_path / "nothing")
 

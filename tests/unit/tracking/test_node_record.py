@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from mlflow import MlflowClient
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
-from qa_ray.tracking.records import RunStatus
-from qa_ray.tracking.tracker import Tracker, start_tracker
+from qa_ray.tracking.tracker import RunStatus, Tracker, start_tracker
 
 BEGAN = 1_700_000_000.25
 
@@ -20,13 +20,14 @@ BEGAN = 1_700_000_000.25
 class Store:
     """An MLflow store, and a run in it that goes on as often as it is asked for."""
 
-    def __init__(self, place: Path) -> None:
-        self._config = TrackingConfig(uri=f"sqlite:///{place}/mlflow.db", spool=str(place / "spool"))
+    def __init__(self, place: Path, folder: RunFolder) -> None:
+        self._config = TrackingConfig(uri=f"sqlite:///{place}/mlflow.db")
         self._client = MlflowClient(self._config.uri)
+        self._folder = folder
         self._run_id: str | None = None
 
     def open(self) -> Tracker:
-        tracker = start_tracker(self._config, "run", self._run_id)
+        tracker = start_tracker(self._config, self._folder)
         self._run_id = tracker.run_id
         return tracker
 
@@ -41,14 +42,14 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> Store:
-    shutil.copy(empty_database, tmp_path)
-    return Store(tmp_path)
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path / "runs"), "run")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder(str(tmp_path / "runs"), "run")
+def store(tmp_path: Path, empty_database: Path, folder: RunFolder) -> Store:
+    shutil.copy(empty_database, tmp_path)
+    return Store(tmp_path, folder)
 
 
 def sample(seconds: float, node: str | None, busy: float) -> NodeSample:
@@ -84,11 +85,27 @@ def test_only_node_of_a_cluster_has_the_names_of_mlflow(store: Store, folder: Ru
     assert "node_0" not in store.tags()
 
 
+def test_later_process_tells_the_addresses_again(folder: RunFolder) -> None:
+    class Told(Tracker):
+        def __init__(self) -> None:
+            self.tags: dict[str, str] = {}
+
+        def set_tags(self, tags: Mapping[str, str]) -> None:
+            self.tags |= tags
+
+    first, later = Told(), Told()
+    NodeRecord(folder, first)(sample(0, "10.0.0.5", 1))
+    # The server may have been away when the first one told it.
+    NodeRecord(folder, later)
+    assert first.tags == later.tags == {"node_0": "10.0.0.5"}
+
+
 def test_folder_that_cannot_be_written_does_not_stop_the_record(
     store: Store, folder: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = store.open()
     record = NodeRecord(folder, tracker)
+    shutil.rmtree(tmp_path / "runs")
     (tmp_path / "runs").write_text("no folder")
     with caplog.at_level(logging.WARNING, "qa_ray"):
         record(sample(0, "10.0.0.5", 1))
