@@ -1,19 +1,17 @@
 """A sweep on its driver: tokenise once, run the trials, keep the best model, and leave a report."""
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fine_tuning import flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
@@ -26,16 +24,14 @@ from qa_ray.storage.layout import TRACKING
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.records import PARENT, RunStatus, TrialEntry
 from qa_ray.tracking.tracker import Tracker, start_tracker
-from qa_ray.tuning.conductor import Conductor
-from qa_ray.tuning.history import TRIALS, Goal, History, Status, TrialRecord
-from qa_ray.tuning.material import Materials
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
-from qa_ray.tuning.result import Sweep, SweepResult
-from qa_ray.tuning.samplers import Sampler, make_sampler
-from qa_ray.tuning.space import Space, defaults, read_space
+from qa_ray.tuning.space import Parameters, defaults, read_space, written
+from qa_ray.tuning.study import Study
 from qa_ray.tuning.sweep import run_trials, trials_at_once
+from qa_ray.tuning.tokenized import key_of, tokenize_all
 from qa_ray.tuning.trial import Shared, trial_config
+from qa_ray.tuning.trials import TRIALS, Objective, Status, Sweep, SweepResult, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +46,27 @@ class _Opened:
     """A sweep's settings and what was done before."""
 
     config: SweepConfig
-    base: Config
     folder: RunFolder
-    space: Space
-    goal: Goal
-    history: History
-    sampler: Sampler
+    study: Study
 
     @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to be tried."""
-        if not len(self.history) or not all(record.status.ended for record in self.history):
-            return False
-        known = [record.parameters for record in self.history]
-        enough = len(known) >= self.config.tune.num_trials
-        return enough or self.sampler.propose(len(known), known) is None
+    def sweep(self) -> Sweep:
+        """What there is to show now."""
+        config, data = self.config, self.config.data
+        return Sweep(
+            name=self.folder.name,
+            folder=self.folder.uri,
+            space=read_space(config.space),
+            tune=config.tune,
+            objective=self.study.objective,
+            epochs=config.train.epochs,
+            trials=self.study.trials,
+            facts={
+                "Model": config.model.name,
+                "Trained on": _source(data.hub, data.train, data.max_train_examples),
+                "Measured on": _source(data.hub, data.validation, data.max_validation_examples),
+            },
+        )
 
 
 def search(config: SweepConfig) -> SweepResult:
@@ -81,7 +83,7 @@ def search(config: SweepConfig) -> SweepResult:
     tracker = _start_tracker(opened)
     status = RunStatus.FAILED
     try:
-        if not opened.finished:
+        if not opened.study.finished:
             _run(opened, tracker)
         result = _conclude(opened, tracker)
         status = RunStatus.FINISHED
@@ -94,14 +96,13 @@ def search(config: SweepConfig) -> SweepResult:
 
 
 def _open(config: SweepConfig) -> _Opened:
-    base, folder = config.base, RunFolder.locate(config.run)
-    space, goal = read_space(config.space), Goal(config.evaluate.best_by)
-    sampler = make_sampler(space, config.tune, goal)
+    base, folder, space = config.base, RunFolder.locate(config.run), read_space(config.space)
     settings = {
         "config": dataclasses.asdict(base),
-        "space": {field: str(domain) for field, domain in space.items()},
+        "space": {field: written(domain) for field, domain in space.items()},
         "tune": dataclasses.asdict(config.tune),
     }
+    study = Study(folder, space, defaults(base, space), config.tune, Objective(config.evaluate.best_by))
     if folder.exists():
         _check_same(json.loads(json.dumps(settings)), config, folder)
     elif config.run.resume is Resume.REQUIRED:
@@ -110,7 +111,7 @@ def _open(config: SweepConfig) -> _Opened:
         )
     plan_resources(config.cluster)
     folder.write(SWEEP, json.dumps(settings, indent=1).encode())
-    return _Opened(config, base, folder, space, goal, History(folder), sampler)
+    return _Opened(config, folder, study)
 
 
 def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder) -> None:
@@ -139,43 +140,39 @@ def _start_tracker(opened: _Opened) -> Tracker:
     tags = {"sweep": folder.name, "model.name": config.model.name}
     tracker = start_tracker(config.tracking, folder.name, known_run(folder), tags)
     folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
-    tracker.log_params(dict(flatten(opened.base)))
-    tracker.log_params({f"space.{field}": str(domain) for field, domain in opened.space.items()})
+    tracker.log_params(dict(flatten(config.base)))
+    tracker.log_params({f"space.{field}": written(domain) for field, domain in read_space(config.space).items()})
     tracker.log_params({f"tune.{name}": value for name, value in dataclasses.asdict(config.tune).items()})
     return tracker
 
 
 def _run(opened: _Opened, tracker: Tracker) -> None:
     """Run all trials that are left."""
-    config, base = opened.config, opened.base
-    materials = Materials(base, opened.space)
+    config, base, study = opened.config, opened.config.base, opened.study
+    tokenized = tokenize_all(base, read_space(config.space))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)
-    desk = start_stream()
+    stop_signal = start_stream()
     shared = Shared(
         config=base,
-        splits=materials.splits,
-        goal=opened.goal,
+        splits={key: data.splits for key, data in tokenized.items()},
+        objective=study.objective,
         tags={PARENT: tracker.run_id} if tracker.run_id else {},
-        desk=desk,
+        stop_signal=stop_signal,
         keep_checkpoints=config.tune.keep_checkpoints,
         working_directory=os.getcwd(),
         environment={name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")},
     )
-    conductor = Conductor(
-        opened.history,
-        opened.sampler,
-        materials.objection,
-        defaults=defaults(base, opened.space),
-        tune=config.tune,
-        goal=opened.goal,
-    )
-    stop = Interruptible(lambda: _ask_to_stop(desk))
-    stop.run(lambda: run_trials(conductor, shared, config.tune, at_once))
+
+    def why_infeasible(parameters: Parameters) -> str | None:
+        return tokenized[key_of(parameters)].why_infeasible(base, parameters)
+
+    stop = Interruptible(lambda: _ask_to_stop(stop_signal))
+    stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
     if stop.received:
         _record(opened, tracker)
-        ended = sum(record.status.ended for record in opened.history)
+        ended = sum(record.status.ended for record in study.trials)
         raise StoppedError(
             f"stopped after {ended} of {config.tune.num_trials} trials: run the same command with --run.name "
             f"{opened.folder.name} to go on",
@@ -183,56 +180,39 @@ def _run(opened: _Opened, tracker: Tracker) -> None:
         )
 
 
-def _ask_to_stop(desk: Any) -> None:
+def _ask_to_stop(stop_signal: Any) -> None:
     logger.info("stopping: trials write a checkpoint first; once more ends the sweep without it")
-    desk.stop.remote()
+    stop_signal.stop.remote()
 
 
 def _conclude(opened: _Opened, tracker: Tracker) -> SweepResult:
     """Keep the best trial's model as that of a single run would be kept."""
-    report = _record(opened, tracker)
-    sweep = _sweep(opened)
+    report, sweep = _record(opened, tracker), opened.sweep
     if sweep.best is None:
         reasons = {record.reason for record in sweep.trials if record.reason}
-        raise TrainingError(f"no trial of the sweep {opened.folder.name} has finished: {'; '.join(sorted(reasons))}")
+        raise TrainingError(f"no trial of the sweep {sweep.name} has finished: {'; '.join(sorted(reasons))}")
     # The run is finished: nothing is trained, and its model goes where a trial's does not.
-    result = train(trial_config(opened.base, sweep.best))
+    result = train(trial_config(opened.config.base, sweep.best))
     return SweepResult(sweep, result, tracker.where(), report)
 
 
-def _sweep(opened: _Opened) -> Sweep:
-    config = opened.config
-    return Sweep(
-        name=opened.folder.name,
-        folder=opened.folder.uri,
-        space=opened.space,
-        defaults=defaults(opened.base, opened.space),
-        tune=config.tune,
-        goal=opened.goal,
-        epochs=config.train.epochs,
-        trials=list(opened.history),
-        best=opened.history.best(opened.goal),
-        facts={
-            "Model": config.model.name,
-            "Trained on": _source(config, config.data.train, config.data.max_train_examples),
-            "Measured on": _source(config, config.data.validation, config.data.max_validation_examples),
-        },
-    )
-
-
-def _source(config: SweepConfig, location: str, limit: int | None) -> str:
-    place = f"{config.data.hub} {location}" if config.data.hub else location
+def _source(hub: str | None, location: str, limit: int | None) -> str:
+    place = f"{hub} {location}" if hub else location
     return place if limit is None else f"{place}, up to {limit:,} questions"
 
 
 def _record(opened: _Opened, tracker: Tracker) -> str:
     """Write the report, and tell the tracker what became of the trials; returns the report's place."""
-    sweep = _sweep(opened)
-    opened.folder.write(REPORT, render(sweep).encode())
-    for number, score in enumerate(_best_so_far(sweep), start=1):
-        tracker.log_metrics({f"best_{sweep.goal.by}": score}, number)
-    with _copies(opened.folder, (REPORT, TRIALS, SWEEP)) as files:
-        tracker.log_folder(files, "sweep")
+    folder, sweep = opened.folder, opened.sweep
+    folder.write(REPORT, render(sweep).encode())
+    scores = [score for record in sweep.trials if (score := record.score(sweep.objective)) is not None]
+    for number in range(len(scores)):
+        best = sweep.objective.best(scores[: number + 1])
+        tracker.log_metrics({f"best_{sweep.objective.by}": best}, number + 1)
+    with tempfile.TemporaryDirectory(prefix="qa_ray-") as copies:
+        for name in (REPORT, TRIALS, SWEEP):
+            Path(copies, name).write_bytes(folder.read(name) or b"")
+        tracker.log_folder(Path(copies), "sweep")
     if tracker.run_id is not None:
         entries = [_entry(record, sweep) for record in sweep.trials if record.status.ended]
         # Here, since it brings MLflow, which a sweep without a record does not need.
@@ -242,13 +222,7 @@ def _record(opened: _Opened, tracker: Tracker) -> str:
             settle(opened.config.tracking, tracker.run_id, entries)
         except StorageError as error:
             logger.warning("%s. The same command tries again", error)
-    return within(opened.folder.uri, REPORT)
-
-
-def _best_so_far(sweep: Sweep) -> list[float]:
-    """The best score after each trial that has one."""
-    scores = [score for record in sweep.trials if (score := record.score(sweep.goal)) is not None]
-    return [sweep.goal.best(scores[: number + 1]) for number in range(len(scores))]
+    return within(folder.uri, REPORT)
 
 
 def _entry(record: TrialRecord, sweep: Sweep) -> TrialEntry:
@@ -258,13 +232,5 @@ def _entry(record: TrialRecord, sweep: Sweep) -> TrialEntry:
         params=record.parameters,
         tags={name: text for name, text in tags.items() if text},
         status=RunStatus.FAILED if record.status is Status.FAILED else RunStatus.KILLED,
-        best=sweep.best is not None and record.number == sweep.best.number,
+        best=record == sweep.best,
     )
-
-
-@contextlib.contextmanager
-def _copies(folder: RunFolder, names: tuple[str, ...]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        for name in names:
-            Path(place, name).write_bytes(folder.read(name) or b"")
-        yield Path(place)

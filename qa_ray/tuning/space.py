@@ -1,4 +1,6 @@
-"""The search space: which fields of a configuration are searched, and where; text that is checked against their types.
+"""The search space: which fields of a configuration are searched, and in which of Optuna's distributions.
+
+It is read from text, which is checked against the fields' types:
 
     optim.learning_rate=loguniform(1e-5, 5e-4)
     window.stride=choice(32, 64, 128)
@@ -9,6 +11,7 @@ The same as a TOML or JSON file, one table for each section; there a list of val
 
 import dataclasses
 import json
+import math
 import re
 import tomllib
 import types
@@ -16,14 +19,19 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.errors import ConfigError
-from qa_ray.tuning.domains import Choice, Domain, Integers, Real, Value
 
+Domain: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistribution
+"""Where a field's values are drawn from; both ends of a range are included."""
 Space = dict[str, Domain]
 """Domains by the dotted names of fields."""
+Value = int | float | str | bool | None
+"""A value of a configuration's field."""
 Parameters = dict[str, Value]
 """One point of a space: values by the dotted names of fields."""
 
@@ -55,6 +63,14 @@ def read_space(items: Iterable[str]) -> Space:
     if not texts:
         raise ConfigError("--space names no field: write for example optim.learning_rate=loguniform(1e-5, 5e-4)")
     return {field: _read_domain(field, text) for field, text in texts.items()}
+
+
+def written(domain: Domain) -> str:
+    """The text that a domain is read from."""
+    if isinstance(domain, CategoricalDistribution):
+        return f"choice({', '.join(map(str, domain.choices))})"
+    kind, digits = ("uniform", "g") if isinstance(domain, FloatDistribution) else ("randint", "d")
+    return f"{'log' * domain.log}{kind}({domain.low:{digits}}, {domain.high:{digits}})"
 
 
 def apply(config: Config, parameters: Mapping[str, Value]) -> Config:
@@ -117,12 +133,12 @@ def _read_domain(field: str, text: Any) -> Domain:
     written = f"--space {field}={text}"
     try:
         if isinstance(text, list):
-            domain: Domain = Choice(tuple(_value(str(item), hint) for item in text))
+            domain: Domain = _choice([str(item) for item in text], hint)
         else:
             domain = _parse(str(text), hint)
     except ValueError as error:
         raise ConfigError(f"{written}: {error}") from error
-    if changes_tokens(field) and not isinstance(domain, Choice):
+    if changes_tokens(field) and not isinstance(domain, CategoricalDistribution):
         raise ConfigError(f"{written}: what changes the tokens is searched by choice(VALUE, ...) only")
     return domain
 
@@ -135,8 +151,8 @@ def _parse(text: str, hint: Any) -> Domain:
     return _MAKERS[match[1]](arguments, hint)
 
 
-def _range(kind: type[Real] | type[Integers], *, log: bool) -> Callable[[list[str], Any], Domain]:
-    number, wanted = (float, "a number") if kind is Real else (int, "a whole number")
+def _range(kind: type[FloatDistribution] | type[IntDistribution], *, log: bool) -> Callable[[list[str], Any], Domain]:
+    number, wanted = (float, "a number") if kind is FloatDistribution else (int, "a whole number")
 
     def make(arguments: list[str], hint: Any) -> Domain:
         if number not in _choices_of(hint):
@@ -144,20 +160,31 @@ def _range(kind: type[Real] | type[Integers], *, log: bool) -> Callable[[list[st
         if len(arguments) != 2:
             raise ValueError(f"a range has two ends, not {len(arguments)}")
         low, high = (_value(argument, number) for argument in arguments)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("the ends must be finite numbers")
+        if low >= high:
+            raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
+        if log and low <= 0:
+            raise ValueError(f"the lower end {low:g} of a logarithmic range must be above 0")
         return kind(low, high, log=log)
 
     return make
 
 
 def _choice(arguments: list[str], hint: Any) -> Domain:
-    return Choice(tuple(_value(argument, hint) for argument in arguments))
+    values = [_value(argument, hint) for argument in arguments]
+    if not values:
+        raise ValueError("choice() needs at least one value")
+    if len(set(values)) < len(values):
+        raise ValueError("choice() has a value twice")
+    return CategoricalDistribution(values)
 
 
 _MAKERS: dict[str, Callable[[list[str], Any], Domain]] = {
-    "uniform": _range(Real, log=False),
-    "loguniform": _range(Real, log=True),
-    "randint": _range(Integers, log=False),
-    "lograndint": _range(Integers, log=True),
+    "uniform": _range(FloatDistribution, log=False),
+    "loguniform": _range(FloatDistribution, log=True),
+    "randint": _range(IntDistribution, log=False),
+    "lograndint": _range(IntDistribution, log=True),
     "choice": _choice,
 }
 

@@ -27,9 +27,9 @@ from qa_ray.runs.stream import Line, Restart, start_stream
 from qa_ray.storage.layout import CHECKPOINTS, METRICS
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, Progress
-from qa_ray.tuning.history import TRIAL_FOLDERS, Goal, Status, TrialRecord
-from qa_ray.tuning.material import Key, key_of
 from qa_ray.tuning.space import apply
+from qa_ray.tuning.tokenized import Key, key_of
+from qa_ray.tuning.trials import TRIAL_FOLDERS, Objective, Status, TrialRecord
 
 EPOCH = "epoch"
 """Epochs evaluated so far, in what a trial reports."""
@@ -37,7 +37,7 @@ EVALUATIONS = "evaluations"
 """Metrics by epoch."""
 FIRST_STEP = "seconds_to_first_step"
 END = "end"
-"""How the run ended: `finished`, `failed` or `interrupted`; absent before."""
+"""What became of the trial when its run ended, `running` if it was interrupted; absent before."""
 REASON = "reason"
 """Why it failed, where it would fail again."""
 # What a user can mend does not mend itself, but for these.
@@ -53,10 +53,10 @@ class Shared:
     """The run that is varied."""
     splits: Mapping[Key, Splits]
     """Tokenised data, in the object store."""
-    goal: Goal
+    objective: Objective
     tags: Mapping[str, str]
     """What their MLflow runs are found by: the sweep's."""
-    desk: Any
+    stop_signal: Any
     """Actor that knows whether the sweep is to stop."""
     keep_checkpoints: bool
     working_directory: str
@@ -155,7 +155,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation, or for the end."""
         while True:
-            if ray.get(self._shared.desk.stop_requested.remote()):
+            if ray.get(self._shared.stop_signal.stop_requested.remote()):
                 self._attempt.stop()
             with contextlib.suppress(queue.Empty):
                 event = self._attempt.events.get(timeout=_SECONDS_BETWEEN_LOOKS)
@@ -173,7 +173,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def _begin(self, given: dict[str, Any]) -> None:
         # Tune changes it for each trial.
         os.chdir(self._shared.working_directory)
-        record = TrialRecord(given["number"], given["parameters"], Status.RUNNING)
+        record = TrialRecord(given["number"], given["parameters"])
         self._config = trial_config(self._shared.config, record)
         tags = dict(self._shared.tags) | {"sweep.trial": record.name}
         self._attempt = _Attempt(self._config, self._shared.splits[key_of(record.parameters)], tags)
@@ -192,20 +192,20 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     def _last_report(self, error: BaseException | None) -> dict[str, Any]:
         if isinstance(error, StoppedError):
-            return {END: "interrupted", "done": True}
+            return {END: Status.RUNNING.value, "done": True}
         if isinstance(error, UserError) and not isinstance(error, _MAY_PASS):
             self._drop_checkpoints()
-            return {END: "failed", REASON: str(error), "done": True}
+            return {END: Status.FAILED.value, REASON: str(error), "done": True}
         if error is not None:
             raise error
         # A run that was finished by an earlier process has sent nothing.
         report = self._report(_recorded_evaluations(RunFolder.locate(self._config.run)))
         self._drop_checkpoints()
-        return report | {END: "finished", "done": True}
+        return report | {END: Status.FINISHED.value, "done": True}
 
     def _report(self, evaluations: dict[int, dict[str, float]]) -> dict[str, Any]:
         epoch = max(evaluations)
-        metric = self._shared.goal.metric
+        metric = self._shared.objective.metric
         return {
             EPOCH: epoch,
             metric: evaluations[epoch][metric],

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from qa_ray.tuning.history import Status
 from transformers import AutoModelForQuestionAnswering
 from trips import prepare, trip_config
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.tuning.driver import search
-from qa_ray.tuning.history import Status
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

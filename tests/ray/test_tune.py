@@ -17,6 +17,9 @@ import ray
 from hub import connected_hub
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from qa_ray.tuning.history import Status
+from qa_ray.tuning.result import SweepResult
+from qa_ray.tuning.table import summary
 from transformers import AutoModelForQuestionAnswering
 from trips import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
 
@@ -28,10 +31,7 @@ from qa_ray.publishing.publish import publish, run_at
 from qa_ray.storage.checkpoint_store import MANIFEST
 from qa_ray.storage.layout import OWNER
 from qa_ray.tuning.driver import search
-from qa_ray.tuning.history import Status
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
-from qa_ray.tuning.result import SweepResult
-from qa_ray.tuning.table import summary
 
 pytestmark = pytest.mark.long
 
