@@ -1,8 +1,9 @@
 """Sweeps for tests: trials as a sweep's folder would hold them."""
 
+from qa_ray.config.fine_tuning import TrainConfig
+from qa_ray.config.operation import RunConfig
 from qa_ray.config.policies import BestBy
-from qa_ray.tuning.options import TuneConfig
-from qa_ray.tuning.space import read_space
+from qa_ray.tuning.options import SweepConfig, TuneConfig
 from qa_ray.tuning.trials import Objective, Status, Sweep, TrialRecord
 
 SPACE = ("optim.learning_rate=loguniform(1e-5, 1e-3)", "window.stride=choice(32, 64, 128)")
@@ -32,16 +33,13 @@ def trial(
 
 def sweep(*trials: TrialRecord, space: tuple[str, ...] = SPACE, tune: TuneConfig | None = None) -> Sweep:
     """A sweep of two epochs with some trials."""
-    return Sweep(
-        name="night",
-        folder="/runs/night",
-        space=read_space(space),
+    config = SweepConfig(
+        space=space,
         tune=tune or TuneConfig(),
-        objective=F1,
-        epochs=2,
-        trials=list(trials),
-        facts={"Model": "tiny"},
+        train=TrainConfig(epochs=2),
+        run=RunConfig(name="night", storage_path="/runs"),
     )
+    return Sweep(config, list(trials))
 
 
 def night() -> Sweep:

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,12 @@ from qa_ray.tracking.records import PARENT, RunStatus, TrialEntry
 from qa_ray.tracking.tracker import Tracker, start_tracker
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
-from qa_ray.tuning.space import Parameters, defaults, read_space, written
+from qa_ray.tuning.space import Parameters, read_space, written
 from qa_ray.tuning.study import Study
 from qa_ray.tuning.sweep import run_trials, trials_at_once
 from qa_ray.tuning.tokenized import key_of, tokenize_all
 from qa_ray.tuning.trial import Shared, trial_config
-from qa_ray.tuning.trials import TRIALS, Objective, Status, Sweep, SweepResult, TrialRecord
+from qa_ray.tuning.trials import TRIALS, Status, Sweep, SweepResult, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -39,34 +38,6 @@ SWEEP = "sweep.json"
 """Configuration, space and options, in the sweep's folder."""
 # What may change when a sweep goes on; the rest makes scores that cannot be compared.
 _MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "keep_checkpoints")
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A sweep's settings and what was done before."""
-
-    config: SweepConfig
-    folder: RunFolder
-    study: Study
-
-    @property
-    def sweep(self) -> Sweep:
-        """What there is to show now."""
-        config, data = self.config, self.config.data
-        return Sweep(
-            name=self.folder.name,
-            folder=self.folder.uri,
-            space=read_space(config.space),
-            tune=config.tune,
-            objective=self.study.objective,
-            epochs=config.train.epochs,
-            trials=self.study.trials,
-            facts={
-                "Model": config.model.name,
-                "Trained on": _source(data.hub, data.train, data.max_train_examples),
-                "Measured on": _source(data.hub, data.validation, data.max_validation_examples),
-            },
-        )
 
 
 def search(config: SweepConfig) -> SweepResult:
@@ -79,13 +50,13 @@ def search(config: SweepConfig) -> SweepResult:
         UserError: something that the user can mend; no trial has begun then, or none has finished.
         StoppedError: a signal stopped the sweep; its trials have saved.
     """
-    opened = _open(config)
-    tracker = _start_tracker(opened)
+    study = _open(config)
+    tracker = _start_tracker(study)
     status = RunStatus.FAILED
     try:
-        if not opened.study.finished:
-            _run(opened, tracker)
-        result = _conclude(opened, tracker)
+        if not study.finished:
+            _run(study, tracker)
+        result = _conclude(study, tracker)
         status = RunStatus.FINISHED
         return result
     except StoppedError:
@@ -95,23 +66,32 @@ def search(config: SweepConfig) -> SweepResult:
         tracker.finish(status)
 
 
-def _open(config: SweepConfig) -> _Opened:
-    base, folder, space = config.base, RunFolder.locate(config.run), read_space(config.space)
-    settings = {
-        "config": dataclasses.asdict(base),
-        "space": {field: written(domain) for field, domain in space.items()},
-        "tune": dataclasses.asdict(config.tune),
-    }
-    study = Study(folder, space, defaults(base, space), config.tune, Objective(config.evaluate.best_by))
+def _open(config: SweepConfig) -> Study:
+    study = Study(config)
+    folder, settings = study.folder, _settings(config)
     if folder.exists():
-        _check_same(json.loads(json.dumps(settings)), config, folder)
+        _check_same(settings, config, folder)
     elif config.run.resume is Resume.REQUIRED:
         raise StorageError(
             f"run.resume=required, but there is no sweep run.name={folder.name} in {folder.storage_path}"
         )
     plan_resources(config.cluster)
     folder.write(SWEEP, json.dumps(settings, indent=1).encode())
-    return _Opened(config, folder, study)
+    return study
+
+
+def _settings(config: SweepConfig) -> dict[str, Any]:
+    """What a sweep is known by, as JSON knows it: tuples are lists there."""
+    settings: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "config": dataclasses.asdict(config.base),
+                "space": {field: written(domain) for field, domain in read_space(config.space).items()},
+                "tune": dataclasses.asdict(config.tune),
+            }
+        )
+    )
+    return settings
 
 
 def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder) -> None:
@@ -135,32 +115,32 @@ def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder
         )
 
 
-def _start_tracker(opened: _Opened) -> Tracker:
-    config, folder = opened.config, opened.folder
+def _start_tracker(study: Study) -> Tracker:
+    config, folder = study.config, study.folder
     tags = {"sweep": folder.name, "model.name": config.model.name}
     tracker = start_tracker(config.tracking, folder.name, known_run(folder), tags)
     folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
+    settings = _settings(config)
     tracker.log_params(dict(flatten(config.base)))
-    tracker.log_params({f"space.{field}": written(domain) for field, domain in read_space(config.space).items()})
-    tracker.log_params({f"tune.{name}": value for name, value in dataclasses.asdict(config.tune).items()})
+    tracker.log_params(
+        {f"{part}.{name}": value for part in ("space", "tune") for name, value in settings[part].items()}
+    )
     return tracker
 
 
-def _run(opened: _Opened, tracker: Tracker) -> None:
+def _run(study: Study, tracker: Tracker) -> None:
     """Run all trials that are left."""
-    config, base, study = opened.config, opened.config.base, opened.study
+    config, base = study.config, study.config.base
     tokenized = tokenize_all(base, read_space(config.space))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)
     stop_signal = start_stream()
     shared = Shared(
-        config=base,
+        config=config,
         splits={key: data.splits for key, data in tokenized.items()},
-        objective=study.objective,
         tags={PARENT: tracker.run_id} if tracker.run_id else {},
         stop_signal=stop_signal,
-        keep_checkpoints=config.tune.keep_checkpoints,
         working_directory=os.getcwd(),
         environment={name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")},
     )
@@ -171,11 +151,11 @@ def _run(opened: _Opened, tracker: Tracker) -> None:
     stop = Interruptible(lambda: _ask_to_stop(stop_signal))
     stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
     if stop.received:
-        _record(opened, tracker)
-        ended = sum(record.status.ended for record in study.trials)
+        _record(study, tracker)
+        ended = sum(record.status.ended for record in study.sweep.trials)
         raise StoppedError(
             f"stopped after {ended} of {config.tune.num_trials} trials: run the same command with --run.name "
-            f"{opened.folder.name} to go on",
+            f"{study.folder.name} to go on",
             exit_code=128 + stop.received.value,
         )
 
@@ -185,25 +165,20 @@ def _ask_to_stop(stop_signal: Any) -> None:
     stop_signal.stop.remote()
 
 
-def _conclude(opened: _Opened, tracker: Tracker) -> SweepResult:
+def _conclude(study: Study, tracker: Tracker) -> SweepResult:
     """Keep the best trial's model as that of a single run would be kept."""
-    report, sweep = _record(opened, tracker), opened.sweep
+    report, sweep = _record(study, tracker), study.sweep
     if sweep.best is None:
         reasons = {record.reason for record in sweep.trials if record.reason}
-        raise TrainingError(f"no trial of the sweep {sweep.name} has finished: {'; '.join(sorted(reasons))}")
+        raise TrainingError(f"no trial of the sweep {study.folder.name} has finished: {'; '.join(sorted(reasons))}")
     # The run is finished: nothing is trained, and its model goes where a trial's does not.
-    result = train(trial_config(opened.config.base, sweep.best))
+    result = train(trial_config(study.config, sweep.best))
     return SweepResult(sweep, result, tracker.where(), report)
 
 
-def _source(hub: str | None, location: str, limit: int | None) -> str:
-    place = f"{hub} {location}" if hub else location
-    return place if limit is None else f"{place}, up to {limit:,} questions"
-
-
-def _record(opened: _Opened, tracker: Tracker) -> str:
+def _record(study: Study, tracker: Tracker) -> str:
     """Write the report, and tell the tracker what became of the trials; returns the report's place."""
-    folder, sweep = opened.folder, opened.sweep
+    folder, sweep = study.folder, study.sweep
     folder.write(REPORT, render(sweep).encode())
     scores = [score for record in sweep.trials if (score := record.score(sweep.objective)) is not None]
     for number in range(len(scores)):
@@ -219,7 +194,7 @@ def _record(opened: _Opened, tracker: Tracker) -> str:
         from qa_ray.tracking.mlflow_sweep import settle
 
         try:
-            settle(opened.config.tracking, tracker.run_id, entries)
+            settle(study.config.tracking, tracker.run_id, entries)
         except StorageError as error:
             logger.warning("%s. The same command tries again", error)
     return within(folder.uri, REPORT)

@@ -52,7 +52,7 @@ def importance(sweep: Sweep, epoch: int, seed: int = 0) -> go.Figure:
         target_name=sweep.objective.by,
     ).update_traces(marker_color=FIRST)
     _dressed(figure, "share of the variance", None, height=120 + 40 * len(sweep.space))
-    return figure.update_xaxes(range=[0, 1]).update_yaxes(automargin=True, showgrid=False)
+    return figure.update_xaxes(range=[0, 1]).update_yaxes(showgrid=False)
 
 
 def scores_by_trial(sweep: Sweep) -> go.Figure:
@@ -89,17 +89,18 @@ def scores_by_epoch(sweep: Sweep) -> go.Figure:
         trace.marker.update(size=9, symbol=symbols)
     for epoch in rung_epochs(sweep):
         figure.add_vline(x=epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
-    return _dressed(figure, "epoch", sweep.objective.by).update_xaxes(dtick=1, range=[0.8, sweep.epochs + 0.2])
+    _dressed(figure, "epoch", sweep.objective.by)
+    return figure.update_xaxes(dtick=1, range=[0.8, sweep.config.train.epochs + 0.2])
 
 
 def rung_epochs(sweep: Sweep) -> list[int]:
     """Epochs after which ASHA may stop a trial."""
-    if sweep.tune.scheduler is not SchedulerKind.ASHA:
+    if sweep.config.tune.scheduler is not SchedulerKind.ASHA:
         return []
-    epochs, epoch = [], sweep.tune.grace
-    while epoch < sweep.epochs:
+    epochs, epoch = [], sweep.config.tune.grace
+    while epoch < sweep.config.train.epochs:
         epochs.append(epoch)
-        epoch *= sweep.tune.reduction
+        epoch *= sweep.config.tune.reduction
     return epochs
 
 
@@ -116,16 +117,16 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
     return _dressed(figure, None, None, height=HEIGHT + 40)
 
 
-def score_map(sweep: Sweep, fields: tuple[str, str]) -> go.Figure:
-    """Trials by two of their values, and their scores as colours; the brighter, the better."""
-    figure = plot_contour(_study(sweep, sweep.evaluated), list(fields), target_name=sweep.objective.by)
+def score_map(sweep: Sweep, x: str, y: str) -> go.Figure:
+    """Trials by the values of two fields, the first by its name along x, and their scores as colours."""
+    figure = plot_contour(_study(sweep, sweep.evaluated), [x, y], target_name=sweep.objective.by)
     figure.update_traces(colorscale=_SCALE, selector={"type": "contour"})
-    return _dressed(figure, *fields)
+    return _dressed(figure, x, y)
 
 
 def _dressed(figure: go.Figure, x: str | None, y: str | None, *, height: int = HEIGHT) -> go.Figure:
     styled(figure.update_layout(title=None), x=x, y=y, height=height)
-    return figure.update_xaxes(exponentformat="e").update_yaxes(exponentformat="e")
+    return figure.update_xaxes(exponentformat="e").update_yaxes(exponentformat="e", automargin=True)
 
 
 def _study(sweep: Sweep, records: Sequence[TrialRecord]) -> optuna.Study:

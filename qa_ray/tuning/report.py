@@ -26,7 +26,7 @@ def summary(result: SweepResult) -> str:
             "",
             text_table(sweep),
             "",
-            f"sweep   {sweep.folder}",
+            f"sweep   {sweep.folder.uri}",
             f"best    {best.folder}",
             f"model   {within(best.folder, MODEL)}",
             f"answers {within(best.folder, f'{EVALUATION}/predictions.json')}",
@@ -57,15 +57,23 @@ def render(sweep: Sweep) -> str:
     if sweep.evaluated:
         page.add("scores", "Scores", grid(_scores(page, sweep)))
         page.add("values", "Values", grid(_values(page, sweep)))
+    data, tune = sweep.config.data, sweep.config.tune
     facts = {
-        "Sweep": sweep.name,
-        **sweep.facts,
+        "Sweep": sweep.folder.name,
+        "Model": sweep.config.model.name,
+        "Trained on": _source(data.hub, data.train, data.max_train_examples),
+        "Measured on": _source(data.hub, data.validation, data.max_validation_examples),
         "Space": ", ".join(f"{field} in {written(domain)}" for field, domain in sweep.space.items()),
-        "Searched by": f"sampler {sweep.tune.sampler}, scheduler {sweep.tune.scheduler}, {len(sweep.trials)} trials",
+        "Searched by": f"sampler {tune.sampler}, scheduler {tune.scheduler}, {len(sweep.trials)} trials",
     }
     if sweep.best is not None:
         facts["Best"] = f"{sweep.best.name}: {described(sweep.best.parameters)}"
-    return page.render(f"Sweep {sweep.name}", facts, skip=("trials", "To the trials"))
+    return page.render(f"Sweep {sweep.folder.name}", facts, skip=("trials", "To the trials"))
+
+
+def _source(hub: str | None, location: str, limit: int | None) -> str:
+    place = f"{hub} {location}" if hub else location
+    return place if limit is None else f"{place}, up to {limit:,} questions"
 
 
 def _scores(page: Page, sweep: Sweep) -> list[str]:
@@ -91,13 +99,12 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
     by = sweep.objective.by
     text = "Each line is a trial through its best score and its values; the brighter, the better."
     drawn = [page.figure("Parallel coordinates", text, figures.parallel_coordinates(sweep))]
-    fields = _USUAL_MAP if sweep.space.keys() >= {*_USUAL_MAP} else tuple(sweep.space)[:2]
+    fields = _USUAL_MAP if sweep.space.keys() >= {*_USUAL_MAP} else list(sweep.space)[:2]
     if len(fields) == 2:
-        names = [field.rpartition(".")[2].replace("_", " ") for field in fields]
+        x, y = sorted(fields)
+        heading = " x ".join(field.rpartition(".")[2].replace("_", " ") for field in (x, y))
         text = f"Best {by} of each trial, and between them as it may be; the brighter, the better."
-        drawn.append(
-            page.figure(f"{names[0].capitalize()} x {names[1]}", text, figures.score_map(sweep, (fields[0], fields[1])))
-        )
+        drawn.append(page.figure(heading.capitalize(), text, figures.score_map(sweep, x, y)))
     epoch, number = figures.compared_epoch(sweep), len(sweep.evaluated)
     if epoch is not None:
         unsure = f" With fewer than {SURE_TRIALS} trials this is little more than a hint." * (number < SURE_TRIALS)
@@ -111,17 +118,14 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
 
 def _gain(sweep: Sweep) -> list[str]:
     """A line that compares the best trial with the one of the configuration's own values, if there is one."""
-    default = next((one for one in sweep.trials if one.number == 0), None) if sweep.tune.include_default else None
-    if default is None or sweep.best is None:
+    default, best, by = sweep.default, sweep.best, sweep.objective.by
+    if default is None or best is None or not default.evaluations:
         return []
-    own, best = default.score(sweep.objective), sweep.best.score(sweep.objective)
-    if own is None or best is None:
-        return []
-    by = sweep.objective.by
-    if sweep.best.number == default.number:
+    own, most = default.score(sweep.objective), best.score(sweep.objective)
+    if best == default:
         return [f"No trial was better than the default setting ({by} {own:.2f})."]
-    stopped = f" after {default.epochs} of {sweep.epochs} epochs" if default.status is Status.STOPPED else ""
-    return [f"{sweep.best.name} has {by} {best:.2f}, the default setting {own:.2f}{stopped}."]
+    stopped = f" after {default.epochs} of {sweep.config.train.epochs} epochs" * (default.status is Status.STOPPED)
+    return [f"{best.name} has {by} {most:.2f}, the default setting {own:.2f}{stopped}."]
 
 
 def _rows(sweep: Sweep) -> list[list[str]]:
@@ -144,5 +148,5 @@ def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
         record.status
         + (f": {record.reason}" if record.reason else "")
         + (", best" if record == sweep.best else "")
-        + (" (default)" if record.number == 0 and sweep.tune.include_default else ""),
+        + (" (default)" if record == sweep.default else ""),
     ]

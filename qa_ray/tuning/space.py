@@ -37,6 +37,12 @@ Parameters = dict[str, Value]
 
 FORMS = "loguniform(LOW, HIGH), uniform(LOW, HIGH), randint(LOW, HIGH), lograndint(LOW, HIGH), choice(VALUE, ...)"
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
+_RANGES = {
+    "uniform": (FloatDistribution, False),
+    "loguniform": (FloatDistribution, True),
+    "randint": (IntDistribution, False),
+    "lograndint": (IntDistribution, True),
+}
 _FILES = (".toml", ".json")
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
@@ -83,6 +89,15 @@ def apply(config: Config, parameters: Mapping[str, Value]) -> Config:
     return replaced
 
 
+def _replaced(section: Any, parameters: Mapping[str, Value]) -> Any:
+    # All fields of a section at once: one value may be allowed only together with another.
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(field.partition(".")[0] for field in parameters):
+        inner = {field.partition(".")[2]: value for field, value in parameters.items() if field.startswith(f"{name}.")}
+        changes[name] = _replaced(getattr(section, name), inner) if inner else parameters[name]
+    return dataclasses.replace(section, **changes)
+
+
 def defaults(config: Config, space: Space) -> Parameters:
     """What the configuration itself has in the fields of a space."""
     values = dict(flatten(config))
@@ -92,19 +107,6 @@ def defaults(config: Config, space: Space) -> Parameters:
 def changes_tokens(field: str) -> bool:
     """Whether the tokenised data may depend on a field."""
     return field.startswith(_TOKENS)
-
-
-def _replaced(section: Any, parameters: Mapping[str, Value]) -> Any:
-    changes: dict[str, Any] = {}
-    below: dict[str, dict[str, Value]] = {}
-    for field, value in parameters.items():
-        name, dot, rest = field.partition(".")
-        if dot:
-            below.setdefault(name, {})[rest] = value
-        else:
-            changes[name] = value
-    changes |= {name: _replaced(getattr(section, name), inner) for name, inner in below.items()}
-    return dataclasses.replace(section, **changes)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -145,48 +147,34 @@ def _read_domain(field: str, text: Any) -> Domain:
 
 def _parse(text: str, hint: Any) -> Domain:
     match = _CALL.fullmatch(text)
-    if match is None or match[1] not in _MAKERS:
+    arguments = [item.strip() for item in match[2].split(",")] if match and match[2].strip() else []
+    if match and match[1] == "choice":
+        return _choice(arguments, hint)
+    if match is None or match[1] not in _RANGES:
         raise ValueError(f"write one of {FORMS}")
-    arguments = [item.strip() for item in match[2].split(",")] if match[2].strip() else []
-    return _MAKERS[match[1]](arguments, hint)
-
-
-def _range(kind: type[FloatDistribution] | type[IntDistribution], *, log: bool) -> Callable[[list[str], Any], Domain]:
+    kind, log = _RANGES[match[1]]
     number, wanted = (float, "a number") if kind is FloatDistribution else (int, "a whole number")
-
-    def make(arguments: list[str], hint: Any) -> Domain:
-        if number not in _choices_of(hint):
-            raise ValueError(f"the field is not {wanted}: it takes {_described(hint)}")
-        if len(arguments) != 2:
-            raise ValueError(f"a range has two ends, not {len(arguments)}")
-        low, high = (_value(argument, number) for argument in arguments)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError("the ends must be finite numbers")
-        if low >= high:
-            raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
-        if log and low <= 0:
-            raise ValueError(f"the lower end {low:g} of a logarithmic range must be above 0")
-        return kind(low, high, log=log)
-
-    return make
+    if number not in _choices_of(hint):
+        raise ValueError(f"the field is not {wanted}: it takes {_described(hint)}")
+    if len(arguments) != 2:
+        raise ValueError(f"a range has two ends, not {len(arguments)}")
+    low, high = (_value(argument, number) for argument in arguments)
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError("the ends must be finite numbers")
+    if low >= high:
+        raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
+    if log and low <= 0:
+        raise ValueError(f"the lower end {low:g} of a logarithmic range must be above 0")
+    return kind(low, high, log=log)
 
 
-def _choice(arguments: list[str], hint: Any) -> Domain:
-    values = [_value(argument, hint) for argument in arguments]
+def _choice(texts: list[str], hint: Any) -> Domain:
+    values = [_value(text, hint) for text in texts]
     if not values:
         raise ValueError("choice() needs at least one value")
     if len(set(values)) < len(values):
         raise ValueError("choice() has a value twice")
     return CategoricalDistribution(values)
-
-
-_MAKERS: dict[str, Callable[[list[str], Any], Domain]] = {
-    "uniform": _range(FloatDistribution, log=False),
-    "loguniform": _range(FloatDistribution, log=True),
-    "randint": _range(IntDistribution, log=False),
-    "lograndint": _range(IntDistribution, log=True),
-    "choice": _choice,
-}
 
 
 def _value(text: str, hint: Any) -> Any:

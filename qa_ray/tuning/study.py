@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tuning.options import TuneConfig
+from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.sampler import Sampler
-from qa_ray.tuning.space import Parameters, Space
-from qa_ray.tuning.trials import Objective, Status, TrialRecord, best_trial, read_trials, write_trials
+from qa_ray.tuning.space import Parameters, defaults
+from qa_ray.tuning.trials import Status, Sweep, TrialRecord, read_trials, write_trials
 
 logger = logging.getLogger(__name__)
 
@@ -22,46 +21,39 @@ class Study:
     """Gives out trials, and keeps what becomes of them in the sweep's folder, at once.
 
     Attributes:
-        objective: what trials are compared by.
-        tune: how many trials, and how they are chosen.
+        config: the sweep's settings.
+        folder: the sweep's folder.
     """
 
-    def __init__(
-        self, folder: RunFolder, space: Space, defaults: Parameters, tune: TuneConfig, objective: Objective
-    ) -> None:
-        """Go on from the trials in `folder`.
-
-        Args:
-            folder: the sweep's.
-            space: what is searched.
-            defaults: the configuration's own values.
-            tune: how many trials, and whether the first has the `defaults`.
-            objective: what trials are compared by.
+    def __init__(self, config: SweepConfig) -> None:
+        """Go on from the trials in the sweep's folder, if there are any.
 
         Raises:
-            ConfigError: the sampler cannot search this space.
+            ConfigError: the sampler cannot search the space.
             StorageError: the folder cannot be read.
         """
-        self.tune, self.objective = tune, objective
-        self._folder, self._defaults = folder, defaults
-        self._sampler = Sampler(space, tune, objective)
-        self._trials = read_trials(folder)
+        self.config = config
+        sweep = Sweep(config, [])
+        self.folder, self._objective = sweep.folder, sweep.objective
+        self._defaults = defaults(config.base, sweep.space)
+        self._sampler = Sampler(sweep.space, config.tune, sweep.objective)
+        self._trials = read_trials(self.folder)
         self._given: set[int] = set()
         self._heard: dict[int, float] = {}
 
     @property
-    def trials(self) -> list[TrialRecord]:
-        """All trials, in the order in which they were begun."""
-        return list(self._trials.values())
+    def sweep(self) -> Sweep:
+        """What there is to show now."""
+        return Sweep(self.config, list(self._trials.values()))
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be tried."""
-        return all(record.status.ended for record in self.trials) and self._next_point() is None
+        return all(record.status.ended for record in self._trials.values()) and self._next_point() is None
 
     def next_trial(self, why_infeasible: Feasibility) -> TrialRecord | None:
         """A trial to be begun, or one to go on with; None if there is none left."""
-        left_over = (one for one in self.trials if not one.status.ended and one.number not in self._given)
+        left_over = (one for one in self._trials.values() if not one.status.ended and one.number not in self._given)
         record = next(left_over, None) or self._new_trial(why_infeasible)
         if record is not None:
             self._given.add(record.number)
@@ -75,17 +67,17 @@ class Study:
             if reason is None:
                 return record
             self.ended(record.number, Status.PRUNED, reason)
-        if len(self._trials) < self.tune.num_trials:
+        if len(self._trials) < self.config.tune.num_trials:
             logger.info("no other point is left in the space: the sweep ends with %d trials", len(self._trials))
         return None
 
     def _next_point(self) -> Parameters | None:
         number = len(self._trials)
-        if number >= self.tune.num_trials:
+        if number >= self.config.tune.num_trials:
             return None
-        if number == 0 and self.tune.include_default:
+        if number == 0 and self.config.tune.include_default:
             return self._defaults
-        return self._sampler.propose(number, self.trials)
+        return self._sampler.propose(number, list(self._trials.values()))
 
     def begun(self, number: int) -> None:
         """A trial has workers, or waits for them."""
@@ -102,18 +94,18 @@ class Study:
             evaluations: metrics by epoch.
             first_step: seconds from its beginning to its first optimizer step, if it has made one.
         """
-        before, best = self._trials[number], best_trial(self.trials, self.objective)
-        most = None if best is None else best.score(self.objective)
+        before, best = self._trials[number], self.sweep.best
+        most = best.score(self._objective) if best else None
         record = self._heard_of(
             number,
             evaluations=before.evaluations | {epoch: dict(metrics) for epoch, metrics in evaluations.items()},
             seconds_to_first_step=before.seconds_to_first_step if first_step is None else first_step,
         )
         for epoch in sorted(evaluations.keys() - before.evaluations.keys()):
-            score = evaluations[epoch][self.objective.metric]
-            better = most is not None and self.objective.better(score, most)
+            score = evaluations[epoch][self._objective.metric]
+            better = most is not None and self._objective.better(score, most)
             mark = " (better than any trial before)" if better else ""
-            logger.info("%s: epoch %d, %s %.2f%s", record.name, epoch, self.objective.by, score, mark)
+            logger.info("%s: epoch %d, %s %.2f%s", record.name, epoch, self._objective.by, score, mark)
 
     def ended(self, number: int, status: Status, reason: str | None = None) -> None:
         """Nothing is left to be done for a trial."""
@@ -134,7 +126,7 @@ class Study:
 
     def _put(self, record: TrialRecord) -> TrialRecord:
         self._trials[record.number] = record
-        write_trials(self._folder, self.trials)
+        write_trials(self.folder, self._trials.values())
         return record
 
 

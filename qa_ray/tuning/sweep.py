@@ -2,6 +2,7 @@
 
 import json
 import logging
+import operator
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -48,8 +49,9 @@ def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_onc
         logging.getLogger(name).setLevel(logging.ERROR)
     # It lists the trials that failed, each of which has been told.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    scheduler = make_scheduler(study.tune, study.objective, shared.config.train.epochs)
-    replay(scheduler, study.trials, study.objective)
+    sweep = study.sweep
+    scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
+    replay(scheduler, sweep.trials, sweep.objective)
     with tempfile.TemporaryDirectory(prefix="qa_ray-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialRun, shared=shared), _beside_the_sweep()),
@@ -60,12 +62,12 @@ def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_onc
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
                 # Its own names hold the values, which may be paths.
-                trial_dirname_creator=_trial_id,
+                trial_dirname_creator=operator.attrgetter("trial_id"),
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=study.tune.max_failures),
+                failure_config=tune.FailureConfig(max_failures=study.config.tune.max_failures),
                 # The runs make their own.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[_StudyCallback(study)],
@@ -172,7 +174,7 @@ class _StudyCallback(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended: by itself, by the scheduler, or because the sweep was interrupted."""
-        status, reason = ending(trial.last_result, self._study.tune)
+        status, reason = ending(trial.last_result, self._study.config.tune)
         if status.ended:
             self._study.ended(_number(trial), status, reason)
 
@@ -190,10 +192,6 @@ def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str 
     if END in result:
         return Status(result[END]), result.get(REASON)
     return Status.STOPPED, f"after epoch {result[EPOCH]}, not in the best 1/{options.reduction} that came as far"
-
-
-def _trial_id(trial: Any) -> str:
-    return str(trial.trial_id)
 
 
 def _number(trial: Any) -> int:

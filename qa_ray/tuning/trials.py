@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,8 +11,8 @@ from qa_ray.config.policies import BestBy
 from qa_ray.runs.resume import TrainResult
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX
-from qa_ray.tuning.options import TuneConfig
-from qa_ray.tuning.space import Parameters, Space
+from qa_ray.tuning.options import SweepConfig
+from qa_ray.tuning.space import Parameters, Space, read_space
 
 TRIALS = "trials.json"
 """All trials, in the sweep's folder."""
@@ -131,36 +131,38 @@ def _record(fields: dict[str, Any]) -> TrialRecord:
     return TrialRecord(**fields | {"status": Status(fields["status"]), "evaluations": evaluations})
 
 
-def best_trial(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
-    """The first finished trial that scored best: others have no model."""
-    scores = {
-        record.number: (objective.by.sign * score, record)
-        for record in trials
-        if record.status is Status.FINISHED and (score := record.score(objective)) is not None
-    }
-    return max(scores.values(), key=lambda found: found[0], default=(0, None))[1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """A sweep and its trials, in the order in which they were begun."""
 
-    name: str
-    folder: str
-    """Path or URI of the sweep's folder."""
-    space: Space
-    tune: TuneConfig
-    objective: Objective
-    epochs: int
-    """Epochs of a trial that is not stopped."""
+    config: SweepConfig
     trials: list[TrialRecord]
-    facts: Mapping[str, str]
-    """What else is told at the top of the report, by name."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is kept."""
+        return RunFolder.locate(self.config.run)
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return read_space(self.config.space)
+
+    @property
+    def objective(self) -> Objective:
+        """What trials are compared by."""
+        return Objective(self.config.evaluate.best_by)
 
     @property
     def best(self) -> TrialRecord | None:
-        """The finished trial that scored best."""
-        return best_trial(self.trials, self.objective)
+        """The first finished trial that scored best: others have no model."""
+        finished = [one for one in self.evaluated if one.status is Status.FINISHED]
+        return max(finished, key=lambda one: self.objective.by.sign * (one.score(self.objective) or 0), default=None)
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The trial of the configuration's own values, if there is one."""
+        return self.trials[0] if self.trials and self.config.tune.include_default else None
 
     @property
     def evaluated(self) -> list[TrialRecord]:

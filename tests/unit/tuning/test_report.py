@@ -127,6 +127,18 @@ def test_pictures_have_every_trial_that_was_scored_at_its_values() -> None:
     assert by_values["layout"]["xaxis"]["type"] == "log"
 
 
+def test_map_of_other_fields_names_its_axes_as_they_are() -> None:
+    points = [{"optim.schedule": "linear", "model.dropout": 0.1}, {"optim.schedule": "cosine", "model.dropout": 0.2}]
+    evaluations = {1: {"eval_f1": 1.0, "eval_exact_match": 0.0}}
+    trials = [TrialRecord(number, point, evaluations=evaluations) for number, point in enumerate(points)]
+    space = ("optim.schedule=choice(linear, cosine)", "model.dropout=uniform(0, 0.3)")
+    page = Page(render(sweep(*trials, space=space)))
+    assert page.all("h3")[-1].text == "Dropout x schedule"
+    layout = page.data("figure-data")[-1]["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["model.dropout", "optim.schedule"]
+    assert page.data("figure-data")[-1]["data"][1]["x"] == [0.1, 0.2]
+
+
 def test_no_picture_needs_code_that_the_page_forbids() -> None:
     kinds = {trace["type"] for figure in Page(render(night())).data("figure-data") for trace in figure["data"]}
     assert kinds == {"scatter", "contour", "bar"}

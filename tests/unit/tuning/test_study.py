@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from sweeps import F1
 
-from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tuning.options import SamplerKind, TuneConfig
-from qa_ray.tuning.space import Parameters, read_space
+from qa_ray.config.operation import RunConfig
+from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.space import Parameters
 from qa_ray.tuning.study import Study
-from qa_ray.tuning.trials import Status, TrialRecord, best_trial
+from qa_ray.tuning.trials import Status, TrialRecord
 
-SPACE = read_space(["window.stride=choice(8, 16, 900)"])
 TUNE = TuneConfig(sampler=SamplerKind.GRID, num_trials=9)
 
 
@@ -21,7 +20,8 @@ def too_wide(point: Parameters) -> str | None:
 
 
 def study_in(folder: Path, tune: TuneConfig = TUNE) -> Study:
-    return Study(RunFolder(str(folder), "sweep"), SPACE, {"window.stride": 128}, tune, F1)
+    run = RunConfig(name="sweep", storage_path=str(folder))
+    return Study(SweepConfig(run=run, tune=tune, space=("window.stride=choice(8, 16, 900)",)))
 
 
 def given(study: Study) -> list[TrialRecord]:
@@ -32,7 +32,7 @@ def test_default_comes_first_and_what_cannot_run_is_pruned_without_a_trial(tmp_p
     study = study_in(tmp_path)
     first, *others = [record.parameters["window.stride"] for record in given(study)]
     assert (first, set(others)) == (128, {8, 16})
-    pruned = [record for record in study.trials if record.status is Status.PRUNED]
+    pruned = [record for record in study.sweep.trials if record.status is Status.PRUNED]
     assert [(one.parameters["window.stride"], one.reason) for one in pruned] == [(900, "too wide")]
 
 
@@ -40,7 +40,7 @@ def test_default_comes_first_and_what_cannot_run_is_pruned_without_a_trial(tmp_p
 def test_number_of_trials_counts_pruned_ones(tmp_path: Path, num_trials: int) -> None:
     study = study_in(tmp_path, TuneConfig(sampler=SamplerKind.GRID, num_trials=num_trials, include_default=False))
     given(study)
-    assert len(study.trials) == num_trials
+    assert len(study.sweep.trials) == num_trials
 
 
 def test_restart_gives_out_what_was_running_and_nothing_that_has_ended(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_restart_gives_out_what_was_running_and_nothing_that_has_ended(tmp_path:
     study.evaluated(1, {1: {"eval_f1": 50.0}}, 3.5)
     study.ended(0, Status.FAILED, "ran out of luck")
     again = study_in(tmp_path)
-    assert again.trials == study.trials
+    assert again.sweep.trials == study.sweep.trials
     assert not again.finished
     record, *others = given(again)
     assert (record.number, record.evaluations, record.seconds_to_first_step) == (1, {1: {"eval_f1": 50.0}}, 3.5)
@@ -70,7 +70,7 @@ def test_best_trial_is_a_finished_one(tmp_path: Path, caplog: pytest.LogCaptureF
             study.begun(number)
             study.evaluated(number, {1: {"eval_f1": score - 5}, 2: {"eval_f1": score}}, None)
             study.ended(number, status)
-    best = best_trial(study.trials, F1)
+    best = study.sweep.best
     assert best is not None
     assert (best.number, best.best_epoch(F1), best.score(F1)) == (2, 2, 50.0)
     assert [line for line in caplog.messages if "epoch 2" in line] == [
