@@ -1,6 +1,7 @@
 """A sweep on its driver: tokenise once, run the trials, keep the best model, and leave a report."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -82,16 +83,10 @@ def _open(config: SweepConfig) -> Study:
 
 def _settings(config: SweepConfig) -> dict[str, Any]:
     """What a sweep is known by, as JSON knows it: tuples are lists there."""
-    settings: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "config": dataclasses.asdict(config.base),
-                "space": {field: written(domain) for field, domain in read_space(config.space).items()},
-                "tune": dataclasses.asdict(config.tune),
-            }
-        )
-    )
-    return settings
+    space = {field: written(domain) for field, domain in read_space(config.space).items()}
+    settings = {"config": dataclasses.asdict(config.base), "space": space, "tune": dataclasses.asdict(config.tune)}
+    known: dict[str, Any] = json.loads(json.dumps(settings))
+    return known
 
 
 def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder) -> None:
@@ -104,8 +99,10 @@ def _check_same(settings: dict[str, Any], config: SweepConfig, folder: RunFolder
     if folder.read(TRIALS) is None:
         return  # nothing was tried: a mistake that kept the first trial from beginning may be mended
     check_unchanged(recorded["config"], config.base)
-    before = {"epochs": recorded["config"]["train"]["epochs"], "space": recorded["space"], **recorded["tune"]}
-    now = {"epochs": settings["config"]["train"]["epochs"], "space": settings["space"], **settings["tune"]}
+    before, now = (
+        {"epochs": one["config"]["train"]["epochs"], "space": one["space"], **one["tune"]}
+        for one in (recorded, settings)
+    )
     changed = [f"{name}: {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     refused = [text for text in changed if text.partition(":")[0] not in _MAY_CHANGE]
     if refused:
@@ -120,11 +117,10 @@ def _start_tracker(study: Study) -> Tracker:
     tags = {"sweep": folder.name, "model.name": config.model.name}
     tracker = start_tracker(config.tracking, folder.name, known_run(folder), tags)
     folder.write(TRACKING, json.dumps({"run_id": tracker.run_id}).encode())
-    settings = _settings(config)
     tracker.log_params(dict(flatten(config.base)))
-    tracker.log_params(
-        {f"{part}.{name}": value for part in ("space", "tune") for name, value in settings[part].items()}
-    )
+    for part, settings in _settings(config).items():
+        if part != "config":
+            tracker.log_params({f"{part}.{name}": value for name, value in settings.items()})
     return tracker
 
 
@@ -181,9 +177,8 @@ def _record(study: Study, tracker: Tracker) -> str:
     folder, sweep = study.folder, study.sweep
     folder.write(REPORT, render(sweep).encode())
     scores = [score for record in sweep.trials if (score := record.score(sweep.objective)) is not None]
-    for number in range(len(scores)):
-        best = sweep.objective.best(scores[: number + 1])
-        tracker.log_metrics({f"best_{sweep.objective.by}": best}, number + 1)
+    for number, best in enumerate(itertools.accumulate(scores, lambda *two: sweep.objective.best(two)), start=1):
+        tracker.log_metrics({f"best_{sweep.objective.by}": best}, number)
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as copies:
         for name in (REPORT, TRIALS, SWEEP):
             Path(copies, name).write_bytes(folder.read(name) or b"")

@@ -9,15 +9,17 @@ It is read from text, which is checked against the fields' types:
 The same as a TOML or JSON file, one table for each section; there a list of values is a choice.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
+from collections.abc import Iterable, Mapping
+from enum import EnumType
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,6 +45,8 @@ _RANGES = {
     "randint": (IntDistribution, False),
     "lograndint": (IntDistribution, True),
 }
+_KINDS = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
+_WORDS: dict[type, dict[str, Value]] = {type(None): {"none": None}, bool: {"true": True, "false": False}}
 _FILES = (".toml", ".json")
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
@@ -131,34 +135,30 @@ def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def _read_domain(field: str, text: Any) -> Domain:
     """Read one domain: text, or a list of values."""
-    hint = _type_of(field)
-    written = f"--space {field}={text}"
+    kinds = _kinds_of(field)
     try:
-        if isinstance(text, list):
-            domain: Domain = _choice([str(item) for item in text], hint)
-        else:
-            domain = _parse(str(text), hint)
+        domain = _choice(map(str, text), kinds) if isinstance(text, list) else _parse(str(text), kinds)
+        if changes_tokens(field) and not isinstance(domain, CategoricalDistribution):
+            raise ValueError("what changes the tokens is searched by choice(VALUE, ...) only")
     except ValueError as error:
-        raise ConfigError(f"{written}: {error}") from error
-    if changes_tokens(field) and not isinstance(domain, CategoricalDistribution):
-        raise ConfigError(f"{written}: what changes the tokens is searched by choice(VALUE, ...) only")
+        raise ConfigError(f"--space {field}={text}: {error}") from error
     return domain
 
 
-def _parse(text: str, hint: Any) -> Domain:
+def _parse(text: str, kinds: list[Any]) -> Domain:
     match = _CALL.fullmatch(text)
     arguments = [item.strip() for item in match[2].split(",")] if match and match[2].strip() else []
     if match and match[1] == "choice":
-        return _choice(arguments, hint)
+        return _choice(arguments, kinds)
     if match is None or match[1] not in _RANGES:
         raise ValueError(f"write one of {FORMS}")
     kind, log = _RANGES[match[1]]
     number, wanted = (float, "a number") if kind is FloatDistribution else (int, "a whole number")
-    if number not in _choices_of(hint):
-        raise ValueError(f"the field is not {wanted}: it takes {_described(hint)}")
+    if number not in kinds:
+        raise ValueError(f"the field is not {wanted}: it takes {_described(kinds)}")
     if len(arguments) != 2:
         raise ValueError(f"a range has two ends, not {len(arguments)}")
-    low, high = (_value(argument, number) for argument in arguments)
+    low, high = (_value(argument, [number]) for argument in arguments)
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError("the ends must be finite numbers")
     if low >= high:
@@ -168,8 +168,8 @@ def _parse(text: str, hint: Any) -> Domain:
     return kind(low, high, log=log)
 
 
-def _choice(texts: list[str], hint: Any) -> Domain:
-    values = [_value(text, hint) for text in texts]
+def _choice(texts: Iterable[str], kinds: list[Any]) -> Domain:
+    values = [_value(text, kinds) for text in texts]
     if not values:
         raise ValueError("choice() needs at least one value")
     if len(set(values)) < len(values):
@@ -177,66 +177,37 @@ def _choice(texts: list[str], hint: Any) -> Domain:
     return CategoricalDistribution(values)
 
 
-def _value(text: str, hint: Any) -> Any:
-    """The value of a type that a text stands for."""
+def _value(text: str, kinds: list[Any]) -> Any:
+    """The value that a text stands for, of the first type that has one."""
     text = text.strip("\"'")
-    for kind in _choices_of(hint):
-        read = _READERS.get(kind)
-        try:
-            if read is not None:
-                return read(text)
-            if isinstance(kind, type) and issubclass(kind, Enum):
-                return kind(text)
-        except (ValueError, KeyError):
-            continue
-    raise ValueError(f"{text!r} does not fit: the field takes {_described(hint)}")
+    for kind in kinds:
+        with contextlib.suppress(ValueError, KeyError):
+            return _WORDS[kind][text.lower()] if kind in _WORDS else kind(text)
+    raise ValueError(f"{text!r} does not fit: the field takes {_described(kinds)}")
 
 
-_READERS: dict[Any, Callable[[str], Any]] = {
-    type(None): lambda text: {"none": None}[text.lower()],
-    bool: lambda text: {"true": True, "false": False}[text.lower()],
-    int: int,
-    float: float,
-    str: str,
-}
-
-
-def _type_of(field: str) -> Any:
-    """The type of a configuration's field.
+def _kinds_of(field: str) -> list[Any]:
+    """The types that a configuration's field allows, None first and text last.
 
     Raises:
         ConfigError: there is no such field, or it cannot be searched.
     """
+    section = field.partition(".")[0]
     known = [name for name, _ in flatten(Config())]
     if field not in known:
-        section = field.partition(".")[0]
         near = [name for name in known if name.partition(".")[0] == section] or sorted(known)
         raise ConfigError(f"--space {field}: there is no such field; known are {', '.join(near)}")
-    if field.partition(".")[0] in _FIXED_SECTIONS:
+    if section in _FIXED_SECTIONS:
         raise ConfigError(f"--space {field}: it changes no score, and cannot be searched")
     if field in _FIXED:
         raise ConfigError(f"--space {field}: scores could not be compared, it cannot be searched")
-    owner: Any = Config
-    *sections, name = field.split(".")
-    for section in sections:
-        owner = typing.get_type_hints(owner)[section]
-    hint = typing.get_type_hints(owner)[name]
-    if not any(kind in _READERS or (isinstance(kind, type) and issubclass(kind, Enum)) for kind in _choices_of(hint)):
+    hint: Any = functools.reduce(lambda owner, name: typing.get_type_hints(owner)[name], field.split("."), Config)
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    known_kinds = list(_KINDS)
+    if not all(kind in _KINDS or isinstance(kind, EnumType) for kind in kinds):
         raise ConfigError(f"--space {field}: a field of this type cannot be searched")
-    return hint
+    return sorted(kinds, key=lambda kind: known_kinds.index(kind) if kind in _KINDS else len(_KINDS))
 
 
-def _choices_of(hint: Any) -> list[Any]:
-    """The types that a hint allows, None first and text last."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = list(typing.get_args(hint)) if union else [hint]
-    order = [type(None), bool, int, float]
-    return sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order))
-
-
-def _described(hint: Any) -> str:
-    names = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
-    return " or ".join(
-        names.get(kind) or (" or ".join(kind) if isinstance(kind, type) and issubclass(kind, Enum) else str(kind))
-        for kind in _choices_of(hint)
-    )
+def _described(kinds: list[Any]) -> str:
+    return " or ".join(_KINDS.get(kind) or " or ".join(kind) for kind in kinds)
