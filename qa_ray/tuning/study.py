@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qa_ray.tuning.options import SweepConfig
-from qa_ray.tuning.sampler import Sampler
+from qa_ray.tuning.sampler import propose
 from qa_ray.tuning.space import Parameters, defaults
 from qa_ray.tuning.trials import Status, Sweep, TrialRecord, read_trials, write_trials
 
@@ -29,14 +29,12 @@ class Study:
         """Go on from the trials in the sweep's folder, if there are any.
 
         Raises:
-            ConfigError: the sampler cannot search the space.
             StorageError: the folder cannot be read.
         """
         self.config = config
         sweep = Sweep(config, [])
         self.folder, self._objective = sweep.folder, sweep.objective
         self._defaults = defaults(config.base, sweep.space)
-        self._sampler = Sampler(sweep.space, config.tune, sweep.objective)
         self._trials = read_trials(self.folder)
         self._given: set[int] = set()
         self._heard: dict[int, float] = {}
@@ -77,7 +75,7 @@ class Study:
             return None
         if number == 0 and self.config.tune.include_default:
             return self._defaults
-        return self._sampler.propose(number, list(self._trials.values()))
+        return propose(self.sweep)
 
     def begun(self, number: int) -> None:
         """A trial has workers, or waits for them."""

@@ -53,6 +53,11 @@ def test_option_that_cannot_work_is_refused(change: dict[str, int], words: str) 
         TuneConfig(**change)  # type: ignore[arg-type]
 
 
+def test_grid_of_a_range_of_reals_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate=loguniform\(4e-05, 0.001\): a grid needs single values"):
+        SweepConfig(space=parsed("minilm").space, tune=TuneConfig(sampler=SamplerKind.GRID))
+
+
 def test_mistake_in_the_space_ends_the_command_in_words_before_a_cluster_starts(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "jobs" / "tune.py"), "minilm", "--space", "window.strid=choice(1, 2)"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
