@@ -91,7 +91,7 @@ def make_scheduler(options: TuneConfig, objective: Objective, epochs: int) -> Tr
     return ASHAScheduler(
         time_attr=EPOCH,
         metric=objective.metric,
-        mode=objective.direction[:3],
+        mode="max" if objective.by.sign > 0 else "min",
         max_t=max(epochs, options.grace),
         grace_period=options.grace,
         reduction_factor=options.reduction,
@@ -104,8 +104,8 @@ def replay(scheduler: TrialScheduler, trials: Iterable[TrialRecord], objective: 
         if record.status.ended and record.evaluations:
             trial = SimpleNamespace(trial_id=record.name)
             scheduler.on_trial_add(None, trial)
-            for epoch, metrics in sorted(record.evaluations.items()):
-                scheduler.on_trial_result(None, trial, {EPOCH: epoch, objective.metric: metrics[objective.metric]})
+            for epoch, score in sorted(record.scores(objective).items()):
+                scheduler.on_trial_result(None, trial, {EPOCH: epoch, objective.metric: score})
 
 
 def _beside_the_sweep() -> dict[str, float]:
