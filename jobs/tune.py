@@ -12,7 +12,7 @@ from qa_ray.cli import main
 from qa_ray.publishing.publish import publish_after
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SweepConfig, as_sweep
-from qa_ray.tuning.table import summary
+from qa_ray.tuning.report import summary
 
 
 def job(config: SweepConfig) -> str:

@@ -1,14 +1,13 @@
 """Sweeps for tests: trials as a sweep's folder would hold them."""
 
-from qa_ray.config.fine_tuning import Config
+from qa_ray.config.fine_tuning import TrainConfig
+from qa_ray.config.operation import RunConfig
 from qa_ray.config.policies import BestBy
-from qa_ray.tuning.history import Goal, Status, TrialRecord
-from qa_ray.tuning.options import TuneConfig
-from qa_ray.tuning.result import Sweep
-from qa_ray.tuning.space import defaults, read_space
+from qa_ray.tuning.options import SweepConfig, TuneConfig
+from qa_ray.tuning.trials import Objective, Status, Sweep, TrialRecord
 
 SPACE = ("optim.learning_rate=loguniform(1e-5, 1e-3)", "window.stride=choice(32, 64, 128)")
-GOAL = Goal(BestBy.F1)
+F1 = Objective(BestBy.F1)
 
 
 def trial(
@@ -34,20 +33,13 @@ def trial(
 
 def sweep(*trials: TrialRecord, space: tuple[str, ...] = SPACE, tune: TuneConfig | None = None) -> Sweep:
     """A sweep of two epochs with some trials."""
-    finished = [one for one in trials if one.status is Status.FINISHED]
-    read = read_space(space)
-    return Sweep(
-        name="night",
-        folder="/runs/night",
-        space=read,
-        defaults=defaults(Config(), read),
+    config = SweepConfig(
+        space=space,
         tune=tune or TuneConfig(),
-        goal=GOAL,
-        epochs=2,
-        trials=list(trials),
-        best=max(finished, key=lambda one: one.score(GOAL) or 0, default=None),
-        facts={"Model": "tiny"},
+        train=TrainConfig(epochs=2),
+        run=RunConfig(name="night", storage_path="/runs"),
     )
+    return Sweep(config, list(trials))
 
 
 def night() -> Sweep:

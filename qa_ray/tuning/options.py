@@ -4,9 +4,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from optuna.distributions import FloatDistribution
+
 from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import require
-from qa_ray.tuning.space import read_space
+from qa_ray.tuning.space import read_space, written
 
 
 class SamplerKind(StrEnum):
@@ -75,7 +77,12 @@ class SweepConfig(Config):
 
     def __post_init__(self) -> None:
         # A mistake is told before a cluster is started.
-        read_space(self.space)
+        for field_name, domain in read_space(self.space).items():
+            require(
+                self.tune.sampler is not SamplerKind.GRID or not isinstance(domain, FloatDistribution),
+                f"--space {field_name}={written(domain)}: a grid needs single values: write choice(VALUE, ...), or use "
+                "another --tune.sampler",
+            )
 
     @property
     def base(self) -> Config:

@@ -1,94 +1,152 @@
-"""The picture report of a sweep: one HTML page that needs no network."""
+"""What a sweep shows: a table for the terminal, and one HTML page with its pictures that needs no network."""
 
 from html import escape
 
-from qa_ray.pages.page import Page, grid
-from qa_ray.pages.page import table as table_of
+from qa_ray.locations import within
+from qa_ray.pages.page import Page, grid, table
+from qa_ray.storage.layout import EVALUATION, MODEL
+from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning import figures
-from qa_ray.tuning.conductor import described
-from qa_ray.tuning.importance import SURE_TRIALS, importance
-from qa_ray.tuning.result import Sweep
-from qa_ray.tuning.table import gain, rows_of
+from qa_ray.tuning.space import written
+from qa_ray.tuning.study import described, shown
+from qa_ray.tuning.trials import Status, Sweep, SweepResult, TrialRecord
 
 REPORT = "report.html"
 """The page, in the sweep's folder."""
+SURE_TRIALS = 20
+"""With fewer the estimate of importance is little more than a hint."""
 _USUAL_MAP = ("optim.learning_rate", "window.stride")
+
+
+def summary(result: SweepResult) -> str:
+    """The table of trials, and where everything lies."""
+    sweep, best = result.sweep, result.best
+    return "\n".join(
+        [
+            "",
+            text_table(sweep),
+            "",
+            f"sweep   {sweep.folder.uri}",
+            f"best    {best.folder}",
+            f"model   {within(best.folder, MODEL)}",
+            f"answers {within(best.folder, f'{EVALUATION}/predictions.json')}",
+            f"report  {result.report}",
+            f"MLflow  {result.record}",
+            *(f"        {text}" for text in (best.logged_model, best.registered) if text),
+            "",
+            "Publish the best model with:",
+            f"  python jobs/publish.py '{best.folder}' --repo-id USER/NAME",
+        ]
+    )
+
+
+def text_table(sweep: Sweep) -> str:
+    """The table of trials, and the best against the configuration's own values."""
+    rows = _rows(sweep)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *_gain(sweep)])
 
 
 def render(sweep: Sweep) -> str:
     """Return the page."""
     page = Page()
-    _add_trials(page, sweep)
-    if figures.scored(sweep):
-        _add_scores(page, sweep)
-        _add_values(page, sweep)
-    space = ", ".join(f"{field} in {domain}" for field, domain in sweep.space.items())
-    searched = f"sampler {sweep.tune.sampler}, scheduler {sweep.tune.scheduler}, {len(sweep.trials)} trials"
-    facts = {"Sweep": sweep.name, **sweep.facts, "Space": space, "Searched by": searched}
+    head, *rows = _rows(sweep)
+    notes = "".join(f"<p>{escape(line)}</p>" for line in _gain(sweep))
+    page.add("trials", "Trials", notes, table("Trials with their values, scores and ends", head, rows))
+    if sweep.evaluated:
+        page.add("scores", "Scores", grid(_scores(page, sweep)))
+        page.add("values", "Values", grid(_values(page, sweep)))
+    data, tune = sweep.config.data, sweep.config.tune
+    facts = {
+        "Sweep": sweep.folder.name,
+        "Model": sweep.config.model.name,
+        "Trained on": _source(data.hub, data.train, data.max_train_examples),
+        "Measured on": _source(data.hub, data.validation, data.max_validation_examples),
+        "Space": ", ".join(f"{field} in {written(domain)}" for field, domain in sweep.space.items()),
+        "Searched by": f"sampler {tune.sampler}, scheduler {tune.scheduler}, {len(sweep.trials)} trials",
+    }
     if sweep.best is not None:
         facts["Best"] = f"{sweep.best.name}: {described(sweep.best.parameters)}"
-    return page.render(f"Sweep {sweep.name}", facts, skip=("trials", "To the trials"))
+    return page.render(f"Sweep {sweep.folder.name}", facts, skip=("trials", "To the trials"))
 
 
-def _add_trials(page: Page, sweep: Sweep) -> None:
-    head, rows = rows_of(sweep)
-    notes = "".join(f"<p>{escape(line)}</p>" for line in gain(sweep))
-    page.add("trials", "Trials", notes, table_of("Trials with their values, scores and ends", head, rows))
+def _source(hub: str | None, location: str, limit: int | None) -> str:
+    place = f"{hub} {location}" if hub else location
+    return place if limit is None else f"{place}, up to {limit:,} questions"
 
 
-def _add_scores(page: Page, sweep: Sweep) -> None:
-    by = sweep.goal.by
-    drawn = [
-        page.figure(
-            "Over trials", f"Best {by} of each trial; a cross was stopped early.", figures.scores_by_trial(sweep)
-        ),
-        page.figure("Over time", f"Best {by} of each trial, at its end.", figures.scores_by_time(sweep)),
-        page.figure("Over epochs", _rungs_text(sweep), figures.rungs(sweep)),
+def _scores(page: Page, sweep: Sweep) -> list[str]:
+    best = f"Best {sweep.objective.by} of each trial"
+    return [
+        page.figure("Over trials", f"{best}; a cross was stopped early.", figures.scores_by_trial(sweep)),
+        page.figure("Over time", f"{best}, at its end.", figures.scores_by_time(sweep)),
+        page.figure("Over epochs", _rungs_text(sweep), figures.scores_by_epoch(sweep)),
     ]
-    page.add("scores", "Scores", grid(drawn))
 
 
 def _rungs_text(sweep: Sweep) -> str:
-    epochs = figures.rung_epochs(sweep)
-    if not epochs:
-        return "Validation score after each epoch; the brighter, the better."
     counts = []
-    for epoch in epochs:
-        came = [record for record in figures.scored(sweep) if record.epochs >= epoch]
-        went_on = sum(record.epochs > epoch for record in came)
-        counts.append(f"after epoch {epoch}, {went_on} of {len(came)} trials went on")
+    for epoch in figures.rung_epochs(sweep):
+        came = [record.epochs for record in sweep.evaluated if record.epochs >= epoch]
+        counts.append(f"after epoch {epoch}, {sum(last > epoch for last in came)} of {len(came)} trials went on")
+    if not counts:
+        return "Validation score after each epoch."
     return f"ASHA's rungs are dotted: {'; '.join(counts)}. A cross was stopped there."
 
 
-def _add_values(page: Page, sweep: Sweep) -> None:
-    drawn = [
-        page.figure(
-            "Parallel coordinates",
-            "Each line is a trial through its values and its best score; the brighter, the better.",
-            figures.parallel_coordinates(sweep),
-        )
-    ]
-    fields = _map_fields(sweep)
-    if fields is not None:
-        names = [field.rpartition(".")[2].replace("_", " ") for field in fields]
-        text = f"Best {sweep.goal.by} of each trial; a cross was stopped early."
-        drawn.append(page.figure(f"{names[0].capitalize()} x {names[1]}", text, figures.score_map(sweep, fields)))
-    found = importance(sweep)
-    if found is not None:
-        unsure = f" With fewer than {SURE_TRIALS} trials this is little more than a hint." * (
-            found.num_trials < SURE_TRIALS
-        )
+def _values(page: Page, sweep: Sweep) -> list[str]:
+    by = sweep.objective.by
+    text = "Each line is a trial through its best score and its values; the brighter, the better."
+    drawn = [page.figure("Parallel coordinates", text, figures.parallel_coordinates(sweep))]
+    fields = _USUAL_MAP if sweep.space.keys() >= {*_USUAL_MAP} else list(sweep.space)[:2]
+    if len(fields) == 2:
+        x, y = sorted(fields)
+        heading = " x ".join(field.rpartition(".")[2].replace("_", " ") for field in (x, y))
+        text = f"Best {by} of each trial, and between them as it may be; the brighter, the better."
+        drawn.append(page.figure(heading.capitalize(), text, figures.score_map(sweep, x, y)))
+    epoch, number = figures.compared_epoch(sweep), len(sweep.evaluated)
+    if epoch is not None:
+        unsure = f" With fewer than {SURE_TRIALS} trials this is little more than a hint." * (number < SURE_TRIALS)
         text = (
-            f"Share of the variance of {sweep.goal.by} after epoch {found.epoch} that each field explains alone, over "
-            f"{found.num_trials} trials (functional ANOVA).{unsure}"
+            f"Share of the variance of {by} after epoch {epoch} that each field explains alone, over {number} trials "
+            f"(functional ANOVA).{unsure}"
         )
-        drawn.append(page.figure("Importance", text, figures.importance_bars(found)))
-    page.add("values", "Values", grid(drawn))
+        drawn.append(page.figure("Importance", text, figures.importance(sweep, epoch)))
+    return drawn
 
 
-def _map_fields(sweep: Sweep) -> tuple[str, str] | None:
-    """The two fields of the map: learning rate and stride, or else the first two."""
-    if all(field in sweep.space for field in _USUAL_MAP):
-        return _USUAL_MAP
-    first, *others = sweep.space
-    return (first, others[0]) if others else None
+def _gain(sweep: Sweep) -> list[str]:
+    """A line that compares the best trial with the one of the configuration's own values, if there is one."""
+    default, best, by = sweep.default, sweep.best, sweep.objective.by
+    if default is None or best is None or not default.evaluations:
+        return []
+    own, most = default.score(sweep.objective), best.score(sweep.objective)
+    if best == default:
+        return [f"No trial was better than the default setting ({by} {own:.2f})."]
+    stopped = f" after {default.epochs} of {sweep.config.train.epochs} epochs" * (default.status is Status.STOPPED)
+    return [f"{best.name} has {by} {most:.2f}, the default setting {own:.2f}{stopped}."]
+
+
+def _rows(sweep: Sweep) -> list[list[str]]:
+    """Head and rows of the table of trials; the last column says what became of each."""
+    fields = [field.rpartition(".")[2] for field in sweep.space]
+    head = ["trial", *fields, "epochs", "F1", "EM", "time", "result"]
+    return [head, *(_row(record, sweep) for record in sweep.trials)]
+
+
+def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
+    epoch = record.best_epoch(sweep.objective)
+    scores = [] if epoch is None else [record.evaluations[epoch][EVAL_PREFIX + by] for by in ("f1", "exact_match")]
+    minutes, seconds = divmod(round(record.seconds), 60)
+    return [
+        record.name,
+        *(shown(record.parameters[field]) for field in sweep.space),
+        str(record.epochs or ""),
+        *([f"{score:.2f}" for score in scores] or ["", ""]),
+        f"{minutes}:{seconds:02d}" if record.evaluations or record.seconds >= 1 else "",
+        record.status
+        + (f": {record.reason}" if record.reason else "")
+        + (", best" if record == sweep.best else "")
+        + (" (default)" if record == sweep.default else ""),
+    ]

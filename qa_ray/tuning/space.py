@@ -1,4 +1,6 @@
-"""The search space: which fields of a configuration are searched, and where; text that is checked against their types.
+"""The search space: which fields of a configuration are searched, and in which of Optuna's distributions.
+
+It is read from text, which is checked against the fields' types:
 
     optim.learning_rate=loguniform(1e-5, 5e-4)
     window.stride=choice(32, 64, 128)
@@ -7,28 +9,44 @@
 The same as a TOML or JSON file, one table for each section; there a list of values is a choice.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
+import math
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
+from collections.abc import Iterable, Mapping
+from enum import EnumType
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.errors import ConfigError
-from qa_ray.tuning.domains import Choice, Domain, Integers, Real, Value
 
+Domain: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistribution
+"""Where a field's values are drawn from; both ends of a range are included."""
 Space = dict[str, Domain]
 """Domains by the dotted names of fields."""
+Value = int | float | str | bool | None
+"""A value of a configuration's field."""
 Parameters = dict[str, Value]
 """One point of a space: values by the dotted names of fields."""
 
 FORMS = "loguniform(LOW, HIGH), uniform(LOW, HIGH), randint(LOW, HIGH), lograndint(LOW, HIGH), choice(VALUE, ...)"
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
+_RANGES = {
+    "uniform": (FloatDistribution, False),
+    "loguniform": (FloatDistribution, True),
+    "randint": (IntDistribution, False),
+    "lograndint": (IntDistribution, True),
+}
+_KINDS = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
+_WORDS: dict[type, dict[str, Value]] = {type(None): {"none": None}, bool: {"true": True, "false": False}}
 _FILES = (".toml", ".json")
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
@@ -57,6 +75,14 @@ def read_space(items: Iterable[str]) -> Space:
     return {field: _read_domain(field, text) for field, text in texts.items()}
 
 
+def written(domain: Domain) -> str:
+    """The text that a domain is read from."""
+    if isinstance(domain, CategoricalDistribution):
+        return f"choice({', '.join(map(str, domain.choices))})"
+    kind, digits = ("uniform", "g") if isinstance(domain, FloatDistribution) else ("randint", "d")
+    return f"{'log' * domain.log}{kind}({domain.low:{digits}}, {domain.high:{digits}})"
+
+
 def apply(config: Config, parameters: Mapping[str, Value]) -> Config:
     """The configuration with some fields replaced.
 
@@ -65,6 +91,15 @@ def apply(config: Config, parameters: Mapping[str, Value]) -> Config:
     """
     replaced: Config = _replaced(config, parameters)
     return replaced
+
+
+def _replaced(section: Any, parameters: Mapping[str, Value]) -> Any:
+    # All fields of a section at once: one value may be allowed only together with another.
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(field.partition(".")[0] for field in parameters):
+        inner = {field.partition(".")[2]: value for field, value in parameters.items() if field.startswith(f"{name}.")}
+        changes[name] = _replaced(getattr(section, name), inner) if inner else parameters[name]
+    return dataclasses.replace(section, **changes)
 
 
 def defaults(config: Config, space: Space) -> Parameters:
@@ -76,19 +111,6 @@ def defaults(config: Config, space: Space) -> Parameters:
 def changes_tokens(field: str) -> bool:
     """Whether the tokenised data may depend on a field."""
     return field.startswith(_TOKENS)
-
-
-def _replaced(section: Any, parameters: Mapping[str, Value]) -> Any:
-    changes: dict[str, Any] = {}
-    below: dict[str, dict[str, Value]] = {}
-    for field, value in parameters.items():
-        name, dot, rest = field.partition(".")
-        if dot:
-            below.setdefault(name, {})[rest] = value
-        else:
-            changes[name] = value
-    changes |= {name: _replaced(getattr(section, name), inner) for name, inner in below.items()}
-    return dataclasses.replace(section, **changes)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -113,115 +135,79 @@ def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def _read_domain(field: str, text: Any) -> Domain:
     """Read one domain: text, or a list of values."""
-    hint = _type_of(field)
-    written = f"--space {field}={text}"
+    kinds = _kinds_of(field)
     try:
-        if isinstance(text, list):
-            domain: Domain = Choice(tuple(_value(str(item), hint) for item in text))
-        else:
-            domain = _parse(str(text), hint)
+        domain = _choice(map(str, text), kinds) if isinstance(text, list) else _parse(str(text), kinds)
+        if changes_tokens(field) and not isinstance(domain, CategoricalDistribution):
+            raise ValueError("what changes the tokens is searched by choice(VALUE, ...) only")
     except ValueError as error:
-        raise ConfigError(f"{written}: {error}") from error
-    if changes_tokens(field) and not isinstance(domain, Choice):
-        raise ConfigError(f"{written}: what changes the tokens is searched by choice(VALUE, ...) only")
+        raise ConfigError(f"--space {field}={text}: {error}") from error
     return domain
 
 
-def _parse(text: str, hint: Any) -> Domain:
+def _parse(text: str, kinds: list[Any]) -> Domain:
     match = _CALL.fullmatch(text)
-    if match is None or match[1] not in _MAKERS:
+    arguments = [item.strip() for item in match[2].split(",")] if match and match[2].strip() else []
+    if match and match[1] == "choice":
+        return _choice(arguments, kinds)
+    if match is None or match[1] not in _RANGES:
         raise ValueError(f"write one of {FORMS}")
-    arguments = [item.strip() for item in match[2].split(",")] if match[2].strip() else []
-    return _MAKERS[match[1]](arguments, hint)
+    kind, log = _RANGES[match[1]]
+    number, wanted = (float, "a number") if kind is FloatDistribution else (int, "a whole number")
+    if number not in kinds:
+        raise ValueError(f"the field is not {wanted}: it takes {_described(kinds)}")
+    if len(arguments) != 2:
+        raise ValueError(f"a range has two ends, not {len(arguments)}")
+    low, high = (_value(argument, [number]) for argument in arguments)
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError("the ends must be finite numbers")
+    if low >= high:
+        raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
+    if log and low <= 0:
+        raise ValueError(f"the lower end {low:g} of a logarithmic range must be above 0")
+    return kind(low, high, log=log)
 
 
-def _range(kind: type[Real] | type[Integers], *, log: bool) -> Callable[[list[str], Any], Domain]:
-    number, wanted = (float, "a number") if kind is Real else (int, "a whole number")
-
-    def make(arguments: list[str], hint: Any) -> Domain:
-        if number not in _choices_of(hint):
-            raise ValueError(f"the field is not {wanted}: it takes {_described(hint)}")
-        if len(arguments) != 2:
-            raise ValueError(f"a range has two ends, not {len(arguments)}")
-        low, high = (_value(argument, number) for argument in arguments)
-        return kind(low, high, log=log)
-
-    return make
+def _choice(texts: Iterable[str], kinds: list[Any]) -> Domain:
+    values = [_value(text, kinds) for text in texts]
+    if not values:
+        raise ValueError("choice() needs at least one value")
+    if len(set(values)) < len(values):
+        raise ValueError("choice() has a value twice")
+    return CategoricalDistribution(values)
 
 
-def _choice(arguments: list[str], hint: Any) -> Domain:
-    return Choice(tuple(_value(argument, hint) for argument in arguments))
-
-
-_MAKERS: dict[str, Callable[[list[str], Any], Domain]] = {
-    "uniform": _range(Real, log=False),
-    "loguniform": _range(Real, log=True),
-    "randint": _range(Integers, log=False),
-    "lograndint": _range(Integers, log=True),
-    "choice": _choice,
-}
-
-
-def _value(text: str, hint: Any) -> Any:
-    """The value of a type that a text stands for."""
+def _value(text: str, kinds: list[Any]) -> Any:
+    """The value that a text stands for, of the first type that has one."""
     text = text.strip("\"'")
-    for kind in _choices_of(hint):
-        read = _READERS.get(kind)
-        try:
-            if read is not None:
-                return read(text)
-            if isinstance(kind, type) and issubclass(kind, Enum):
-                return kind(text)
-        except (ValueError, KeyError):
-            continue
-    raise ValueError(f"{text!r} does not fit: the field takes {_described(hint)}")
+    for kind in kinds:
+        with contextlib.suppress(ValueError, KeyError):
+            return _WORDS[kind][text.lower()] if kind in _WORDS else kind(text)
+    raise ValueError(f"{text!r} does not fit: the field takes {_described(kinds)}")
 
 
-_READERS: dict[Any, Callable[[str], Any]] = {
-    type(None): lambda text: {"none": None}[text.lower()],
-    bool: lambda text: {"true": True, "false": False}[text.lower()],
-    int: int,
-    float: float,
-    str: str,
-}
-
-
-def _type_of(field: str) -> Any:
-    """The type of a configuration's field.
+def _kinds_of(field: str) -> list[Any]:
+    """The types that a configuration's field allows, None first and text last.
 
     Raises:
         ConfigError: there is no such field, or it cannot be searched.
     """
+    section = field.partition(".")[0]
     known = [name for name, _ in flatten(Config())]
     if field not in known:
-        section = field.partition(".")[0]
         near = [name for name in known if name.partition(".")[0] == section] or sorted(known)
         raise ConfigError(f"--space {field}: there is no such field; known are {', '.join(near)}")
-    if field.partition(".")[0] in _FIXED_SECTIONS:
+    if section in _FIXED_SECTIONS:
         raise ConfigError(f"--space {field}: it changes no score, and cannot be searched")
     if field in _FIXED:
         raise ConfigError(f"--space {field}: scores could not be compared, it cannot be searched")
-    owner: Any = Config
-    *sections, name = field.split(".")
-    for section in sections:
-        owner = typing.get_type_hints(owner)[section]
-    hint = typing.get_type_hints(owner)[name]
-    if not any(kind in _READERS or (isinstance(kind, type) and issubclass(kind, Enum)) for kind in _choices_of(hint)):
+    hint: Any = functools.reduce(lambda owner, name: typing.get_type_hints(owner)[name], field.split("."), Config)
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    known_kinds = list(_KINDS)
+    if not all(kind in _KINDS or isinstance(kind, EnumType) for kind in kinds):
         raise ConfigError(f"--space {field}: a field of this type cannot be searched")
-    return hint
+    return sorted(kinds, key=lambda kind: known_kinds.index(kind) if kind in _KINDS else len(_KINDS))
 
 
-def _choices_of(hint: Any) -> list[Any]:
-    """The types that a hint allows, None first and text last."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = list(typing.get_args(hint)) if union else [hint]
-    order = [type(None), bool, int, float]
-    return sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order))
-
-
-def _described(hint: Any) -> str:
-    names = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
-    return " or ".join(
-        names.get(kind) or (" or ".join(kind) if isinstance(kind, type) and issubclass(kind, Enum) else str(kind))
-        for kind in _choices_of(hint)
-    )
+def _described(kinds: list[Any]) -> str:
+    return " or ".join(_KINDS.get(kind) or " or ".join(kind) for kind in kinds)

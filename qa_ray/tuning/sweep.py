@@ -1,30 +1,29 @@
-"""A sweep on Ray Tune: its searcher and its callbacks are the conductor's, its scheduler is Ray's ASHA."""
+"""A sweep on Ray Tune: its trials are the study's, its scheduler is Ray's ASHA."""
 
 import json
 import logging
+import operator
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
-from ray.tune import Callback, CheckpointConfig, FailureConfig, TuneConfig
-from ray.tune import RunConfig as TuneRunConfig
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from qa_ray.errors import UserError
 from qa_ray.runs.resources import Resources
-from qa_ray.tuning.conductor import Conductor
-from qa_ray.tuning.groups import GroupCleaner
-from qa_ray.tuning.history import Goal, History, Status
-from qa_ray.tuning.options import SchedulerKind
-from qa_ray.tuning.options import TuneConfig as Options
+from qa_ray.tuning.options import SchedulerKind, TuneConfig
+from qa_ray.tuning.study import Feasibility, Study
 from qa_ray.tuning.trial import END, EPOCH, EVALUATIONS, FIRST_STEP, REASON, Shared, TrialRun
+from qa_ray.tuning.trials import Objective, Status, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -42,44 +41,42 @@ _LEAST = 0.001
 """Share of a node's own resource that keeps a trial's process there."""
 
 
-def run_trials(conductor: Conductor, shared: Shared, options: Options, at_once: int) -> None:
-    """Run all trials that the conductor gives out; returns when there are no more, or the desk says stop."""
+def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_once: int) -> None:
+    """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # It lists the trials that failed, each of which has been told.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    scheduler = make_scheduler(options, shared.goal, shared.config.train.epochs)
-    replay(scheduler, conductor.history, shared.goal)
-    scratch = tempfile.mkdtemp(prefix="qa_ray-tune-")
-    try:
+    sweep = study.sweep
+    scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
+    replay(scheduler, sweep.trials, sweep.objective)
+    with tempfile.TemporaryDirectory(prefix="qa_ray-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialRun, shared=shared), _beside_the_sweep()),
-            tune_config=TuneConfig(
-                search_alg=_Searcher(conductor, shared.desk),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(study, why_infeasible, shared.stop_signal),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
                 # Its own names hold the values, which may be paths.
-                trial_dirname_creator=_trial_id,
+                trial_dirname_creator=operator.attrgetter("trial_id"),
             ),
-            run_config=TuneRunConfig(
+            run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=options.max_failures),
+                failure_config=tune.FailureConfig(max_failures=study.config.tune.max_failures),
                 # The runs make their own.
-                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[_Chronicle(conductor, options)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                callbacks=[_StudyCallback(study)],
                 verbose=0,
             ),
         ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def trials_at_once(options: Options, resources: Resources, nodes: list[Mapping[str, float]]) -> int:
+def trials_at_once(options: TuneConfig, resources: Resources, nodes: list[Mapping[str, float]]) -> int:
     """How many trials have all their workers at the same time, given each node's resources; at least one."""
     needs = {"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})}
     room = sum(min(int(node.get(name, 0) // amount) for name, amount in needs.items()) for node in nodes)
@@ -87,28 +84,28 @@ def trials_at_once(options: Options, resources: Resources, nodes: list[Mapping[s
     return fitting if options.max_concurrent is None else min(fitting, options.max_concurrent)
 
 
-def make_scheduler(options: Options, goal: Goal, epochs: int) -> TrialScheduler:
+def make_scheduler(options: TuneConfig, objective: Objective, epochs: int) -> TrialScheduler:
     """The scheduler that `options` ask for."""
     if options.scheduler is SchedulerKind.NONE:
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr=EPOCH,
-        metric=goal.metric,
-        mode=goal.mode,
+        metric=objective.metric,
+        mode="max" if objective.by.sign > 0 else "min",
         max_t=max(epochs, options.grace),
         grace_period=options.grace,
         reduction_factor=options.reduction,
     )
 
 
-def replay(scheduler: TrialScheduler, history: History, goal: Goal) -> None:
+def replay(scheduler: TrialScheduler, trials: Iterable[TrialRecord], objective: Objective) -> None:
     """Let a scheduler know what trials that ended before this process have scored at its rungs."""
-    for record in history:
+    for record in trials:
         if record.status.ended and record.evaluations:
             trial = SimpleNamespace(trial_id=record.name)
             scheduler.on_trial_add(None, trial)
-            for epoch, metrics in sorted(record.evaluations.items()):
-                scheduler.on_trial_result(None, trial, {EPOCH: epoch, goal.metric: metrics[goal.metric]})
+            for epoch, score in sorted(record.scores(objective).items()):
+                scheduler.on_trial_result(None, trial, {EPOCH: epoch, objective.metric: score})
 
 
 def _beside_the_sweep() -> dict[str, float]:
@@ -117,48 +114,55 @@ def _beside_the_sweep() -> dict[str, float]:
     return {"CPU": 0, f"node:{node['NodeManagerAddress']}": _LEAST}
 
 
-class _Searcher(Searcher):  # type: ignore[misc]
-    """Hands the conductor's trials to Tune."""
+def release_lost_reservations() -> None:
+    """Give back the CPUs and GPUs of this job that were reserved by actors which are dead, as those of a lost trial.
 
-    def __init__(self, conductor: Conductor, desk: Any) -> None:
+    Ray keeps a placement group until its creator and its whole job are dead, and Ray Train's own watcher asks Ray's
+    dashboard, which a local cluster lacks.
+    """
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id()).binary()
+    # Ray's public table leaves out who made a group.
+    table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    for group in map(PlacementGroupTableData.FromString, table):
+        # What the driver itself made, as Tune does, has no actor, which counts as dead.
+        made_by_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+        lost = made_by_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED
+        if lost and group.creator_job_id == job:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    """Hands the study's trials to Tune."""
+
+    def __init__(self, study: Study, why_infeasible: Feasibility, stop_signal: Any) -> None:
         super().__init__()
-        self._conductor = conductor
-        self._desk = desk
+        self._study, self._why_infeasible, self._stop_signal = study, why_infeasible, stop_signal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial."""
-        record = None if ray.get(self._desk.stop_requested.remote()) else self._conductor.next_trial()
+        stopped = ray.get(self._stop_signal.stop_requested.remote())
+        record = None if stopped else self._study.next_trial(self._why_infeasible)
         if record is None:
             return str(Searcher.FINISHED)
         return {"number": record.number, "parameters": record.parameters}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callbacks know more."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Leave an empty file: the sweep's folder holds all trials."""
-        with open(checkpoint_path, "wb"):
-            pass
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Nothing: the callback knows more."""
 
 
-class _Chronicle(Callback):  # type: ignore[misc]
-    """Tells the conductor what becomes of trials."""
+class _StudyCallback(Callback):  # type: ignore[misc]
+    """Tells the study what becomes of trials."""
 
-    def __init__(self, conductor: Conductor, options: Options) -> None:
-        self._conductor = conductor
-        self._options = options
-        self._cleaner = GroupCleaner()
+    def __init__(self, study: Study) -> None:
+        self._study = study
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune has looked at all trials."""
-        self._cleaner.look()
+        release_lost_reservations()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has a process."""
-        self._conductor.begun(_number(trial))
+        self._study.begun(_number(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -166,32 +170,28 @@ class _Chronicle(Callback):  # type: ignore[misc]
         """A trial has been evaluated."""
         if EVALUATIONS in result:
             evaluations = {int(epoch): metrics for epoch, metrics in json.loads(result[EVALUATIONS]).items()}
-            self._conductor.evaluated(_number(trial), evaluations, result[FIRST_STEP])
+            self._study.evaluated(_number(trial), evaluations, result[FIRST_STEP])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended: by itself, by the scheduler, or because the sweep was interrupted."""
-        end, epoch = trial.last_result.get(END), trial.last_result.get(EPOCH)
-        if end == "finished":
-            self._conductor.ended(_number(trial), Status.FINISHED)
-        elif end == "failed":
-            self._conductor.ended(_number(trial), Status.FAILED, trial.last_result[REASON])
-        elif end is None and epoch is not None:
-            reason = f"after epoch {epoch}, not in the best 1/{self._options.reduction} that came as far"
-            self._conductor.ended(_number(trial), Status.STOPPED, reason)
+        status, reason = ending(trial.last_result, self._study.config.tune)
+        if status.ended:
+            self._study.ended(_number(trial), status, reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed, and is tried again."""
-        self._cleaner.process_lost()
-        self._conductor.failed_once(_number(trial), _reason(trial))
+        self._study.failed_once(_number(trial), _reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
-        self._cleaner.process_lost()
-        self._conductor.ended(_number(trial), Status.FAILED, _reason(trial))
+        self._study.ended(_number(trial), Status.FAILED, _reason(trial))
 
 
-def _trial_id(trial: Any) -> str:
-    return str(trial.trial_id)
+def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str | None]:
+    """What became of a trial whose last report is `result`, and why; a run that says nothing of its end was stopped."""
+    if END in result:
+        return Status(result[END]), result.get(REASON)
+    return Status.STOPPED, f"after epoch {result[EPOCH]}, not in the best 1/{options.reduction} that came as far"
 
 
 def _number(trial: Any) -> int:

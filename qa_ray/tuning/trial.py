@@ -8,9 +8,9 @@ import dataclasses
 import json
 import os
 import queue
-import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,15 @@ from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.locations import within
 from qa_ray.runs.driver import Trial, train
 from qa_ray.runs.preparation import Splits
+from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.layout import CHECKPOINTS, METRICS
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress
-from qa_ray.tuning.history import TRIAL_FOLDERS, Goal, Status, TrialRecord
-from qa_ray.tuning.material import Key, key_of
+from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
+from qa_ray.tuning.tokenized import Key, key_of
+from qa_ray.tuning.trials import TRIAL_FOLDERS, Status, TrialRecord
 
 EPOCH = "epoch"
 """Epochs evaluated so far, in what a trial reports."""
@@ -37,7 +39,7 @@ EVALUATIONS = "evaluations"
 """Metrics by epoch."""
 FIRST_STEP = "seconds_to_first_step"
 END = "end"
-"""How the run ended: `finished`, `failed` or `interrupted`; absent before."""
+"""What became of the trial when its run ended, `running` if it was interrupted; absent before."""
 REASON = "reason"
 """Why it failed, where it would fail again."""
 # What a user can mend does not mend itself, but for these.
@@ -49,96 +51,32 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 class Shared:
     """What all trials of a sweep have in common."""
 
-    config: Config
-    """The run that is varied."""
+    config: SweepConfig
+    """The run that is varied, and how."""
     splits: Mapping[Key, Splits]
     """Tokenised data, in the object store."""
-    goal: Goal
     tags: Mapping[str, str]
     """What their MLflow runs are found by: the sweep's."""
-    desk: Any
+    stop_signal: Any
     """Actor that knows whether the sweep is to stop."""
-    keep_checkpoints: bool
     working_directory: str
     """Relative paths count from here."""
     environment: Mapping[str, str] = field(repr=False)
     """Variables that lead to the MLflow server."""
 
 
-def trial_config(config: Config, record: TrialRecord) -> Config:
+def trial_config(config: SweepConfig, record: TrialRecord) -> Config:
     """The run of a trial: its values and its own folder; its model is not published."""
     sweep = RunFolder.locate(config.run)
-    varied = apply(config, record.parameters)
     return dataclasses.replace(
-        varied,
+        apply(config.base, record.parameters),
         run=RunConfig(name=record.name, storage_path=within(sweep.uri, TRIAL_FOLDERS)),
         publish=PublishConfig(),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    error: BaseException | None
-
-
-class _Attempt:
-    """A training run in a thread; what is heard of it waits in a queue.
-
-    Attributes:
-        events: epochs that were evaluated, with their metrics, then how the run ended.
-        first_step: seconds to the first optimizer step.
-    """
-
-    def __init__(self, config: Config, splits: Splits, tags: Mapping[str, str]) -> None:
-        self.events: queue.Queue[tuple[int, int, dict[str, float]] | _Ended] = queue.Queue()
-        self.first_step: float | None = None
-        self._began = time.time()
-        self._steps: list[int] = []
-        self._stream = start_stream()
-        trial = Trial(splits=splits, stream=self._stream, tags=tags, observe=self._observe)
-        self._thread = threading.Thread(target=self._run, args=(config, trial), name="qa_ray-trial", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the run to stop after a checkpoint."""
-        self._stream.stop.remote()
-
-    def join(self) -> None:
-        """Wait until the run has ended, and its workers with it."""
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the run goes on."""
-        return self._thread.is_alive()
-
-    def _run(self, config: Config, trial: Trial) -> None:
-        error: BaseException | None = None
-        try:
-            train(config, trial)
-        except BaseException as caught:
-            error = caught
-        self.events.put(_Ended(error))
-
-    def _observe(self, item: Progress | Restart) -> None:
-        if isinstance(item, Restart):
-            # After a lost worker, or in a new process: what was evaluated before.
-            for line in item.history:
-                if line["phase"] == "evaluate":
-                    self._evaluated(line["step"], line)
-        elif item.phase == "evaluate" and item.metrics:
-            self._evaluated(item.step, item.metrics)
-        elif item.phase == "train" and self.first_step is None:
-            self.first_step = max(item.time - self._began, 0.0)
-
-    def _evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
-        if step and step not in self._steps:
-            self._steps.append(step)
-            self.events.put((len(self._steps), step, _scores(metrics)))
-
-
 class TrialRun(tune.Trainable):  # type: ignore[misc]
-    """A trial as Ray Tune drives it: `step` returns with each evaluation."""
+    """A trial as Ray Tune drives it: `step` returns with each evaluation; the run itself goes on in a thread."""
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Begin the first trial of this process."""
@@ -148,43 +86,66 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial in this process, which has imported all that it needs."""
-        self._end()
+        self.cleanup()
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation, or for the end."""
         while True:
-            if ray.get(self._shared.desk.stop_requested.remote()):
-                self._attempt.stop()
+            if ray.get(self._shared.stop_signal.stop_requested.remote()):
+                self._stream.stop.remote()
             with contextlib.suppress(queue.Empty):
-                event = self._attempt.events.get(timeout=_SECONDS_BETWEEN_LOOKS)
-                if isinstance(event, _Ended):
-                    return self._last_report(event.error)
+                event = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                if isinstance(event, Future):
+                    return self._last_report(event.exception())
                 epoch, step, metrics = event
                 # The last one is reported when the model is in its place: the scheduler must not stop the run before.
                 if not self._is_last(epoch, step):
                     return self._report({epoch: metrics})
 
     def cleanup(self) -> None:
-        """End the run: the scheduler has stopped it, or the sweep ends."""
-        self._end()
+        """End the run with its workers: the scheduler has stopped it, or the sweep ends."""
+        if not self._run.done():
+            self._stream.stop.remote()
+            wait([self._run])
+            self._drop_checkpoints()
 
     def _begin(self, given: dict[str, Any]) -> None:
         # Tune changes it for each trial.
         os.chdir(self._shared.working_directory)
-        record = TrialRecord(given["number"], given["parameters"], Status.RUNNING)
+        record = TrialRecord(given["number"], given["parameters"])
         self._config = trial_config(self._shared.config, record)
-        tags = dict(self._shared.tags) | {"sweep.trial": record.name}
-        self._attempt = _Attempt(self._config, self._shared.splits[key_of(record.parameters)], tags)
+        self._events: queue.Queue[tuple[int, int, dict[str, float]] | Future[TrainResult]] = queue.Queue()
+        self._steps: list[int] = []
+        self._began = time.time()
+        self._first_step: float | None = None
+        self._stream = start_stream()
+        trial = Trial(
+            splits=self._shared.splits[key_of(record.parameters)],
+            stream=self._stream,
+            tags={**self._shared.tags, "sweep.trial": record.name},
+            observe=self._observe,
+        )
+        self._run = ThreadPoolExecutor(1, "qa_ray-trial").submit(train, self._config, trial)
+        self._run.add_done_callback(self._events.put)
 
-    def _end(self) -> None:
-        stopped = self._attempt.alive
-        if stopped:
-            self._attempt.stop()
-        self._attempt.join()
-        if stopped:
-            self._drop_checkpoints()
+    def _observe(self, item: Progress | Restart) -> None:
+        """Hear of the run, in its follower's thread."""
+        if isinstance(item, Restart):
+            # After a lost worker, or in a new process: what was evaluated before.
+            for line in item.history:
+                if line["phase"] == "evaluate":
+                    self._evaluated(line["step"], line)
+        elif item.phase == "evaluate" and item.metrics:
+            self._evaluated(item.step, item.metrics)
+        elif item.phase == "train" and self._first_step is None:
+            self._first_step = max(item.time - self._began, 0.0)
+
+    def _evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
+        if step and step not in self._steps:
+            self._steps.append(step)
+            self._events.put((len(self._steps), step, _scores(metrics)))
 
     def _is_last(self, epoch: int, step: int) -> bool:
         settings = self._config.train
@@ -192,30 +153,30 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     def _last_report(self, error: BaseException | None) -> dict[str, Any]:
         if isinstance(error, StoppedError):
-            return {END: "interrupted", "done": True}
+            return {END: Status.RUNNING.value, "done": True}
         if isinstance(error, UserError) and not isinstance(error, _MAY_PASS):
             self._drop_checkpoints()
-            return {END: "failed", REASON: str(error), "done": True}
+            return {END: Status.FAILED.value, REASON: str(error), "done": True}
         if error is not None:
             raise error
         # A run that was finished by an earlier process has sent nothing.
         report = self._report(_recorded_evaluations(RunFolder.locate(self._config.run)))
         self._drop_checkpoints()
-        return report | {END: "finished", "done": True}
+        return report | {END: Status.FINISHED.value, "done": True}
 
     def _report(self, evaluations: dict[int, dict[str, float]]) -> dict[str, Any]:
         epoch = max(evaluations)
-        metric = self._shared.goal.metric
+        metric = EVAL_PREFIX + self._config.evaluate.best_by
         return {
             EPOCH: epoch,
             metric: evaluations[epoch][metric],
             EVALUATIONS: json.dumps(evaluations),
-            FIRST_STEP: self._attempt.first_step,
+            FIRST_STEP: self._first_step,
         }
 
     def _drop_checkpoints(self) -> None:
         """Delete what a trial that has ended does not need: they take three times the space of its model."""
-        if not self._shared.keep_checkpoints:
+        if not self._shared.config.tune.keep_checkpoints:
             filesystem, path = RunFolder.locate(self._config.run).filesystem()
             with contextlib.suppress(OSError):
                 filesystem.delete_dir(f"{path}/{CHECKPOINTS}")

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
+import ray
 from mlflow import MlflowClient
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray_runs import prepare, trip_config
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.tuning.driver import search
-from qa_ray.tuning.history import Status
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.sweep import release_lost_reservations
+from qa_ray.tuning.trials import Status
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -27,8 +31,8 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     config = SweepConfig(**parts, space=space, tune=tune)
     result = search(config)
     assert [trial.status for trial in result.sweep.trials] == [Status.FINISHED, Status.FINISHED]
-    idle, learning = result.sweep.trials
-    assert learning.score(result.sweep.goal) < idle.score(result.sweep.goal)
+    learning, idle = sorted(result.sweep.trials, key=lambda trial: str(trial.parameters["optim.learning_rate"]))
+    assert learning.score(result.sweep.objective) < idle.score(result.sweep.objective)
     folder = tmp_path / "runs" / "sweep" / "trials" / learning.name
     assert result.best.folder == str(folder)
     AutoModelForQuestionAnswering.from_pretrained(folder / "model")
@@ -49,3 +53,38 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     assert (sent.info.status, sent.data.params, sent.data.metrics) == ("FINISHED", lost.data.params, lost.data.metrics)
     assert sent.data.tags["mlflow.parentRunId"] == lost.data.tags["mlflow.parentRunId"]
     assert sent.data.tags["sweep.status"] == "finished"
+
+
+@ray.remote(num_cpus=0)
+class Reserving:
+    """Reserves a CPU, and may have a child that does so too: so a trial's process has a controller."""
+
+    def reserve(self) -> PlacementGroup:
+        group = placement_group([{"CPU": 1}])
+        ray.get(group.ready())
+        return group
+
+    def child_reserves(self) -> PlacementGroup:
+        self.child = Reserving.remote()
+        return ray.get(self.child.reserve.remote())
+
+
+def state_of(group: PlacementGroup) -> str:
+    return str(placement_group_table(group)["state"])
+
+
+def test_only_what_the_dead_have_reserved_is_released() -> None:
+    lost, living = Reserving.remote(), Reserving.remote()
+    group, other = ray.get([lost.child_reserves.remote(), living.reserve.remote()])
+    # As Ray Tune's own groups: the driver made it, and it waits.
+    own = placement_group([{"CPU": 1}])
+    release_lost_reservations()
+    assert (state_of(group), state_of(other), state_of(own)) == ("CREATED", "CREATED", "PENDING")
+    ray.kill(lost)
+    while state_of(group) != "REMOVED":
+        time.sleep(0.1)
+        release_lost_reservations()
+    ray.get(own.ready())
+    assert state_of(other) == "CREATED"
+    for kept in (own, other):
+        remove_placement_group(kept)

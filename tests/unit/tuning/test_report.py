@@ -5,13 +5,10 @@ from pages import Page
 from sweeps import SPACE, night, sweep, trial
 
 from qa_ray.runs.resume import TrainResult
-from qa_ray.tuning.figures import rung_epochs
-from qa_ray.tuning.history import Status, TrialRecord
-from qa_ray.tuning.importance import importance
+from qa_ray.tuning.figures import compared_epoch, importance, rung_epochs
 from qa_ray.tuning.options import SchedulerKind, TuneConfig
-from qa_ray.tuning.report import render
-from qa_ray.tuning.result import SweepResult
-from qa_ray.tuning.table import summary, text_table
+from qa_ray.tuning.report import render, summary, text_table
+from qa_ray.tuning.trials import Status, Sweep, SweepResult, TrialRecord
 
 
 def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
@@ -53,12 +50,15 @@ def ten_trials() -> list[TrialRecord]:
     return [trial(number, rate, (32, 64)[number % 2], 10.0 + 5 * number) for number, rate in enumerate(rates)]
 
 
+def shares(swept: Sweep, epoch: int) -> dict[str, float]:
+    [bars] = importance(swept, epoch).data
+    return dict(zip(bars.y, bars.x, strict=True))
+
+
 def test_field_that_decides_the_score_is_the_most_important() -> None:
-    found = importance(sweep(*ten_trials()))
-    assert found is not None
-    assert list(found.shares) == ["optim.learning_rate", "window.stride"]
-    assert found.shares["optim.learning_rate"] > 0.8
-    assert sum(found.shares.values()) == pytest.approx(1)
+    found = shares(sweep(*ten_trials()), 1)
+    assert found["optim.learning_rate"] > 0.8
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_importance_compares_trials_after_the_same_epoch() -> None:
@@ -67,10 +67,8 @@ def test_importance_compares_trials_after_the_same_epoch() -> None:
         trial(number, 1e-5 * (number + 1), stride, stride, *((90.0,) if number < 3 else ()))
         for number, stride in enumerate([32, 64, 32, 64, 32, 64])
     ]
-    found = importance(sweep(*trials))
-    assert found is not None
-    assert (found.epoch, found.num_trials) == (1, 6)
-    assert found.shares["window.stride"] > 0.8
+    assert compared_epoch(sweep(*trials)) == 1
+    assert shares(sweep(*trials), 1)["window.stride"] > 0.8
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_importance_compares_trials_after_the_same_epoch() -> None:
     ids=["too few", "all the same"],
 )
 def test_importance_is_not_guessed_from_nothing(trials: list[TrialRecord]) -> None:
-    assert importance(sweep(*trials)) is None
+    assert compared_epoch(sweep(*trials)) is None
 
 
 @pytest.mark.parametrize(
@@ -107,14 +105,43 @@ def test_page_holds_all_trials_and_pictures_and_shows_texts_as_they_are() -> Non
     assert page.all("a", class_="skip")[0].attributes["href"] == "#trials"
 
 
-def test_map_has_each_scored_trial_at_its_values() -> None:
-    figures = Page(render(night())).data("figure-data")
-    points = figures[4]["data"][0]
-    assert list(zip(points["x"], points["y"], points["text"], strict=True))[:2] == [
-        (2e-4, "128", "40.0"),
-        (4e-4, "32", "55.0"),
+def test_pictures_have_every_trial_that_was_scored_at_its_values() -> None:
+    own = trial(0, 2.0, 100, 30.0, 40.0)  # outside of the space
+    by_trial, by_time, by_epoch, coordinates, by_values, _ = Page(render(sweep(own, *night().trials[1:]))).data(
+        "figure-data"
+    )
+    best, scores = by_trial["data"]
+    assert (scores["x"], scores["y"]) == ([0, 1, 2, 3, 4], [40.0, 55.0, 10.0, 50.0, 5.0])
+    assert scores["marker"]["symbol"] == ["circle", "circle", "x", "circle", "x"]
+    assert best["y"] == [40.0, 55.0, 55.0, 55.0, 55.0]
+    assert by_time["data"][1]["x"] == pytest.approx([1.5, 3.17, 4.83, 6.5, 8.17], abs=0.01)
+    assert [(line["name"], line["y"]) for line in by_epoch["data"]][1:3] == [
+        ("trial-001", [35.0, 55.0]),
+        ("trial-002", [10.0]),
     ]
-    assert figures[4]["layout"]["xaxis"]["type"] == "log"
+    lines = sorted((line["y"][0], line["line"]["color"]) for line in coordinates["data"][:-1])
+    assert [score for score, _ in lines] == pytest.approx([0, 0.1, 0.7, 0.9, 1])
+    assert [colour for _, colour in lines] == [by_epoch["data"][number]["line"]["color"] for number in (4, 2, 0, 3, 1)]
+    points = by_values["data"][1]
+    assert list(zip(points["x"], points["y"], strict=True))[:2] == [(2.0, 100), (4e-4, 32)]
+    assert by_values["layout"]["xaxis"]["type"] == "log"
+
+
+def test_map_of_other_fields_names_its_axes_as_they_are() -> None:
+    points = [{"optim.schedule": "linear", "model.dropout": 0.1}, {"optim.schedule": "cosine", "model.dropout": 0.2}]
+    evaluations = {1: {"eval_f1": 1.0, "eval_exact_match": 0.0}}
+    trials = [TrialRecord(number, point, evaluations=evaluations) for number, point in enumerate(points)]
+    space = ("optim.schedule=choice(linear, cosine)", "model.dropout=uniform(0, 0.3)")
+    page = Page(render(sweep(*trials, space=space)))
+    assert page.all("h3")[-1].text == "Dropout x schedule"
+    layout = page.data("figure-data")[-1]["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["model.dropout", "optim.schedule"]
+    assert page.data("figure-data")[-1]["data"][1]["x"] == [0.1, 0.2]
+
+
+def test_no_picture_needs_code_that_the_page_forbids() -> None:
+    kinds = {trace["type"] for figure in Page(render(night())).data("figure-data") for trace in figure["data"]}
+    assert kinds == {"scatter", "contour", "bar"}
 
 
 def test_page_of_a_sweep_without_a_score_still_tells_what_happened() -> None:

@@ -1,0 +1,183 @@
+"""The trials of a sweep: what is kept of each in the sweep's folder, and what a sweep shows of them when it ends."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from qa_ray.config.policies import BestBy
+from qa_ray.runs.resume import TrainResult
+from qa_ray.storage.run_folder import RunFolder
+from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tuning.options import SweepConfig
+from qa_ray.tuning.space import Parameters, Space, read_space
+
+TRIALS = "trials.json"
+"""All trials, in the sweep's folder."""
+TRIAL_FOLDERS = "trials"
+"""Holds the run folder of each trial, in the sweep's folder."""
+
+
+class Status(StrEnum):
+    """What became of a trial."""
+
+    RUNNING = "running"
+    """Begun; where no process works on it any more, it goes on with the sweep."""
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """Ended early by the scheduler."""
+    PRUNED = "pruned"
+    """Never begun: its values cannot work."""
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self is not Status.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The validation metric that trials are compared by."""
+
+    by: BestBy
+
+    @property
+    def metric(self) -> str:
+        """Its name among the metrics of an evaluation."""
+        return EVAL_PREFIX + self.by
+
+    @property
+    def direction(self) -> str:
+        """What Optuna is to do with it."""
+        return "maximize" if self.by.sign > 0 else "minimize"
+
+    def better(self, score: float, other: float) -> bool:
+        """Whether a score is better than another."""
+        return self.by.sign * score > self.by.sign * other
+
+    def best(self, scores: Iterable[float]) -> float:
+        """The best of some scores."""
+        return max(scores, key=lambda score: self.by.sign * score)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial."""
+
+    number: int
+    parameters: Parameters
+    status: Status = Status.RUNNING
+    reason: str | None = None
+    """Why it was pruned or stopped, or has failed."""
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Validation metrics by epoch."""
+    began: float = 0.0
+    """When it was begun first, in seconds since 1970."""
+    ended: float = 0.0
+    """When it was last heard of, in seconds since 1970."""
+    seconds: float = 0.0
+    """Time that was spent on it, without pauses of the sweep."""
+    seconds_to_first_step: float | None = None
+    """From its last beginning to the first optimizer step."""
+
+    @property
+    def name(self) -> str:
+        """Name of its run."""
+        return f"trial-{self.number:03d}"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were evaluated."""
+        return max(self.evaluations, default=0)
+
+    def scores(self, objective: Objective) -> dict[int, float]:
+        """What it scored after each epoch."""
+        return {epoch: metrics[objective.metric] for epoch, metrics in self.evaluations.items()}
+
+    def best_epoch(self, objective: Objective) -> int | None:
+        """The first epoch that scored best; None before the first evaluation."""
+        scores = self.scores(objective)
+        return max(scores, key=lambda epoch: objective.by.sign * scores[epoch], default=None)
+
+    def score(self, objective: Objective) -> float | None:
+        """The best score of any epoch."""
+        return objective.best(self.scores(objective).values()) if self.evaluations else None
+
+
+def read_trials(folder: RunFolder) -> dict[int, TrialRecord]:
+    """The trials that a sweep's folder holds, by number.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    return {fields["number"]: _record(fields) for fields in json.loads(folder.read(TRIALS) or "[]")}
+
+
+def write_trials(folder: RunFolder, trials: Iterable[TrialRecord]) -> None:
+    """Write what `read_trials` reads.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    folder.write(TRIALS, json.dumps([dataclasses.asdict(record) for record in trials], indent=1).encode())
+
+
+def _record(fields: dict[str, Any]) -> TrialRecord:
+    """A trial from what JSON made of it: there, keys are texts."""
+    evaluations = {int(epoch): metrics for epoch, metrics in fields["evaluations"].items()}
+    return TrialRecord(**fields | {"status": Status(fields["status"]), "evaluations": evaluations})
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep and its trials, in the order in which they were begun."""
+
+    config: SweepConfig
+    trials: list[TrialRecord]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is kept."""
+        return RunFolder.locate(self.config.run)
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return read_space(self.config.space)
+
+    @property
+    def objective(self) -> Objective:
+        """What trials are compared by."""
+        return Objective(self.config.evaluate.best_by)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The first finished trial that scored best: others have no model."""
+        finished = [one for one in self.evaluated if one.status is Status.FINISHED]
+        return max(finished, key=lambda one: self.objective.by.sign * (one.score(self.objective) or 0), default=None)
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The trial of the configuration's own values, if there is one."""
+        return self.trials[0] if self.trials and self.config.tune.include_default else None
+
+    @property
+    def evaluated(self) -> list[TrialRecord]:
+        """Trials that were evaluated at least once."""
+        return [record for record in self.trials if record.evaluations]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A sweep that has ended."""
+
+    sweep: Sweep
+    best: TrainResult
+    """The run of the best trial."""
+    record: str
+    """How to look at the tracker's record."""
+    report: str
+    """Path or URI of the picture report."""

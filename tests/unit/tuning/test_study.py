@@ -1,0 +1,80 @@
+"""The course of a sweep: what is tried, what is never begun, and what is known after a restart."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from sweeps import F1
+
+from qa_ray.config.operation import RunConfig
+from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.space import Parameters
+from qa_ray.tuning.study import Study
+from qa_ray.tuning.trials import Status, TrialRecord
+
+TUNE = TuneConfig(sampler=SamplerKind.GRID, num_trials=9)
+
+
+def too_wide(point: Parameters) -> str | None:
+    return "too wide" if point["window.stride"] == 900 else None
+
+
+def study_in(folder: Path, tune: TuneConfig = TUNE) -> Study:
+    run = RunConfig(name="sweep", storage_path=str(folder))
+    return Study(SweepConfig(run=run, tune=tune, space=("window.stride=choice(8, 16, 900)",)))
+
+
+def given(study: Study) -> list[TrialRecord]:
+    return list(iter(lambda: study.next_trial(too_wide), None))
+
+
+def test_default_comes_first_and_what_cannot_run_is_pruned_without_a_trial(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    first, *others = [record.parameters["window.stride"] for record in given(study)]
+    assert (first, set(others)) == (128, {8, 16})
+    pruned = [record for record in study.sweep.trials if record.status is Status.PRUNED]
+    assert [(one.parameters["window.stride"], one.reason) for one in pruned] == [(900, "too wide")]
+
+
+@pytest.mark.parametrize("num_trials", [1, 2, 3])
+def test_number_of_trials_counts_pruned_ones(tmp_path: Path, num_trials: int) -> None:
+    study = study_in(tmp_path, TuneConfig(sampler=SamplerKind.GRID, num_trials=num_trials, include_default=False))
+    given(study)
+    assert len(study.sweep.trials) == num_trials
+
+
+def test_restart_gives_out_what_was_running_and_nothing_that_has_ended(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    for _ in range(2):
+        study.next_trial(too_wide)
+    study.evaluated(1, {1: {"eval_f1": 50.0}}, 3.5)
+    study.ended(0, Status.FAILED, "ran out of luck")
+    again = study_in(tmp_path)
+    assert again.sweep.trials == study.sweep.trials
+    assert not again.finished
+    record, *others = given(again)
+    assert (record.number, record.evaluations, record.seconds_to_first_step) == (1, {1: {"eval_f1": 50.0}}, 3.5)
+    assert 0 not in [other.number for other in others]
+    for other in [record, *others]:
+        again.ended(other.number, Status.FINISHED)
+    assert study_in(tmp_path).finished
+    assert given(study_in(tmp_path)) == []
+
+
+def test_best_trial_is_a_finished_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = study_in(tmp_path, TuneConfig(sampler=SamplerKind.RANDOM))
+    ends = [(40.0, Status.FINISHED), (60.0, Status.STOPPED), (50.0, Status.FINISHED)]
+    with caplog.at_level(logging.INFO, "qa_ray"):
+        for number, (score, status) in enumerate(ends):
+            study.next_trial(lambda point: None)
+            study.begun(number)
+            study.evaluated(number, {1: {"eval_f1": score - 5}, 2: {"eval_f1": score}}, None)
+            study.ended(number, status)
+    best = study.sweep.best
+    assert best is not None
+    assert (best.number, best.best_epoch(F1), best.score(F1)) == (2, 2, 50.0)
+    assert [line for line in caplog.messages if "epoch 2" in line] == [
+        "trial-000: epoch 2, f1 40.00",
+        "trial-001: epoch 2, f1 60.00 (better than any trial before)",
+        "trial-002: epoch 2, f1 50.00 (better than any trial before)",
+    ]

@@ -1,0 +1,36 @@
+"""The widest stride that the data allow is exactly the widest one that cuts no question."""
+
+import pytest
+from families import FAMILIES
+from passages import corpus_of
+
+from qa_ray.config.fine_tuning import WindowConfig
+from qa_ray.errors import ConfigError
+from qa_ray.model.loading import learn_template
+from qa_ray.schema import Answer, Passage, Question
+from qa_ray.tuning.tokenized import check_questions
+
+LONG = "the river flows through the old town and under the bridge " * 8
+PASSAGES = [
+    Passage(LONG, (Question("short", "who?", (Answer("the river", 0),), "1"),)),
+    Passage(LONG, (Question("middle", "which river " * 5, (Answer("the river", 0),), "2"),)),
+    # The longest question of all, whose context fits beside it.
+    Passage("the town", (Question("whole", "which river " * 9, (Answer("the town", 0),), "3"),)),
+]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlnet"])
+@pytest.mark.parametrize("max_length", [56, 64])
+def test_widest_stride_leaves_room_beside_the_longest_question_whose_context_is_cut(
+    family: str, max_length: int
+) -> None:
+    tokenizer = FAMILIES[family].tokenizer()
+    template = learn_template(tokenizer)
+    corpora = [corpus_of(PASSAGES[number : number + 1], tokenizer) for number in (1, 0, 2)]
+    [longest] = corpora[0].question_lengths.tolist()
+    assert longest < corpora[2].question_lengths.max()
+    most = max_length - longest - template.num_special - 1
+    check_questions(corpora, WindowConfig(max_length=max_length, stride=most), template)
+    words = rf"window\.stride={most + 1} leaves no room .*\({longest} tokens\).*at most {most} can be shared"
+    with pytest.raises(ConfigError, match=words):
+        check_questions(corpora, WindowConfig(max_length=max_length, stride=most + 1), template)
