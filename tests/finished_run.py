@@ -11,8 +11,7 @@ from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.runs.resume import Example, TrainResult
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
-from qa_ray.storage.layout import CONFIG, EVALUATION, MODEL
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CONFIG, EVALUATION, MODEL, RunFolder
 
 CONTEXT = "The river flows north. The bridge was built by the king of the old town."
 _ANSWERS = [("north", "north"), ("the king", "king of the old town"), ("The river", "The bridge"), ("town", "town")]

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import score_corpus
-from qa_ray.answers.ranking import Answered, Span, distinct_spans, rank
+from qa_ray.answers.n_best import Answered, Span, distinct_spans, rank
 from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus

@@ -12,7 +12,7 @@ from qa_ray.answers.decode import Candidates, join_windows, window_candidates
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.data.collate import Batch, Collator
 from qa_ray.data.windows import Windows
-from qa_ray.model.head import Logits, forward
+from qa_ray.model.compute import Logits, forward
 from qa_ray.schema import Float32s, Int32s, Int64s
 
 

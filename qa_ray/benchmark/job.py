@@ -25,7 +25,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.recipes import minilm
 from qa_ray.errors import StorageError
-from qa_ray.model.precision import emulates_bf16
+from qa_ray.model.compute import emulates_bf16
 from qa_ray.tracking.environment import describe_environment, versions
 
 StartRay = Callable[[ClusterConfig], None]

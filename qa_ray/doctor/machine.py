@@ -12,7 +12,7 @@ import torch
 import qa_ray
 from qa_ray.config.policies import Precision
 from qa_ray.doctor.verdict import Verdict, by_value, failed, listed, passed, share, skipped, told, warning
-from qa_ray.model.precision import choose_precision, dtype_of, emulates_bf16
+from qa_ray.model.compute import choose_precision, dtype_of, emulates_bf16
 from qa_ray.tracking.environment import versions
 
 PACKAGES = ("torch", "transformers", "ray", "qa_ray", "tokenizers", "accelerate", "pyarrow", "numpy")

@@ -26,18 +26,18 @@ from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
 from qa_ray.locations import absolute, resolve
+from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import open_for, open_model
 from qa_ray.model.loading import learn_template
-from qa_ray.model.precision import choose_precision
 from qa_ray.runs.driver import patience, scaling_config, worker_failures
 from qa_ray.runs.outcome import raised, returned
 from qa_ray.runs.ranks import on_all
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.stream import Follower, StreamSender, start_stream
 from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
-from qa_ray.scores.comparison import Comparison, compare, require_same_questions
+from qa_ray.scores.intervals import Comparison, compare, require_same_questions
 from qa_ray.scores.results import assemble
-from qa_ray.storage.layout import EVALUATION
+from qa_ray.storage.run_folder import EVALUATION
 from qa_ray.tracking.metrics import ignore
 from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.evaluator import Evaluator

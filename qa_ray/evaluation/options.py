@@ -8,7 +8,7 @@ from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConf
 from qa_ray.config.policies import BadRows, NoAnswer
 from qa_ray.errors import require
 from qa_ray.model.folder import AnswerSettings
-from qa_ray.scores.bootstrap import NUM_RESAMPLES
+from qa_ray.scores.intervals import NUM_RESAMPLES
 
 _FEWEST_RESAMPLES = 100
 

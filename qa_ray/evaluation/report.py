@@ -11,8 +11,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
 from qa_ray.pages.report import render
-from qa_ray.scores.bootstrap import Interval, bracketed
-from qa_ray.scores.comparison import Comparison, headline_scores, verdict
+from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable, tabulate
 from qa_ray.scores.results import Evaluation
 

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from qa_ray.pages.page import FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, styled
 from qa_ray.scores.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve, spread
-from qa_ray.scores.bootstrap import Interval, bracketed
+from qa_ray.scores.intervals import Interval, bracketed
 from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS
 
 _PERCENT = (0, 100)

@@ -9,8 +9,7 @@ from qa_ray.pages.figures import Line
 from qa_ray.pages.page import Page, grid
 from qa_ray.pages.page import table as table_of
 from qa_ray.scores import analysis
-from qa_ray.scores.bootstrap import NUM_RESAMPLES, Interval, bracketed
-from qa_ray.scores.comparison import Comparison, headline_scores, verdict
+from qa_ray.scores.intervals import NUM_RESAMPLES, Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable
 
 MAX_FLIPS = 200

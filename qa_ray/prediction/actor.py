@@ -12,8 +12,8 @@ import torch
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.policies import Precision
 from qa_ray.errors import ClusterError, ModelError, UserError
+from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
-from qa_ray.model.precision import choose_precision, dtype_of
 from qa_ray.prediction.answers import AnswerFormat
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder

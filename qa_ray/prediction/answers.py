@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from qa_ray.answers import QuestionAnswerer
-from qa_ray.answers.ranking import Answered
+from qa_ray.answers.n_best import Answered
 from qa_ray.errors import DataError, ModelError
 from qa_ray.prediction.options import OutFormat
 from qa_ray.prediction.parts import InputQuestion

@@ -20,8 +20,8 @@ from qa_ray.data.passages import find_sources
 from qa_ray.data.rows import open_hub, read_rows
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.locations import is_local
+from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import SavedModel, open_for
-from qa_ray.model.precision import choose_precision
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.output import ANSWERS, OutputFolder

@@ -11,8 +11,7 @@ from qa_ray.config.policies import BestBy
 from qa_ray.errors import StorageError, UserError
 from qa_ray.publishing.publish import publish
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import CHECKPOINTS, EVALUATION, checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, RunFolder, checkpoint_name
 from qa_ray.tracking.metrics import EVAL_PREFIX
 
 logger = logging.getLogger(__name__)

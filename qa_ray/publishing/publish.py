@@ -23,8 +23,7 @@ from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
-from qa_ray.storage.layout import MODEL
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import MODEL, RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,18 @@ from qa_ray.data.validation import check
 from qa_ray.errors import PublishError, UserError
 from qa_ray.model.folder import SETTINGS
 from qa_ray.runs.resume import TrainResult
-from qa_ray.scores.bootstrap import Interval
-from qa_ray.scores.comparison import score_intervals
-from qa_ray.storage.layout import CHECKPOINTS, CONFIG, ENVIRONMENT, EVALUATION, METRICS, MODEL, RESULT, checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.scores.intervals import Interval, score_intervals
+from qa_ray.storage.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATION,
+    METRICS,
+    MODEL,
+    RESULT,
+    RunFolder,
+    checkpoint_name,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ from qa_ray.runs.resume import Example, TrainResult
 from qa_ray.runs.worker import make_collator
 from qa_ray.scores.question_table import tabulate
 from qa_ray.scores.results import Evaluation
-from qa_ray.storage.layout import CHECKPOINTS, EVALUATION, METRICS, MODEL, REPORT, checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, METRICS, MODEL, REPORT, RunFolder, checkpoint_name
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tracking.tracker import Candidate, Tracker
 

@@ -26,8 +26,7 @@ from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import Follower, Observer
 from qa_ray.runs.worker import train_worker
-from qa_ray.storage.layout import CONFIG, ENVIRONMENT, METRICS, OWNER
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CONFIG, ENVIRONMENT, METRICS, OWNER, RunFolder
 from qa_ray.tracking.environment import describe_environment
 from qa_ray.tracking.node_metrics import NodeRecord
 from qa_ray.tracking.tracker import RunStatus, Tracker, send_owed, start_tracker

@@ -18,8 +18,8 @@ from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
 from qa_ray.locations import absolute
+from qa_ray.model.compute import choose_precision
 from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
-from qa_ray.model.precision import choose_precision
 from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import start_stream
 from qa_ray.runs.worker import TrainingTask, make_collator

@@ -11,8 +11,7 @@ from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import CONFIG, RESULT
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CONFIG, RESULT, RunFolder
 
 logger = logging.getLogger(__name__)
 

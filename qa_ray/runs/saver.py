@@ -23,8 +23,7 @@ from qa_ray.model.loading import load_tokenizer
 from qa_ray.runs.ranks import on_main
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import EVALUATION, MODEL, OWNER, checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import EVALUATION, MODEL, OWNER, RunFolder, checkpoint_name
 from qa_ray.storage.upload import Uploader
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.snapshot import Snapshot

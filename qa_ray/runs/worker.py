@@ -23,8 +23,8 @@ from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import UserError
+from qa_ray.model.compute import accelerate_name, choose_precision
 from qa_ray.model.loading import load_model
-from qa_ray.model.precision import accelerate_name, choose_precision
 from qa_ray.runs.outcome import Outcome, returned
 from qa_ray.runs.ranks import on_all
 from qa_ray.runs.saver import Saved, Saver, find_saved

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs
 
 from qa_ray.errors import StorageError
-from qa_ray.storage.layout import CHECKPOINTS
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CHECKPOINTS, RunFolder
 
 MANIFEST = "manifest.json"
 """File of a checkpoint, written last, that says what the others must be."""

@@ -1,4 +1,4 @@
-"""A run's folder, on a local disk or on any filesystem that pyarrow opens."""
+"""A run's folder, on a local disk or on any filesystem that pyarrow opens, and the names of what is in it."""
 
 import contextlib
 import os
@@ -15,6 +15,35 @@ from pyarrow import ArrowException, fs
 from qa_ray.config.operation import RunConfig
 from qa_ray.errors import StorageError
 from qa_ray.locations import is_local, within
+
+CONFIG = "config.json"
+"""The run's configuration."""
+ENVIRONMENT = "environment.json"
+"""Versions and hardware that the run was made with."""
+METRICS = "metrics.jsonl"
+"""What was recorded by step."""
+NODES = "nodes.json"
+"""Numbers of the nodes that trained it."""
+RESULT = "result.json"
+"""What a finished run has to show."""
+TRACKING = "tracking.json"
+"""The run's place in MLflow, and what MLflow should know of it."""
+OWNER = "owner"
+"""Names the job that may write into the run."""
+MODEL = "model"
+"""Folder of the model, in a checkpoint and in a run."""
+EVALUATION = "evaluation"
+"""Folder of the predictions, in a checkpoint and in a run."""
+REPORT = f"{EVALUATION}/report.html"
+"""The page that shows how good the model is."""
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the checkpoint after `step` optimizer steps; names sort by step."""
+    return f"step-{step:08d}"
+
 
 # pyarrow's names of the filesystems where a file appears when it is whole, and where moving means copying.
 _OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})

@@ -18,8 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
-from qa_ray.storage.layout import TRACKING
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import TRACKING, RunFolder
 from qa_ray.tracking.environment import describe_environment
 from qa_ray.tracking.mlflow_queue import Ending, Folder, MlflowQueue, bound_requests, is_active, reason, recorded_steps
 from qa_ray.tracking.mlflow_registry import log_model, register

@@ -18,8 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pynvml  # type: ignore[import-untyped]
 
 from qa_ray.errors import StorageError
-from qa_ray.storage.layout import NODES
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import NODES, RunFolder
 from qa_ray.tracking.environment import find_gpus
 from qa_ray.tracking.tracker import SYSTEM_PREFIX, Tracker
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.locations import holds_secret, is_local
-from qa_ray.storage.layout import EVALUATION, METRICS, TRACKING
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import EVALUATION, METRICS, TRACKING, RunFolder
 from qa_ray.tracking.metrics import metrics_of
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import share_of_rank
 from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError
-from qa_ray.model.head import forward, span_loss
+from qa_ray.model.compute import forward, span_loss
 from qa_ray.scores.results import Evaluation, assemble
 from qa_ray.tracking.metrics import Progress, Record, ignore
 

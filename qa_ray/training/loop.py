@@ -14,7 +14,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch, share_of_rank
 from qa_ray.data.collate import Collator
 from qa_ray.errors import ConfigError, TrainingError
-from qa_ray.model.head import forward, freeze_unused, span_loss
+from qa_ray.model.compute import forward, freeze_unused, span_loss
 from qa_ray.schema import Int64s
 from qa_ray.tracking.metrics import (
     GRAD_NORM,

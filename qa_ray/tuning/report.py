@@ -4,7 +4,7 @@ from html import escape
 
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
-from qa_ray.storage.layout import EVALUATION, MODEL
+from qa_ray.storage.run_folder import EVALUATION, MODEL
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning import figures
 from qa_ray.tuning.space import written

@@ -25,8 +25,7 @@ from qa_ray.runs.driver import Trial, train
 from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
-from qa_ray.storage.layout import CHECKPOINTS, METRICS
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply

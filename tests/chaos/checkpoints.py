@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from qa_ray.storage.checkpoint_store import MANIFEST
-from qa_ray.storage.layout import CHECKPOINTS, MODEL, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, MODEL, checkpoint_name
 
 
 class Damage(StrEnum):

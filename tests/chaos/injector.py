@@ -15,7 +15,7 @@ from chaos.cluster import Nodes
 from chaos.report import Kill, Moment, Report, RunEnd, Victim
 from chaos.run import Job, job_command, make_inputs, planned_ledger
 from qa_ray.errors import TrainingError
-from qa_ray.storage.layout import CHECKPOINTS, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, checkpoint_name
 
 # A kill falls at random within so many seconds since its moment is seen.
 _SPANS = {Moment.START: 12.0, Moment.STEPS: 2.0, Moment.WRITING: 0.03, Moment.STORING: 0.05, Moment.EVALUATION: 1.0}

@@ -14,8 +14,7 @@ from chaos.__main__ import Options, inject, plan
 from chaos.checkpoints import Damage, Stage, damage_newest, is_whole, newest_whole, under_way
 from chaos.report import Kill, Moment, Report, RunEnd, Victim
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import RunFolder, checkpoint_name
 
 
 @pytest.mark.long

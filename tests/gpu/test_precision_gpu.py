@@ -7,7 +7,7 @@ from families import FAMILIES
 from small_runs import made_passages, make_collator, make_run, tiny_config
 
 from qa_ray.config.policies import Precision
-from qa_ray.model.precision import accelerate_name, choose_precision
+from qa_ray.model.compute import accelerate_name, choose_precision
 from qa_ray.tracking.metrics import LEARNING_RATE, SKIPPED_STEPS, TRAIN_LOSS
 from qa_ray.training.evaluator import Evaluator
 

@@ -26,7 +26,7 @@ from qa_ray.config.policies import BestBy
 from qa_ray.errors import ConfigError
 from qa_ray.publishing.publish import publish, run_at
 from qa_ray.storage.checkpoint_store import MANIFEST
-from qa_ray.storage.layout import OWNER
+from qa_ray.storage.run_folder import OWNER
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.report import summary

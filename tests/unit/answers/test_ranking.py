@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from qa_ray.answers.ranking import Span, distinct_spans, rank
+from qa_ray.answers.n_best import Span, distinct_spans, rank
 
 CONTEXT = "In Prague, Charles IV."
 

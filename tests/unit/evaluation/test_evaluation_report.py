@@ -8,7 +8,7 @@ from evaluations import Asked, evaluation_of
 
 from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
 from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
-from qa_ray.scores.comparison import compare
+from qa_ray.scores.intervals import compare
 
 DRAWS = {"num_resamples": 100, "seed": 0}
 TOWNS = [

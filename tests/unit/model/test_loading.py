@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from qa_ray.config.fine_tuning import ModelConfig
+from qa_ray.model.compute import forward, freeze_unused, span_loss
 from qa_ray.model.folder import save_model
-from qa_ray.model.head import forward, freeze_unused, span_loss
 from qa_ray.model.loading import check_model, check_window, count_weights, load_model, load_tokenizer
 from qa_ray.training.evaluator import Evaluator
 

@@ -3,7 +3,7 @@ import torch
 
 from qa_ray.config.policies import Precision
 from qa_ray.errors import ConfigError
-from qa_ray.model.precision import accelerate_name, choose_precision
+from qa_ray.model.compute import accelerate_name, choose_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -5,7 +5,7 @@ import pytest
 
 from qa_ray.pages import figures
 from qa_ray.scores.analysis import Bin, Calibration, PrecisionRecall, Slice, ThresholdCurve
-from qa_ray.scores.bootstrap import Interval
+from qa_ray.scores.intervals import Interval
 
 
 def drawn(figure) -> dict[str, tuple[list[float], list[float]]]:

@@ -10,7 +10,7 @@ from pages import Page
 
 from qa_ray.pages.error_browser import MAX_ERRORS
 from qa_ray.pages.report import MAX_FLIPS, render
-from qa_ray.scores.comparison import compare
+from qa_ray.scores.intervals import compare
 from qa_ray.scores.question_table import tabulate
 
 EVIL = "</script><script>document.title = 'broken'</script> & <b>bold</b> \u2028 \U0001f600 end"

@@ -17,8 +17,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.publishing.best_publisher import BestPublisher, best_step
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import RESULT
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import RESULT, RunFolder
 
 ID = "somebody/tiny"
 

@@ -11,8 +11,7 @@ from huggingface_hub import EvalResultEntry, ModelCard, eval_result_entries_to_y
 
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
-from qa_ray.storage.layout import ENVIRONMENT
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import ENVIRONMENT, RunFolder
 
 
 @pytest.fixture(scope="module")

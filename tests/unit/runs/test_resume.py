@@ -12,8 +12,7 @@ from qa_ray.config.operation import RunConfig
 from qa_ray.config.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Resume, Schedule
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.runs.resume import Example, TrainResult, find_run
-from qa_ray.storage.layout import CONFIG
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import CONFIG, RunFolder
 
 RESULT = TrainResult(
     folder="runs/run",

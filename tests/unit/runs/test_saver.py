@@ -15,7 +15,7 @@ from qa_ray.config.policies import BestBy
 from qa_ray.model.loading import load_model
 from qa_ray.runs.saver import Best, Saved
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import OWNER, checkpoint_name
+from qa_ray.storage.run_folder import OWNER, checkpoint_name
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from savers import SavedRun, fail
 from qa_ray.errors import StorageError
 from qa_ray.runs.saver import Saved, Saver, staging_place
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.layout import checkpoint_name
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.run_folder import RunFolder, checkpoint_name
 from qa_ray.training.snapshot import Snapshot
 
 

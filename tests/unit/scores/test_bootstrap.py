@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qa_ray.scores.bootstrap import Interval, bracketed, intervals, paired_differences, resampled_means
+from qa_ray.scores.intervals import Interval, bracketed, intervals, paired_differences, resampled_means
 
 
 def scores(shape: tuple[int, ...], chance: float, seed: int = 1) -> np.ndarray:

@@ -3,8 +3,7 @@ import pytest
 from evaluations import table_of
 
 from qa_ray.errors import DataError
-from qa_ray.scores.bootstrap import Difference
-from qa_ray.scores.comparison import Flip, compare, headline_scores, score_intervals, verdict
+from qa_ray.scores.intervals import Difference, Flip, compare, headline_scores, score_intervals, verdict
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
 
 

@@ -8,7 +8,7 @@ from evaluations import THRESHOLD, Asked, evaluation_of
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.model.loading import load_model
-from qa_ray.scores.comparison import headline_scores
+from qa_ray.scores.intervals import headline_scores
 from qa_ray.scores.question_table import tabulate
 from qa_ray.training.evaluator import Evaluator
 

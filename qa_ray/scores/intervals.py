@@ -1,15 +1,130 @@
-"""The headline scores of a model with their confidence intervals, and two models side by side."""
+"""How sure a score is, and which of two models is better: the bootstrap over questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Float64s
-from qa_ray.scores.bootstrap import NUM_RESAMPLES, Difference, Interval, intervals, paired_differences
 from qa_ray.scores.metrics import squad_question_scores, squad_v2_question_scores
 from qa_ray.scores.question_table import QuestionTable
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+
+
+# Bounds the memory: drawn questions, and times drawn, of all resamples in a chunk.
+_NUMBERS_PER_CHUNK = 2_000_000
+
+
+class Interval(NamedTuple):
+    """A mean, and the percentile interval of its resampled values; all NaN where there is nothing to average."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """By how much one model is better than another on the same questions."""
+
+    mean: float
+    low: float
+    high: float
+    share_better: float
+    """Share of the resamples in which the first model is better; equal ones count half, those with no member do not."""
+
+
+def bracketed(score: Interval | Difference, form: str = ".1f") -> str:
+    """The interval as text, such as [48.7, 56.3]; empty where there is none."""
+    return "" if np.isnan(score.low) else f"[{score.low:{form}}, {score.high:{form}}]"
+
+
+def resampled_means(
+    values: Float64s,
+    members: Bools | None = None,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Float64s:
+    """Means of resampled questions, [num_resamples, num_rows].
+
+    Args:
+        values: [num_rows, num_questions]; all rows are resampled alike, so that differences of rows are paired.
+        members: which questions count in each row, of the same shape; without it, all.
+        num_resamples: how often the questions are drawn.
+        seed: equal seeds draw the same questions from equally many.
+
+    A mean without any member is NaN.
+    """
+    inside = np.ones_like(values) if members is None else members.astype(np.float64)
+    columns = np.concatenate([values * inside, inside]).T
+    sums = np.concatenate([times @ columns for times in _times_drawn(values.shape[1], num_resamples, seed)])
+    totals, numbers = np.split(sums, 2, axis=1)
+    means: Float64s = np.divide(totals, numbers, out=np.full_like(totals, np.nan), where=numbers > 0)
+    return means
+
+
+def intervals(
+    values: Float64s,
+    members: Bools | None = None,
+    *,
+    level: float = LEVEL,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[Interval]:
+    """The mean of each row with its confidence interval; arguments as in `resampled_means`."""
+    samples = resampled_means(values, members, num_resamples=num_resamples, seed=seed)
+    return _intervals(values, members, samples, level)
+
+
+def paired_differences(
+    one: Float64s,
+    other: Float64s,
+    members: Bools | None = None,
+    *,
+    level: float = LEVEL,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[Difference]:
+    """Mean of one minus other in each row, with its confidence interval, over the same questions.
+
+    one and other are [num_rows, num_questions] with the same question in the same column; else as `resampled_means`.
+    """
+    values = one - other
+    samples = resampled_means(values, members, num_resamples=num_resamples, seed=seed)
+    # NaN where a resample holds no member: it stays NaN, and is left out.
+    better = np.heaviside(samples, 0.5)
+    found = _intervals(values, members, samples, level)
+    shares = [float(np.nanmean(row)) if np.isfinite(row).any() else np.nan for row in better.T]
+    return [Difference(*interval, share) for interval, share in zip(found, shares, strict=True)]
+
+
+def _intervals(values: Float64s, members: Bools | None, samples: Float64s, level: float) -> list[Interval]:
+    inside = np.ones(values.shape, bool) if members is None else members
+    tail = (1 - level) / 2
+    found = []
+    for row, chosen, sample in zip(values, inside, samples.T, strict=True):
+        if np.isfinite(sample).any():
+            low, high = np.nanquantile(sample, [tail, 1 - tail])
+            found.append(Interval(float(row[chosen].mean()), float(low), float(high)))
+        else:
+            found.append(Interval(float(row[chosen].mean()) if chosen.any() else np.nan, np.nan, np.nan))
+    return found
+
+
+def _times_drawn(num_questions: int, num_resamples: int, seed: int) -> Iterator[Float64s]:
+    """How often each question is drawn in each resample: chunks of [resamples, num_questions]."""
+    generator = np.random.default_rng(seed)
+    per_chunk = max(1, _NUMBERS_PER_CHUNK // num_questions)
+    for begin in range(0, num_resamples, per_chunk):
+        number = min(per_chunk, num_resamples - begin)
+        drawn = generator.integers(0, num_questions, (number, num_questions))
+        drawn += num_questions * np.arange(number)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=number * num_questions)
+        yield counts.reshape(number, num_questions).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,93 @@
+"""What a model computes, and in which number format: a batch in, start and end logits and their loss out."""
+
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from qa_ray.config.policies import Precision
+from qa_ray.data.collate import Batch
+from qa_ray.errors import ConfigError
+
+
+class Logits(NamedTuple):
+    """Scores of each token as the first and the last of the answer, fp32 [windows, length]; -inf at padding."""
+
+    start: torch.Tensor
+    end: torch.Tensor
+
+
+def forward(model: torch.nn.Module, batch: Batch) -> Logits:
+    """Run the model on a batch.
+
+    Padding is masked out, so that neither the loss nor the probabilities depend on how far a batch was padded.
+    """
+    outputs = model(**batch.inputs)
+    padding = batch.inputs["attention_mask"] == 0
+    return Logits(
+        outputs.start_logits.float().masked_fill(padding, -torch.inf),
+        outputs.end_logits.float().masked_fill(padding, -torch.inf),
+    )
+
+
+def span_loss(logits: Logits, batch: Batch) -> torch.Tensor:
+    """Mean of the start and the end cross-entropy, summed over the windows: a scalar in nats."""
+    start = torch.nn.functional.cross_entropy(logits.start, batch.start_positions, reduction="sum")
+    end = torch.nn.functional.cross_entropy(logits.end, batch.end_positions, reduction="sum")
+    return (start + end) / 2
+
+
+def freeze_unused(model: PreTrainedModel, batch: Batch) -> int:
+    """Freeze parameters that no logit depends on, and return their number.
+
+    Ranks would wait for their gradients for ever; XLNet's mask embedding is one.
+    """
+    torch.autograd.backward(span_loss(forward(model, batch), batch))
+    unused = [weight for weight in model.parameters() if weight.requires_grad and weight.grad is None]
+    for weight in unused:
+        weight.requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    return len(unused)
+
+
+# Accelerate's names.
+_ACCELERATE = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+def choose_precision(wanted: Precision, device: torch.device, option: str = "train.precision") -> Precision:
+    """Resolve `auto` for a device, and refuse what it cannot do; `option` is how the user sets it.
+
+    Raises:
+        ConfigError: fp16 on a CPU.
+    """
+    if wanted is Precision.FP16 and device.type == "cpu":
+        raise ConfigError(f"{option}=fp16 needs a GPU: use bf16 or fp32 on CPUs, or auto")
+    if wanted is not Precision.AUTO:
+        return wanted
+    if not emulates_bf16(device):
+        return Precision.BF16
+    return Precision.FP32 if device.type == "cpu" else Precision.FP16
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether a device has no instructions for bf16, so that it is slower than fp32 on CPUs and fp16 on GPUs."""
+    if device.type == "cpu":
+        return not _cpu_has_bf16()
+    # Those of GPUs came with compute capability 8.0.
+    return bool(torch.cuda.get_device_capability(device)[0] < 8)
+
+
+def accelerate_name(precision: Precision) -> str:
+    """Accelerate's name of a resolved precision."""
+    return _ACCELERATE[precision]
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Torch's type of a resolved precision."""
+    return _DTYPES[precision]
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
