@@ -77,6 +77,13 @@ def test_line_that_is_not_utf_8_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert fine == good("f.jsonl line 2")
 
 
+def test_first_row_without_a_question_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "f.jsonl").write_text('{"context": "c"}\n{"question": "q", "context": "c"}')
+    bad, fine = read(tmp_path / "f.jsonl")
+    assert bad.reason == "question=(missing): expected a value; the keys there are: context"
+    assert fine == good("f.jsonl line 2")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
