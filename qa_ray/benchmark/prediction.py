@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.benchmark.timing import Row, Timing, interleave
-from qa_ray.benchmark.workload import Workload
+from qa_ray.benchmark.workload import Workload, to_squad
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
-from qa_ray.data.squad import to_squad
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model
 from qa_ray.prediction.job import predict

@@ -1,7 +1,9 @@
 """What every case of the benchmark starts from: a recipe, its tokenizer, and passages in memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -16,7 +18,7 @@ from qa_ray.data.validation import check, describe
 from qa_ray.errors import DataError
 from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.runs.worker import make_collator
-from qa_ray.schema import Passage
+from qa_ray.schema import Passage, Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +74,17 @@ def rows_of(passages: list[Passage]) -> Dataset:
         "question": [question.text for _, question in pairs],
     }
     return Dataset.from_dict(columns | {"answers": answers})
+
+
+def to_squad(passages: Iterable[Passage], title: str) -> dict[str, Any]:
+    """Return passages as one article of SQuAD JSON version 2.0, to be written with json.dump."""
+    paragraphs = [
+        {"context": passage.context, "qas": [_to_qa(question) for question in passage.questions]}
+        for passage in passages
+    ]
+    return {"version": "v2.0", "data": [{"title": title, "paragraphs": paragraphs}]}
+
+
+def _to_qa(question: Question) -> dict[str, Any]:
+    answers = [{"text": answer.text, "answer_start": answer.answer_start} for answer in question.answers]
+    return {"id": question.id, "question": question.text, "answers": answers, "is_impossible": not answers}

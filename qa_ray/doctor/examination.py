@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from qa_ray.config.fine_tuning import Config
-from qa_ray.doctor import disk, inputs, machine, services
+from qa_ray.doctor import inputs, machine, outputs
 from qa_ray.doctor.nodes import DRIVER, Answers, Nodes, answer, in_time
 from qa_ray.doctor.verdict import Status, Verdict, failed, passed, share, skipped, told
 from qa_ray.errors import UserError
@@ -16,7 +16,7 @@ from qa_ray.storage.run_folder import RunFolder
 Check = Callable[[], Verdict]
 
 _PATIENCE_S = 120.0
-"""Seconds that a node has for an answer: the first one imports torch and transformers, maybe from a network disk."""
+"""Seconds that a node has for an answer: the first one imports torch and transformers, maybe from a network outputs."""
 _QUESTIONS = 10
 """Rounds of questions that a check puts at most, those to the driver counted by themselves."""
 
@@ -59,8 +59,8 @@ class _Examination:
             ("model", self._model),
             ("training data", lambda: self._data("train")),
             ("validation", lambda: self._data("validation")),
-            ("tracking", lambda: services.tracking(self._config.tracking)),
-            ("Hub", lambda: services.publication(self._config.publish)),
+            ("tracking", lambda: outputs.tracking(self._config.tracking)),
+            ("Hub", lambda: outputs.publication(self._config.publish)),
         ]
 
     @cached_property
@@ -110,7 +110,7 @@ class _Examination:
         return self._devices.judged(lambda found: machine.same_devices(found, self._gpus, wanted))
 
     def _storage(self) -> Verdict:
-        verdict = disk.same_storage(self._nodes, RunFolder.locate(self._config.run).storage_path)
+        verdict = outputs.same_storage(self._nodes, RunFolder.locate(self._config.run).storage_path)
         if verdict.status is not Status.PASSED:
             return verdict
         run = find_run(self._config)
@@ -121,8 +121,8 @@ class _Examination:
         weights, keep = self._weights, self._config.checkpoint.keep
         if weights is None:
             return skipped("the model cannot be loaded, so its size is not known")
-        free = disk.free_space(RunFolder.locate(self._config.run).storage_path)
-        return self._nodes.ask(disk.temporary).judged(lambda found: disk.enough_space(free, found, weights, keep))
+        free = outputs.free_space(RunFolder.locate(self._config.run).storage_path)
+        return self._nodes.ask(outputs.temporary).judged(lambda found: outputs.enough_space(free, found, weights, keep))
 
     def _model(self) -> Verdict:
         config = self._config

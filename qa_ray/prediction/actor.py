@@ -1,24 +1,92 @@
-"""What runs on each actor of the pool: answer a part's questions, and write them."""
+"""What runs on each actor of the pool: answer a part's questions, and write the rows."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet
 import ray
 import torch
 
 from qa_ray.answers import QuestionAnswerer
+from qa_ray.answers.n_best import Answered
 from qa_ray.config.policies import Precision
-from qa_ray.errors import ClusterError, ModelError, UserError
+from qa_ray.errors import ClusterError, DataError, ModelError, UserError
 from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
-from qa_ray.prediction.answers import AnswerFormat
-from qa_ray.prediction.options import PredictionOptions
-from qa_ray.prediction.output import ANSWERS, OutputFolder
-from qa_ray.prediction.parts import InputQuestion, Part, pack, unpack
+from qa_ray.prediction.options import OutFormat, PredictionOptions
+from qa_ray.prediction.parts import ANSWERS, InputQuestion, OutputFolder, Part, pack, unpack
 from qa_ray.runs.worker import set_up_process
+
+_ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
+_AnswersOrReason = list[Answered] | str
+"""The answers to a question, best first, or the reason why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerFormat:
+    """What is asked of the answerer, and what is written of it."""
+
+    top_k: int
+    handle_impossible: bool | None
+    keep_context: bool
+    out_format: OutFormat
+
+    def rows(self, questions: Sequence[InputQuestion], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
+        """Return a row for each question, in order, whether it can be answered or not."""
+        sound = [item for item in questions if item.reason is None]
+        found = iter(self._answers(sound, answerer))
+        return [self._row(item, next(found) if item.reason is None else item.reason) for item in questions]
+
+    def _answers(self, questions: Sequence[InputQuestion], answerer: QuestionAnswerer) -> list[_AnswersOrReason]:
+        if not questions:
+            return []
+        inputs = [{"question": item.question, "context": item.context} for item in questions]
+        try:
+            results = answerer(inputs, top_k=self.top_k, handle_impossible_answer=self.handle_impossible)
+        except (DataError, ModelError) as error:
+            # The text holds no token, or the scores are not finite: those who share the call must not suffer.
+            if len(questions) == 1:
+                return [str(error).removeprefix("inputs[0]: ")]
+            middle = len(questions) // 2
+            return self._answers(questions[:middle], answerer) + self._answers(questions[middle:], answerer)
+        lists = results if self.top_k > 1 else [[result] for result in cast(list[Answered], results)]
+        return cast(list[_AnswersOrReason], lists)
+
+    def _row(self, item: InputQuestion, found: _AnswersOrReason) -> dict[str, Any]:
+        answers = [] if isinstance(found, str) else [_columns(answer) for answer in found]
+        if self.top_k > 1:
+            content: dict[str, Any] = {"answers": answers}
+        else:
+            content = answers[0] if answers else dict.fromkeys(_ANSWER)
+        reason = found if isinstance(found, str) else None
+        context = {"context": item.context} if self.keep_context else {}
+        return {"id": item.id, "question": item.question, **content, **context, "reason": reason, "record": item.record}
+
+    def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        """Return the content of the file that holds `rows`."""
+        if self.out_format is OutFormat.JSONL:
+            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        sink = pa.BufferOutputStream()
+        pa.parquet.write_table(pa.Table.from_pylist(list(rows), self.schema()), sink)
+        return bytes(sink.getvalue())
+
+    def schema(self) -> pa.Schema:
+        """Columns of a Parquet file."""
+        answer = {"answers": pa.list_(pa.struct(list(_ANSWER.items())))} if self.top_k > 1 else _ANSWER
+        text = pa.large_string()
+        context = {"context": text} if self.keep_context else {}
+        return pa.schema({"id": text, "question": text, **answer, **context, "reason": text, "record": text})
+
+
+def _columns(answer: Answered) -> dict[str, Any]:
+    """An answer in the order of its columns."""
+    values = dict(answer)
+    return {name: values[name] for name in _ANSWER}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

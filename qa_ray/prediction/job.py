@@ -24,8 +24,16 @@ from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.options import PredictionOptions
-from qa_ray.prediction.output import ANSWERS, OutputFolder
-from qa_ray.prediction.parts import Input, finished_parts, input_question, pack, read_parts, unpack
+from qa_ray.prediction.parts import (
+    ANSWERS,
+    Input,
+    OutputFolder,
+    finished_parts,
+    input_question,
+    pack,
+    read_parts,
+    unpack,
+)
 from qa_ray.prediction.progress import ProgressBar
 from qa_ray.runs.resources import Resources, plan_resources
 

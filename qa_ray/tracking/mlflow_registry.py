@@ -1,15 +1,15 @@
-"""Models in MLflow: log one so that `mlflow models serve` answers questions with it, and keep the best as champion."""
+"""Models in MLflow: logged so that `mlflow models serve` answers, the best as champion; and the trials of a sweep."""
 
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 from qa_ray.errors import StorageError
 from qa_ray.tracking.environment import versions
 from qa_ray.tracking.mlflow_queue import reason, uploading
-from qa_ray.tracking.tracker import Candidate
+from qa_ray.tracking.tracker import LONGEST_TAG, PARENT, Candidate, TrialEntry, cut, shown
 
 logger = logging.getLogger(__name__)
 
@@ -145,3 +145,51 @@ def _guard(what: str) -> Iterator[None]:
     # MLflow lets through whatever its many stores raise.
     except Exception as error:
         raise StorageError(f"the model cannot be {what} in MLflow: {reason(error)}") from error
+
+
+BEST = "sweep.best"
+_MOST = 50_000
+"""Runs that MLflow finds at once."""
+
+
+def mark_trials(client: Any, parent: str, entries: Sequence[TrialEntry]) -> None:
+    """Mark the best trial and no other, tag all, and give those that never ran a run of their own.
+
+    Args:
+        client: an MlflowClient.
+        parent: the sweep's MLflow run.
+        entries: all trials that have ended.
+
+    Raises:
+        StorageError: the server cannot be reached.
+    """
+    # MLflow's stores let through whatever their databases raise.
+    try:
+        experiment = client.get_run(parent).info.experiment_id
+        trials = f"tags.`{PARENT}` = '{parent}'"
+        children = client.search_runs([experiment], trials, max_results=_MOST, order_by=["attributes.start_time ASC"])
+        # The newest run of each trial.
+        known = {run.info.run_name: run for run in children}
+        for entry in entries:
+            run = known.get(entry.name) or _create(client, experiment, parent, entry)
+            tags = {name: cut(text, LONGEST_TAG) for name, text in entry.tags.items()}
+            if entry.best:
+                tags[BEST] = "true"
+                _tag(client, parent, {"sweep.best_trial": entry.name, "sweep.best_run_id": run.info.run_id})
+            elif BEST in run.data.tags:
+                client.delete_tag(run.info.run_id, BEST)
+            _tag(client, run.info.run_id, tags)
+    except Exception as error:
+        raise StorageError(f"the sweep's trials cannot be marked in MLflow: {reason(error)}") from error
+
+
+def _tag(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
+    client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
+
+
+def _create(client: Any, experiment: str, parent: str, entry: TrialEntry) -> Any:
+    """A run for a trial that was pruned, or failed before it had one."""
+    run = client.create_run(experiment, run_name=entry.name, tags={PARENT: parent})
+    client.log_batch(run.info.run_id, params=[Param(name, shown(name, value)) for name, value in entry.params.items()])
+    client.set_terminated(run.info.run_id, entry.status.value)
+    return run

@@ -21,8 +21,7 @@ from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import TRACKING, RunFolder
 from qa_ray.tracking.environment import describe_environment
 from qa_ray.tracking.mlflow_queue import Ending, Folder, MlflowQueue, bound_requests, is_active, reason, recorded_steps
-from qa_ray.tracking.mlflow_registry import log_model, register
-from qa_ray.tracking.mlflow_sweep import mark_trials
+from qa_ray.tracking.mlflow_registry import log_model, mark_trials, register
 from qa_ray.tracking.tracker import (
     LONGEST_TAG,
     SYSTEM_PREFIX,

@@ -8,8 +8,8 @@ from small_runs import made_passages, tiny_config
 
 from qa_ray.benchmark.job import measure
 from qa_ray.benchmark.options import BenchmarkOptions, Case
+from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.data.squad import to_squad
 
 
 @pytest.mark.long

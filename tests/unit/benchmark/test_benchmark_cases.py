@@ -18,11 +18,10 @@ from qa_ray.benchmark.options import BenchmarkOptions, Case
 from qa_ray.benchmark.standard import training_features
 from qa_ray.benchmark.timing import Row, Timing, interleave, table
 from qa_ray.benchmark.training import spread_batches
-from qa_ray.benchmark.workload import Workload
+from qa_ray.benchmark.workload import Workload, to_squad
 from qa_ray.cli import exit_code
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.recipes import minilm
-from qa_ray.data.squad import to_squad
 from qa_ray.errors import ConfigError
 
 

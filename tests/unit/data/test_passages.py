@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages, to_tables
-from qa_ray.data.squad import to_squad
 from qa_ray.data.validation import check, is_fatal
 from qa_ray.schema import PASSAGES, Answer, Passage, Question, table_to_passages
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from passages import SQUAD, read_file
 
+from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
-from qa_ray.data.squad import to_squad
 from qa_ray.data.validation import check
 from qa_ray.schema import Answer, Passage, Problem, Question
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qa_ray.doctor.disk import absent_folders, delete, enough_space, free_space, names, same_storage, temporary
 from qa_ray.doctor.nodes import Nodes
+from qa_ray.doctor.outputs import absent_folders, delete, enough_space, free_space, names, same_storage, temporary
 from qa_ray.doctor.verdict import Status
 from qa_ray.storage.run_folder import RunFolder
 

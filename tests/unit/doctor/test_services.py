@@ -13,7 +13,7 @@ from hub_state import OWNER, READER, WRITER, Hub
 from mlflow import MlflowClient
 
 from qa_ray.config.operation import PublishConfig, TrackingConfig
-from qa_ray.doctor.services import publication, tracking
+from qa_ray.doctor.outputs import publication, tracking
 from qa_ray.doctor.verdict import Status
 from qa_ray.errors import PublishError
 

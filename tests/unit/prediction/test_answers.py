@@ -13,8 +13,7 @@ from families import FAMILIES
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.model.folder import open_model
-from qa_ray.prediction.actor import fingerprint
-from qa_ray.prediction.answers import AnswerFormat
+from qa_ray.prediction.actor import AnswerFormat, fingerprint
 from qa_ray.prediction.options import OutFormat
 from qa_ray.prediction.parts import InputQuestion
 
