@@ -18,10 +18,10 @@ def job(config: Config) -> str:
     from qa_ray.publishing.best_publisher import BestPublisher
     from qa_ray.publishing.publish import publish_after
     from qa_ray.runs.conclusion import summary
-    from qa_ray.runs.driver import train
+    from qa_ray.runs.driver import RunContext, train
 
     def work() -> tuple[str, str]:
-        result = train(config, companion=BestPublisher)
+        result = train(config, RunContext(callback=BestPublisher))
         return summary(result), result.folder
 
     return publish_after(work, config.publish)

@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ import ray
 import torch
 import transformers
 from ray.exceptions import RayActorError
-from ray.train import FailureConfig, LoggingConfig, TrainingFailedError
-from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchTrainer
+from ray.train import TrainingFailedError
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
@@ -29,7 +28,7 @@ from qa_ray.locations import absolute, resolve
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import open_for, open_model
 from qa_ray.model.loading import learn_template
-from qa_ray.runs.driver import patience, scaling_config, worker_failures
+from qa_ray.runs.driver import make_trainer, patience, worker_failures
 from qa_ray.runs.outcome import raised, returned
 from qa_ray.runs.ranks import on_all
 from qa_ray.runs.resources import Resources, plan_resources
@@ -161,17 +160,8 @@ def _run(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> Deco
     stream = start_stream()
     # Ray Train wants a folder even of those who store nothing.
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"task": task, "stream": stream, "no_answer": no_answer},
-            scaling_config=scaling_config(resources, task.config.cluster),
-            run_config=RayRunConfig(
-                name="evaluate",
-                storage_path=place,
-                failure_config=FailureConfig(max_failures=task.config.cluster.max_failures),
-                logging_config=LoggingConfig(log_level="WARNING"),
-            ),
-        )
+        work = partial(_work, task, stream, no_answer)
+        trainer = make_trainer(work, resources, task.config.cluster, name="evaluate", storage_path=place)
         with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
                 result: DecodedSplit = raised(trainer.fit().return_value)
@@ -191,9 +181,9 @@ def _cause(error: TrainingFailedError) -> Exception:
     return again
 
 
-def _work(config: dict[str, Any]) -> DecodedSplit | UserError | None:
+def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | UserError | None:
     """Evaluate this rank's share; rank 0 returns what all have found."""
-    return returned(lambda: _evaluate_share(**config))
+    return returned(lambda: _evaluate_share(task, stream, no_answer))
 
 
 def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:

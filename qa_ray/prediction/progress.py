@@ -1,13 +1,9 @@
 """How far the job is: a bar on a terminal, a line every 15 seconds in a log."""
 
-import sys
-from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
-
 from qa_ray.prediction.actor import AnsweredPart
-from qa_ray.runs.stream import SECONDS_BETWEEN_LOG_LINES, Lines
+from qa_ray.runs.stream import make_bar
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
 _LINE = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]"
@@ -29,23 +25,12 @@ class ProgressBar:
         self._size = max(size, 1)
         self._max_rows = max_rows
         self._size_done = 0.0
-        interactive = sys.stderr.isatty()
-        self._bar = tqdm(
-            file=sys.stderr if interactive else Lines(),
-            bar_format=_BAR if interactive else _LINE,
-            total=1.0,
-            desc="predict",
-            mininterval=0.1 if interactive else SECONDS_BETWEEN_LOG_LINES,
-            maxinterval=1.0 if interactive else SECONDS_BETWEEN_LOG_LINES,
-            dynamic_ncols=True,
-        )
+        self._bar = make_bar(_LINE, bar_format=_BAR, total=1.0, desc="predict")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
     @property

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from qa_ray.config.fine_tuning import Config
@@ -45,9 +44,7 @@ class BestPublisher:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self._stop.set()
         # A run that was stopped has no time for the end of an upload.
         if self._thread.is_alive() and kind is None:

@@ -36,57 +36,46 @@ logger = logging.getLogger(__name__)
 _PATIENCE_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _PATIENCE_S, _ELASTIC_PATIENCE_S = 600, 10
 
-
-Evaluations = Mapping[int, Mapping[str, float]]
-"""Validation metrics by step."""
-Companion = Callable[[Config, RunFolder, Evaluations], contextlib.AbstractContextManager[object]]
-"""What goes on beside training, such as publishing each best model; the evaluations grow meanwhile."""
-
-
-def _no_companion(
-    config: Config, folder: RunFolder, evaluations: Evaluations
-) -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext()
+Callback = Callable[[Config, RunFolder, Mapping[int, Mapping[str, float]]], contextlib.AbstractContextManager[object]]
+"""Is made of a run and its validation metrics by step, which grow meanwhile; entered while training goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """What a run gets from the search that it is a part of."""
+class RunContext:
+    """What a run is given by the job that it is a part of."""
 
     splits: Splits | None = None
-    """Its data, tokenised once for all trials."""
+    """Its data, where they are tokenised already."""
     stream: Any = None
     """Actor that takes what rank 0 records; whoever holds it can ask the run to stop."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """What its record is found by, besides the run's own."""
     observe: Observer | None = None
     """Sees what rank 0 records."""
+    callback: Callback | None = None
+    keeps_model: bool = True
+    """Whether MLflow takes the model; a search sees to that of its best trial."""
 
 
-def train(config: Config, trial: Trial | None = None, *, companion: Companion = _no_companion) -> TrainResult:
+def train(config: Config, context: RunContext | None = None) -> TrainResult:
     """Fine-tune a model on the Ray cluster that this process is connected to.
 
     A run that was begun before goes on from its last checkpoint; one that is finished is only shown.
-
-    Args:
-        config: the run.
-        trial: given by a search, which sees to the models itself: that of a trial is not logged in MLflow.
-        companion: made of the run; entered when training starts and left when it ends.
 
     Raises:
         UserError: something that the user can mend; no training has happened then, or it cannot go on.
         StoppedError: a signal stopped the run after a checkpoint.
     """
+    context = context or RunContext()
     resources = plan_resources(config.cluster)
     found = find_run(config)
     if found.finished:
-        return _keep_again(config, found.folder, found.finished) if trial is None else found.finished
-    alone, trial = trial is None, trial or Trial()
-    prepared, tracker = _begin(config, found, resources, trial)
+        return _keep_again(config, found.folder, found.finished) if context.keeps_model else found.finished
+    prepared, tracker = _begin(config, found, resources, context)
     with _recorded(tracker), patience(resources):
-        outcome, follower = _fit(prepared, tracker, trial.observe, companion)
+        outcome, follower = _fit(prepared, tracker, context)
         result = conclude(prepared, outcome, follower.evaluations, tracker)
-        return keep_model(result, config, prepared.folder, tracker) if alone else result
+        return keep_model(result, config, prepared.folder, tracker) if context.keeps_model else result
 
 
 def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> TrainResult:
@@ -103,17 +92,17 @@ def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> Train
         return keep_model(result, config, folder, tracker)
 
 
-def _begin(config: Config, found: ExistingRun, resources: Resources, trial: Trial) -> tuple[Prepared, Tracker]:
+def _begin(config: Config, found: ExistingRun, resources: Resources, context: RunContext) -> tuple[Prepared, Tracker]:
     folder = found.folder
     try:
         folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
-        prepared = prepare(config, folder, resources, splits=trial.splits, stream=trial.stream)
+        prepared = prepare(config, folder, resources, splits=context.splits, stream=context.stream)
         splits = prepared.task.train, prepared.task.validation
         tracker = start_tracker(
             config.tracking,
             folder,
             params=dict(flatten(config)),
-            tags=tags(config, *splits) | dict(trial.tags),
+            tags=tags(config, *splits) | dict(context.tags),
             inputs=data_uses(config, *splits),
         )
         folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
@@ -155,18 +144,19 @@ def patience(resources: Resources) -> Iterator[None]:
             del os.environ[_PATIENCE_VARIABLE]
 
 
-def _fit(
-    prepared: Prepared, tracker: Tracker, observe: Observer | None, companion: Companion
-) -> tuple[Outcome, Follower]:
+def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> tuple[Outcome, Follower]:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
-    folder, stream = prepared.folder, prepared.task.stream
-    trainer = _make_trainer(prepared)
+    config, folder, stream = prepared.config, prepared.folder, prepared.task.stream
+    work = partial(train_worker, prepared.task)
+    trainer = make_trainer(work, prepared.resources, config.cluster, name=folder.name, storage_path=folder.storage_path)
     stop = Interruptible(lambda: _ask_to_stop(stream))
     nodes = NodeRecord(folder, tracker)
-    with (
-        Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes, observe) as follower,
-        companion(prepared.config, folder, follower.evaluations),
-    ):
+    with contextlib.ExitStack() as stack:
+        follower = stack.enter_context(
+            Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes, context.observe)
+        )
+        if context.callback is not None:
+            stack.enter_context(context.callback(config, folder, follower.evaluations))
         try:
             result: Result = stop.run(trainer.fit)
         except TrainingFailedError as error:
@@ -188,28 +178,27 @@ def _ask_to_stop(stream: object) -> None:
     stream.stop.remote()  # type: ignore[attr-defined]
 
 
-def _make_trainer(prepared: Prepared) -> TorchTrainer:
-    resources, cluster = prepared.resources, prepared.config.cluster
+def make_trainer(
+    work: Callable[[], object], resources: Resources, cluster: ClusterConfig, *, name: str, storage_path: str
+) -> TorchTrainer:
+    """Ray Train's trainer that lets every worker do `work`; Ray keeps its own notes in storage_path/name.
+
+    Arguments of `work` are bound to it: Ray's controller would read a `train_loop_config`, and import torch for it.
+    """
     return TorchTrainer(
-        # Not as `train_loop_config`: the controller would read it, and import torch and transformers before it begins.
-        partial(train_worker, prepared.task),
-        scaling_config=scaling_config(resources, cluster),
+        work,
+        scaling_config=ScalingConfig(
+            num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
+            elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
+        ),
         run_config=RayRunConfig(
-            name=prepared.folder.name,
-            storage_path=prepared.folder.storage_path,
+            name=name,
+            storage_path=storage_path,
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-    )
-
-
-def scaling_config(resources: Resources, cluster: ClusterConfig) -> ScalingConfig:
-    """The workers of a run, as Ray Train takes them."""
-    return ScalingConfig(
-        num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
-        use_gpu=resources.use_gpu,
-        resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
-        elastic_resize_monitor_interval_s=cluster.elastic_interval_s,
     )
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_FETCHES = 1.0
 # A log file shows every state of a bar as a line of its own: there, few are enough.
-SECONDS_BETWEEN_LOG_LINES = 15.0
+_SECONDS_BETWEEN_LOG_LINES = 15.0
 _SECONDS_BETWEEN_WRITES = 5.0
 _LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -124,6 +123,14 @@ class Lines:
         sys.stderr.flush()
 
 
+def make_bar(line: str, **settings: Any) -> tqdm:
+    """A progress bar on standard error: on a terminal as tqdm draws it, in a log a `line` every 15 seconds."""
+    if sys.stderr.isatty():
+        return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "maxinterval": 1.0, **settings})
+    slow = {"mininterval": _SECONDS_BETWEEN_LOG_LINES, "maxinterval": _SECONDS_BETWEEN_LOG_LINES}
+    return tqdm(**{**settings, "file": Lines(), **slow, "bar_format": line})
+
+
 class Follower:
     """Follows a stream in a thread of the driver while training runs.
 
@@ -156,9 +163,7 @@ class Follower:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         self._close_bars()
@@ -228,20 +233,16 @@ class Follower:
             bar.set_postfix(loss=f"{progress.metrics[TRAIN_LOSS]:.3f}", refresh=False)
 
     def _new_bar(self, progress: Progress) -> tqdm:
-        # In a log every refresh is a line: the evaluation's short bar would only fill it.
-        interactive = sys.stderr.isatty()
-        bar = tqdm(
-            file=sys.stderr if interactive else Lines(),
-            bar_format=None if interactive else _LINE,
+        training = progress.phase == "train"
+        bar = make_bar(
+            _LINE,
             total=progress.total,
             initial=progress.done,
             desc=progress.phase,
-            unit=" steps" if progress.phase == "train" else " windows",
-            mininterval=0.1 if interactive else SECONDS_BETWEEN_LOG_LINES,
-            maxinterval=1.0 if interactive else SECONDS_BETWEEN_LOG_LINES,
-            dynamic_ncols=True,
-            leave=progress.phase == "train",
-            disable=not interactive and progress.phase == "evaluate",
+            unit=" steps" if training else " windows",
+            leave=training,
+            # In a log every refresh is a line: the evaluation's short bar would only fill it.
+            disable=not training and not sys.stderr.isatty(),
         )
         self._bars[progress.phase] = bar
         return bar

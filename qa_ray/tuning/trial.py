@@ -21,7 +21,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import PublishConfig, RunConfig
 from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
 from qa_ray.locations import within
-from qa_ray.runs.driver import Trial, train
+from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
@@ -120,7 +120,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         self._began = time.time()
         self._first_step: float | None = None
         self._stream = start_stream()
-        trial = Trial(
+        trial = RunContext(
+            keeps_model=False,
             splits=self._shared.splits[key_of(record.parameters)],
             stream=self._stream,
             tags={**self._shared.tags, "sweep.trial": record.name},

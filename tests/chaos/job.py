@@ -5,7 +5,7 @@ import sys
 
 from qa_ray.cli import main
 from qa_ray.config.fine_tuning import Config
-from qa_ray.runs.driver import Trial, train
+from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.stream import Restart
 from qa_ray.tracking.metrics import Progress
 
@@ -19,7 +19,7 @@ def show(item: Progress | Restart) -> None:
 
 
 def job(config: Config) -> str:
-    return train(config, Trial(observe=show)).folder
+    return train(config, RunContext(observe=show)).folder
 
 
 if __name__ == "__main__":
