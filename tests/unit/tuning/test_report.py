@@ -119,6 +119,7 @@ def test_pictures_have_every_trial_that_was_scored_at_its_values() -> None:
         ("trial-001", [35.0, 55.0]),
         ("trial-002", [10.0]),
     ]
+    assert [rung["x0"] for rung in by_epoch["layout"]["shapes"]] == [1]
     lines = sorted((line["y"][0], line["line"]["color"]) for line in coordinates["data"][:-1])
     assert [score for score, _ in lines] == pytest.approx([0, 0.1, 0.7, 0.9, 1])
     assert [colour for _, colour in lines] == [by_epoch["data"][number]["line"]["color"] for number in (4, 2, 0, 3, 1)]

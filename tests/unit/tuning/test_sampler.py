@@ -5,7 +5,7 @@ import itertools
 import math
 
 import pytest
-from sweeps import F1, SPACE, sweep
+from sweeps import F1, SPACE, sweep, trial
 
 from qa_ray.tuning.options import SamplerKind, TuneConfig
 from qa_ray.tuning.sampler import propose
@@ -46,6 +46,11 @@ def test_points_depend_on_the_seed_and_the_trials_before(kind: str) -> None:
     assert searched(kind, 14) == trials
     assert proposed(kind, trials[:13]) == trials[13].parameters
     assert proposed(kind, trials[:13], seed=1) != trials[13].parameters
+
+
+def test_random_point_depends_on_the_seed_and_the_number_alone() -> None:
+    others = [trial(number, 1e-4, 32, 50.0) for number in range(3)]
+    assert proposed("random", others) == searched("random", 4)[3].parameters
 
 
 def test_optuna_learns_where_scores_are_good() -> None:
