@@ -19,9 +19,8 @@ from plotly.colors import sample_colorscale
 
 from qa_ray.pages.page import FIRST, HEIGHT, INK, MUTED, styled
 from qa_ray.tuning.options import SchedulerKind
-from qa_ray.tuning.sampler import as_optuna
 from qa_ray.tuning.space import Domain
-from qa_ray.tuning.study import described
+from qa_ray.tuning.study import as_optuna, described
 from qa_ray.tuning.trials import Status, Sweep, TrialRecord
 
 MIN_TRIALS = 4

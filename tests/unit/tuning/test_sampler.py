@@ -8,8 +8,8 @@ import pytest
 from sweeps import F1, SPACE, sweep, trial
 
 from qa_ray.tuning.options import SamplerKind, TuneConfig
-from qa_ray.tuning.sampler import propose
 from qa_ray.tuning.space import Parameters
+from qa_ray.tuning.study import propose
 from qa_ray.tuning.trials import Status, TrialRecord
 
 CHOICES = ("window.stride=choice(32, 64)", "batch.size=randint(1, 3)")
