@@ -11,7 +11,7 @@ from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.runs.resume import Example, TrainResult
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
-from qa_ray.storage.run_folder import CONFIG, EVALUATION, MODEL, RunFolder
+from qa_ray.storage.run_folder import CONFIG, EVALUATION, INTERVALS, MODEL, RunFolder
 
 CONTEXT = "The river flows north. The bridge was built by the king of the old town."
 _ANSWERS = [("north", "north"), ("the king", "king of the old town"), ("The river", "The bridge"), ("town", "town")]
@@ -40,6 +40,9 @@ def finished_run(folder: Path, *, name: str = "first", family: str = "bert", una
     run.write(CONFIG, json.dumps(dataclasses.asdict(config)).encode())
     run.write(f"{EVALUATION}/metrics.json", json.dumps(metrics | {"loss": 1.0}).encode())
     run.write(f"{EVALUATION}/predictions.json", json.dumps(predictions).encode())
+    scores = {key: value for key, value in metrics.items() if key in ("exact_match", "f1", "NoAns_f1")}
+    intervals = {key: {"mean": value, "low": value - 5, "high": value + 5} for key, value in scores.items()}
+    run.write(INTERVALS, json.dumps(intervals).encode())
     model, tokenizer = load_model(config.model), load_tokenizer(config.model)
     save_model(folder / name / MODEL, model, tokenizer, config, metrics.get("threshold"))
     TrainResult(

@@ -144,7 +144,7 @@ def _recorded(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _results(record: RunRecord) -> str:
-    before, intervals = record.before, record.intervals or {}
+    before, intervals = record.before, record.intervals
     head = ["score", "value", *["95% interval"] * bool(intervals), *["before fine-tuning"] * bool(before)]
     rows = []
     for metric, label in _recorded(record):

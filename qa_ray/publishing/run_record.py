@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_ray.config.fine_tuning import Columns, DataConfig, flatten
-from qa_ray.config.policies import BadRows, DataFormat
-from qa_ray.data.passages import read_split
-from qa_ray.data.validation import check
-from qa_ray.errors import PublishError, UserError
+from qa_ray.config.fine_tuning import flatten
+from qa_ray.errors import PublishError
 from qa_ray.model.folder import SETTINGS
 from qa_ray.runs.resume import TrainResult
-from qa_ray.scores.intervals import Interval, score_intervals
+from qa_ray.scores.intervals import Interval
 from qa_ray.storage.run_folder import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
     EVALUATION,
+    INTERVALS,
     METRICS,
     MODEL,
     RESULT,
@@ -48,8 +46,8 @@ class RunRecord:
     questions: Sequence[str]
     """Some validation questions, once training has ended."""
     metrics: Mapping[str, float]
-    intervals: Mapping[str, Interval] | None
-    """95% intervals of the metrics; None where the validation data is not as it was, or out of reach."""
+    intervals: Mapping[str, Interval]
+    """95% intervals of the metrics, once training has ended."""
     answers: Json
     """How answers are decoded: window, n-best, threshold."""
     architecture: Json
@@ -69,7 +67,7 @@ class RunRecord:
         result = _result(run) if step is None else None
         place = f"{CHECKPOINTS}/{checkpoint_name(step)}/" if step is not None else ""
         metrics = _read(run, f"{place}{EVALUATION}/metrics.json")
-        predictions = _read(run, f"{place}{EVALUATION}/predictions.json")
+        intervals = json.loads(run.read(f"{place}{INTERVALS}") or "{}")
         return cls(
             config=config,
             place=place,
@@ -78,7 +76,7 @@ class RunRecord:
             before=result.before if result else _before(run),
             questions=[example.question for example in result.examples] if result else (),
             metrics=metrics,
-            intervals=_intervals(config["data"], metrics, predictions),
+            intervals={name: Interval(**fields) for name, fields in intervals.items()},
             answers=_read(run, f"{place}{MODEL}/{SETTINGS}"),
             architecture=_read(run, f"{place}{MODEL}/config.json"),
             environment=_read(run, ENVIRONMENT) if run.read(ENVIRONMENT) else {},
@@ -113,28 +111,3 @@ def _read(run: RunFolder, name: str) -> Any:
         return json.loads(content)
     except ValueError as error:
         raise PublishError(f"{run.uri}: {name} is not JSON: {error}") from error
-
-
-def _intervals(data: Json, metrics: Mapping[str, float], predictions: Mapping[str, str]) -> dict[str, Interval] | None:
-    try:
-        found = score_intervals(metrics, predictions, _references(_data_config(data)))
-    except (UserError, TypeError, ValueError, KeyError) as error:
-        logger.info("the model card has no 95%% intervals, since the validation data cannot be read: %s", error)
-        return None
-    if found is None:
-        logger.info("the model card has no 95%% intervals: the validation data is not what the run was measured on")
-    return found
-
-
-def _data_config(fields: Json) -> DataConfig:
-    choices = {"format": DataFormat(fields["format"]), "on_bad_row": BadRows(fields["on_bad_row"])}
-    return DataConfig(**{**fields, **choices, "columns": Columns(**fields["columns"])})
-
-
-def _references(data: DataConfig) -> dict[str, Sequence[str]]:
-    """The reference answers of each validation question, read as training reads them."""
-    references: dict[str, Sequence[str]] = {}
-    for passage in read_split(data, data.validation, data.max_validation_examples)[0]:
-        for question in check(passage)[0].questions:
-            references.setdefault(question.id, [answer.text for answer in question.answers])
-    return references

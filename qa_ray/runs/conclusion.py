@@ -16,9 +16,19 @@ from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared
 from qa_ray.runs.resume import Example, TrainResult
 from qa_ray.runs.worker import make_collator
+from qa_ray.scores.intervals import headline_scores
 from qa_ray.scores.question_table import tabulate
 from qa_ray.scores.results import Evaluation
-from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, METRICS, MODEL, REPORT, RunFolder, checkpoint_name
+from qa_ray.storage.run_folder import (
+    CHECKPOINTS,
+    EVALUATION,
+    INTERVALS,
+    METRICS,
+    MODEL,
+    REPORT,
+    RunFolder,
+    checkpoint_name,
+)
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tracking.tracker import Candidate, Tracker
 
@@ -101,8 +111,11 @@ def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
     with folder.local(EVALUATION) as files:
         evaluation = Evaluation.load(files, collator.corpus)
     train, validation = task.train, task.validation
+    table = tabulate(evaluation, collator.corpus, collator.windows)
+    intervals = {name: score._asdict() for name, score in headline_scores(table).items()}
+    folder.write(INTERVALS, json.dumps(intervals, indent=1).encode())
     page = render(
-        tabulate(evaluation, collator.corpus, collator.windows),
+        table,
         evaluation.metrics,
         title=f"{folder.name}: {config.model.name} on {validation.name}",
         history=_history(folder),

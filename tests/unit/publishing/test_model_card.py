@@ -1,5 +1,6 @@
 """The model card tells what the run has recorded, for people and as metadata."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,7 @@ def test_scores_stand_with_intervals_around_them_and_those_before(plain: RunReco
     text = card_of(plain).text
     assert "On 4 questions of `dev.json`, in percent." in text
     assert "| score | value | 95% interval | before fine-tuning |" in text
-    assert plain.intervals is not None
-    low, high = plain.intervals["exact_match"].low, plain.intervals["exact_match"].high
-    assert low < plain.metrics["exact_match"] == 50 < high
-    assert f"| Exact match | 50.00 | {low:.2f} to {high:.2f} | 1.50 |" in text
+    assert "| Exact match | 50.00 | 45.00 to 55.00 | 1.50 |" in text
     assert "nanswerable" not in text
     assert "holds none" not in text
 
@@ -51,23 +49,14 @@ def test_answerable_and_unanswerable_questions_have_scores_of_their_own(abstaini
     text = card_of(abstaining).text
     for label in ("Exact match, answerable questions", "F1, unanswerable questions", "F1 at its own best threshold"):
         assert f"| {label} |" in text
-    assert abstaining.intervals is not None
-    assert abstaining.intervals["NoAns_f1"].mean == pytest.approx(abstaining.metrics["NoAns_f1"])
     assert f"by more than {abstaining.metrics['threshold']:g}" in text
     assert "or that the context holds none" in text
 
 
-@pytest.mark.parametrize("change_data", ["gone", "other answers"])
-def test_without_the_data_it_was_measured_on_there_are_no_intervals(tmp_path: Path, change_data: str) -> None:
-    run, data = finished_run(tmp_path), tmp_path / "dev.json"
-    if change_data == "gone":
-        data.unlink()
-    else:
-        data.write_text(data.read_text().replace('"text": "north"', '"text": "flows north"').replace("57", "51"))
-    record = RunRecord.read(run)
-    assert record.intervals is None
-    assert "interval" not in card_of(record).text
-    assert "| Exact match | 50.00 | 1.50 |" in card_of(record).text
+def test_run_without_intervals_has_a_table_without_them(plain: RunRecord) -> None:
+    text = card_of(dataclasses.replace(plain, intervals={})).text
+    assert "interval" not in text
+    assert "| Exact match | 50.00 | 1.50 |" in text
 
 
 def test_metadata_holds_scores_and_no_path_of_this_machine(plain: RunRecord, tmp_path: Path) -> None:
@@ -138,7 +127,6 @@ def test_licence_is_stated_only_where_it_is_given(plain: RunRecord) -> None:
 
 def test_run_of_another_version_of_qa_ray_is_read(tmp_path: Path) -> None:
     record = with_config(tmp_path, "data", novelty=1)
-    assert record.intervals is None
     assert "| `data.novelty` | `1` |" in card_of(record).text
 
 

@@ -204,7 +204,6 @@ def test_model_that_does_not_open_is_not_published(hub: Hub, run: RunFolder, tmp
         ("result.json", "is not finished: it has no result.json"),
         ("config.json", "holds no config.json"),
         ("model/qa_ray.json", "holds no model/qa_ray.json"),
-        ("evaluation/predictions.json", "holds no evaluation/predictions.json"),
     ],
 )
 def test_run_without_its_files_is_refused(hub: Hub, run: RunFolder, tmp_path: Path, missing: str, message: str) -> None:

@@ -3,8 +3,7 @@ import pytest
 from evaluations import table_of
 
 from qa_ray.errors import DataError
-from qa_ray.scores.intervals import Difference, Flip, compare, headline_scores, score_intervals, verdict
-from qa_ray.scores.metrics import squad_scores, squad_v2_scores
+from qa_ray.scores.intervals import Difference, Flip, compare, headline_scores, verdict
 
 
 def test_flips_are_the_questions_that_one_model_alone_answers() -> None:
@@ -58,43 +57,3 @@ def test_scores_of_the_other_model_are_its_own() -> None:
 def test_as_many_but_other_questions_cannot_be_compared() -> None:
     with pytest.raises(DataError, match="2 and 2 can be used, of which 1 are the same"):
         compare(table_of([1, 0]), table_of([1, 0], ids=["q0", "q9"]), "other")
-
-
-REFERENCES = {"a": ["one"], "b": ["two words"], "c": ["three"], "d": []}
-PREDICTIONS = {"a": "one", "b": "two", "c": "wrong", "d": "something"}
-
-
-def test_v1_intervals_leave_unanswerable_questions_out() -> None:
-    answered = {key: texts for key, texts in REFERENCES.items() if texts}
-    metrics = squad_scores(PREDICTIONS, answered)
-    found = score_intervals(metrics, PREDICTIONS, REFERENCES)
-    assert found is not None
-    assert found.keys() == {"exact_match", "f1"}
-    assert found["exact_match"] == pytest.approx((100 / 3, 0, 100))
-    assert found["f1"].mean == pytest.approx(metrics["f1"])
-
-
-def test_v2_intervals_are_of_the_final_predictions() -> None:
-    odds = {"a": -1.0, "b": 2.0, "c": -3.0, "d": 1.0}
-    metrics = squad_v2_scores(PREDICTIONS, REFERENCES, odds, threshold=0.0)
-    final = {key: "" if odds[key] > 0 else text for key, text in PREDICTIONS.items()}
-    found = score_intervals(metrics, final, REFERENCES)
-    assert found is not None
-    names = ["exact_match", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"]
-    assert {name: interval.mean for name, interval in found.items()} == pytest.approx({n: metrics[n] for n in names})
-    assert found["NoAns_f1"] == (100, 100, 100)
-    assert found["exact_match"].low < metrics["exact_match"] < found["exact_match"].high
-
-
-def test_part_without_questions_has_no_interval() -> None:
-    predictions = {"a": "one"}
-    metrics = squad_v2_scores(predictions, {"a": ["one"]}, {"a": -1.0})
-    found = score_intervals(metrics, predictions, REFERENCES)
-    assert found is not None
-    assert "NoAns_f1" not in found
-
-
-@pytest.mark.parametrize("references", [{"a": ["one"]}, REFERENCES | {"a": ["other"]}], ids=["missing", "changed"])
-def test_other_references_than_those_measured_with_give_none(references: dict[str, list[str]]) -> None:
-    metrics = squad_scores(PREDICTIONS, {key: texts for key, texts in REFERENCES.items() if texts})
-    assert score_intervals(metrics, PREDICTIONS, references) is None
