@@ -34,6 +34,8 @@ from qa_ray.tracking.tracker import Candidate, Tracker
 
 logger = logging.getLogger(__name__)
 
+_NO_ANSWER = "(no answer)"
+
 
 def conclude(
     prepared: Prepared, outcome: Outcome, evaluations: Mapping[int, Mapping[str, float]], tracker: Tracker
@@ -142,9 +144,6 @@ def _examples(corpus: Corpus, predictions: Mapping[str, str], num_examples: int 
         Example(corpus.text(question), predictions[corpus.id(question)], corpus.references(question))
         for question in range(step // 2, len(corpus), step)
     ][:num_examples]
-
-
-_NO_ANSWER = "(no answer)"
 
 
 def summary(result: TrainResult) -> str:
