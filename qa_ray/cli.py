@@ -128,9 +128,8 @@ def parse(argv: Sequence[str], extend: Callable[[Config], Config] = lambda recip
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help="a complete configuration, see below")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
     # Help after the recipe's name is about its knobs, not about this parser.
-    name = argv[0] if argv else ""
-    own = [item for item in argv if item in ("--dry-run",)]
-    chosen = parser.parse_args([name, *own] if argv else [])
+    own = [item for item in argv[1:] if item == "--dry-run"]
+    chosen = parser.parse_args([*argv[:1], *own])
     default = extend(RECIPES[chosen.recipe]())
     config = tyro.cli(
         type(default),

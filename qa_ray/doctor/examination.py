@@ -16,7 +16,7 @@ from qa_ray.storage.run_folder import RunFolder
 Check = Callable[[], Verdict]
 
 _PATIENCE_S = 120.0
-"""Seconds that a node has for an answer: the first one imports torch and transformers, maybe from a network outputs."""
+"""Seconds that a node has for an answer: the first one imports torch and transformers, maybe from a network disk."""
 _QUESTIONS = 10
 """Rounds of questions that a check puts at most, those to the driver counted by themselves."""
 

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -36,15 +36,12 @@ from qa_ray.runs.stream import Follower, StreamSender, start_stream
 from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
 from qa_ray.scores.intervals import Comparison, compare, require_same_questions
 from qa_ray.scores.results import assemble
-from qa_ray.storage.run_folder import EVALUATION
+from qa_ray.storage.run_folder import EVALUATION, METRICS
 from qa_ray.tracking.metrics import ignore
 from qa_ray.tracking.tracker import Tracker
 from qa_ray.training.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
-
-_HISTORY = "metrics.jsonl"
-"""What a training run records by step, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +92,7 @@ def evaluate(options: EvaluationOptions) -> str:
 
 def _claim(folder: Path) -> None:
     """Find out whether results can be written before anything is computed."""
-    if folder.name == EVALUATION and (folder.resolve().parent / _HISTORY).is_file():
+    if folder.name == EVALUATION and (folder.resolve().parent / METRICS).is_file():
         raise StorageError(
             f"--out={folder} is where a training run keeps its own predictions and scores: name another folder"
         )
@@ -177,8 +174,7 @@ def _cause(error: TrainingFailedError) -> Exception:
             "a worker process was lost, and cluster.max_failures is reached: its memory may have run out (lower "
             "--max-tokens-per-device), or its node is gone"
         )
-    again: Exception = error
-    return again
+    return cast(Exception, error)
 
 
 def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | UserError | None:
@@ -205,7 +201,7 @@ def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> Decod
 def _history(name: str) -> list[dict[str, Any]]:
     """Lines of the metrics.jsonl of the run that a model lies in, if it does: those that tell of a step."""
     folder = Path(resolve(name))
-    file = next((place / _HISTORY for place in (folder, folder.parent) if (place / _HISTORY).is_file()), None)
+    file = next((place / METRICS for place in (folder, folder.parent) if (place / METRICS).is_file()), None)
     try:
         lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
         return [line for line in lines if isinstance(line, dict) and "step" in line]

@@ -1,6 +1,5 @@
 """What an evaluation leaves: files in a folder, and a table on the terminal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from qa_ray.data.windows import Windows
 from qa_ray.pages.report import render
 from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable, tabulate
-from qa_ray.scores.results import Evaluation
+from qa_ray.scores.results import Evaluation, write_json
 
 REPORT = "report.html"
 _COMPARISON = "comparison.json"
@@ -45,11 +44,11 @@ def save_outcome(
     """Write the files of the official SQuAD scripts, intervals.json, comparison.json and the report into `folder`."""
     outcome.evaluation.save(folder)
     scores = headline_scores(outcome.table, num_resamples=num_resamples, seed=seed)
-    _write(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
+    write_json(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
     # One of an earlier evaluation would be taken for this one's.
     (folder / _COMPARISON).unlink(missing_ok=True)
     if comparison is not None:
-        _write(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
+        write_json(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
     config = outcome.config
     page = render(
         outcome.table,
@@ -140,7 +139,3 @@ def _comparison_json(table: QuestionTable, comparison: Comparison) -> dict[str, 
         "differences": {name: difference._asdict() for name, difference in comparison.differences.items()},
         "flips": flips,
     }
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

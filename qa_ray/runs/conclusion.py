@@ -120,7 +120,7 @@ def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
         table,
         evaluation.metrics,
         title=f"{folder.name}: {config.model.name} on {validation.name}",
-        history=_history(folder),
+        history=[json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()],
         facts={
             "Run": folder.name,
             "Model": config.model.name,
@@ -131,10 +131,6 @@ def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
     )
     folder.write(REPORT, page.encode())
     return evaluation, collator.corpus
-
-
-def _history(folder: RunFolder) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()]
 
 
 def _examples(corpus: Corpus, predictions: Mapping[str, str], num_examples: int = 6) -> list[Example]:

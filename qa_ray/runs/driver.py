@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -222,5 +222,4 @@ def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
     for cause in causes:
         if isinstance(cause, OSError):
             return StorageError(f"the run {folder.uri} cannot be written: {cause.strerror or cause}")
-    again: Exception = error
-    return again
+    return cast(Exception, error)

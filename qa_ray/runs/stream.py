@@ -118,10 +118,6 @@ class Lines:
         if shown:
             sys.stderr.write(shown + "\n")
 
-    def flush(self) -> None:
-        """Flush standard error."""
-        sys.stderr.flush()
-
 
 def make_bar(line: str, **settings: Any) -> tqdm:
     """A progress bar on standard error: on a terminal as tqdm draws it, in a log a `line` every 15 seconds."""

@@ -40,10 +40,10 @@ class Evaluation:
         """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
-        _write(folder / "predictions.json", self.predictions)
-        _write(folder / "nbest_predictions.json", n_best)
-        _write(folder / "null_odds.json", self.null_odds)
-        _write(folder / _METRICS, self.metrics)
+        write_json(folder / "predictions.json", self.predictions)
+        write_json(folder / "nbest_predictions.json", n_best)
+        write_json(folder / "null_odds.json", self.null_odds)
+        write_json(folder / _METRICS, self.metrics)
         save_file(self.spans.arrays(), folder / _SPANS)
 
     @staticmethod
@@ -94,5 +94,6 @@ def assemble(
     return Evaluation({**metrics, "loss": loss}, final, null_odds, spans)
 
 
-def _write(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that people may read, too."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pynvml  # type: ignore[import-untyped]
 
 _PACKAGES = ("qa_ray", "torch", "transformers", "tokenizers", "accelerate", "ray", "pyarrow", "numpy", "mlflow")
@@ -27,7 +28,9 @@ def describe_environment(folder: Path | None = None, nvml: Any = pynvml) -> dict
     """
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     found |= versions(_PACKAGES)
-    found |= {"cpu": _cpu_name(), "cpu_cores": str(_num_cores()), "memory_gb": _memory_gb(), "gpu": _gpu_names(nvml)}
+    memory_gb = f"{psutil.virtual_memory().total / 1e9:.0f}"
+    cores = str(len(os.sched_getaffinity(0)))
+    found |= {"cpu": _cpu_name(), "cpu_cores": cores, "memory_gb": memory_gb, "gpu": _gpu_names(nvml)}
     commit = _output("git", "rev-parse", "HEAD", folder=folder)
     if commit:
         changed = _output("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
@@ -46,23 +49,9 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _cpu_name() -> str:
-    try:
-        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
-    except OSError:
-        named = None
+    named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     return named[1] if named else platform.processor()
-
-
-def _memory_gb() -> str:
-    try:
-        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f}"
-    except (AttributeError, OSError, ValueError):
-        return ""
 
 
 def _gpu_names(nvml: Any) -> str:

@@ -1,6 +1,6 @@
-"""How busy a node is while it trains: its CPU, memory, disk, network and GPUs, named as MLflow's own monitor does.
+"""How busy a node is while it trains: MLflow's own monitors of CPU, memory, disk, network and GPUs, read on each node.
 
-That monitor cannot be used: it sends from each process straight to the server, and workers need no MLflow.
+What they tell goes to the driver, which alone talks to MLflow's server.
 """
 
 import contextlib
@@ -8,13 +8,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self
-
-import psutil  # type: ignore[import-untyped]
-import pynvml  # type: ignore[import-untyped]
 
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import NODES, RunFolder
@@ -23,14 +19,8 @@ from qa_ray.tracking.tracker import SYSTEM_PREFIX, Tracker
 
 logger = logging.getLogger(__name__)
 
-Readings = dict[str, float]
-Reader = Callable[[], Readings]
-
-_MB = 1e6
 # A GPU that has fallen off its bus may never answer.
 _LAST_LOOK_S = 10.0
-# Not all GPUs have every figure, and parts of a GPU may not ask for those of the whole.
-_UNTOLD = (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +35,18 @@ class NodeSample:
     """When it was taken, in seconds since 1970."""
 
 
+def mlflow_monitors() -> dict[str, Callable[[], Any]]:
+    """What makes MLflow's monitors, by what they look at; the GPU's makes none where there is no GPU."""
+    # Here: MLflow takes seconds to import, and most runs need none of it on their workers.
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    gpus = {"GPU": lambda: GPUMonitor() if find_gpus() else None}
+    return {"CPU and memory": CPUMonitor, "disk": DiskMonitor, "network": NetworkMonitor, **gpus}
+
+
 class NodeSampler:
     """Looks at this node again and again in a thread, while the context lasts. Training neither waits for it nor fails
     with it: what cannot be read is said once, and left out from then on.
@@ -57,7 +59,7 @@ class NodeSampler:
         *,
         address: str,
         alone: bool = False,
-        nvml: Any = pynvml,
+        monitors: Callable[[], Mapping[str, Callable[[], Any]]] = mlflow_monitors,
     ) -> None:
         """Prepare to look.
 
@@ -66,19 +68,14 @@ class NodeSampler:
             put: takes samples, and messages for the user; must not wait.
             address: the node's.
             alone: the cluster has no other node.
-            nvml: NVIDIA's binding, which tells of GPUs.
+            monitors: what looks, in the form of `mlflow_monitors`; called in the thread.
         """
         self._every_s = every_s
         self._put = put
         self._address = address
-        self._alone = alone
-        self._readers: dict[str, Reader] = {
-            "CPU": read_cpu,
-            "memory": read_memory,
-            "disk": read_disk,
-            "network": Traffic(),
-            "GPU": partial(read_gpus, nvml),
-        }
+        self._node = None if alone else address
+        self._make_monitors = monitors
+        self._monitors: dict[str, Any] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="qa_ray-node-sampler", daemon=True)
 
@@ -92,92 +89,35 @@ class NodeSampler:
 
     def _run(self) -> None:
         try:
-            # The CPU's use and the traffic are counted from here.
+            for name, make in self._make_monitors().items():
+                with self._told(name):
+                    if monitor := make():
+                        self._monitors[name] = monitor
+            # The CPU's use is counted from here.
             self._look()
-            while self._readers and not self._stop.wait(self._every_s):
-                metrics = self._look()
-                self._put(NodeSample(None if self._alone else self._address, metrics, time.time()))
+            while self._monitors and not self._stop.wait(self._every_s):
+                self._put(NodeSample(self._node, self._look(), time.time()))
         # Whatever it is, training goes on.
         except Exception as error:
             logger.warning("the use of the node %s is not recorded any more: %s", self._address, error)
 
-    def _look(self) -> Readings:
-        found: Readings = {}
-        for name, read in list(self._readers.items()):
-            try:
-                found |= read()
-            except Exception as error:
-                del self._readers[name]
-                self._put(f"{name} use of the node {self._address} is not recorded: {error or type(error).__name__}")
-        return {name: round(value, 3) for name, value in found.items()}
+    def _look(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, monitor in list(self._monitors.items()):
+            with self._told(name):
+                monitor.collect_metrics()
+                found |= monitor.aggregate_metrics()
+                monitor.clear_metrics()
+        return found
 
-
-def read_cpu() -> Readings:
-    """Share of all cores' time that was used since this thread's last call."""
-    return {"cpu_utilization_percentage": psutil.cpu_percent()}
-
-
-def read_memory() -> Readings:
-    """Main memory in use."""
-    memory = psutil.virtual_memory()
-    return {
-        "system_memory_usage_megabytes": memory.used / _MB,
-        "system_memory_usage_percentage": memory.used / memory.total * 100,
-    }
-
-
-def read_disk() -> Readings:
-    """Use of the root filesystem."""
-    disk = psutil.disk_usage("/")
-    return {
-        "disk_usage_percentage": disk.percent,
-        "disk_usage_megabytes": disk.used / _MB,
-        "disk_available_megabytes": disk.free / _MB,
-    }
-
-
-class Traffic:
-    """Counts what all network interfaces receive and send."""
-
-    def __init__(self) -> None:
-        self._first: tuple[int, int] | None = None
-
-    def __call__(self) -> Readings:
-        """Traffic since the first call."""
-        now = psutil.net_io_counters()
-        received, sent = self._first = self._first or (now.bytes_recv, now.bytes_sent)
-        return {
-            "network_receive_megabytes": (now.bytes_recv - received) / _MB,
-            "network_transmit_megabytes": (now.bytes_sent - sent) / _MB,
-        }
-
-
-def read_gpus(nvml: Any = pynvml) -> Readings:
-    """Use of each GPU of the node, as nvidia-smi numbers them; without what a GPU does not tell.
-
-    Raises:
-        pynvml.NVMLError: a GPU or its driver does not answer as it should.
-    """
-    return {
-        f"gpu_{index}_{name}": value
-        for index, gpu in enumerate(find_gpus(nvml))
-        for name, value in _read_gpu(nvml, gpu).items()
-    }
-
-
-def _read_gpu(nvml: Any, gpu: Any) -> Readings:
-    found: Readings = {}
-    with contextlib.suppress(*_UNTOLD):
-        found["utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(gpu).gpu
-    with contextlib.suppress(*_UNTOLD):
-        memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-        found["memory_usage_megabytes"] = memory.used / _MB
-        found["memory_usage_percentage"] = memory.used / memory.total * 100
-    with contextlib.suppress(*_UNTOLD):
-        milliwatts = nvml.nvmlDeviceGetPowerUsage(gpu)
-        found["power_usage_watts"] = milliwatts / 1000
-        found["power_usage_percentage"] = milliwatts / nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) * 100
-    return found
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """Do without a monitor that fails, and say so."""
+        try:
+            yield
+        except Exception as error:
+            self._monitors.pop(name, None)
+            self._put(f"{name} use of the node {self._address} is not recorded: {error or type(error).__name__}")
 
 
 class NodeRecord:

@@ -4,20 +4,18 @@ import logging
 import math
 import queue
 import shutil
-import socket
 import threading
 import time
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import psutil
 import pynvml
 import pytest
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-from nvml import GPUS, nvml
 
-from qa_ray.tracking.node_metrics import NodeSample, NodeSampler, Traffic, read_cpu, read_gpus
+from qa_ray.tracking.node_metrics import NodeSample, NodeSampler, mlflow_monitors
 
 EVERY_S = 0.02
 Items = queue.SimpleQueue[NodeSample | str]
@@ -27,12 +25,14 @@ def sampling() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "sampler" in thread.name]
 
 
-def take_samples(number: int, binding: SimpleNamespace, **options: bool) -> tuple[list[NodeSample], list[str]]:
+def take_samples(
+    number: int, monitors: Callable[[], Mapping[str, Callable[[], Any]]] = mlflow_monitors, **options: bool
+) -> tuple[list[NodeSample], list[str]]:
     """The first samples, and the messages up to then."""
     items: Items = queue.SimpleQueue()
     samples: list[NodeSample] = []
     messages: list[str] = []
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", nvml=binding, **options):
+    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", monitors=monitors, **options):
         while len(samples) < number:
             item = items.get()
             (messages if isinstance(item, str) else samples).append(item)
@@ -40,7 +40,7 @@ def take_samples(number: int, binding: SimpleNamespace, **options: bool) -> tupl
 
 
 def test_names_and_units_are_those_of_mlflow() -> None:
-    samples, messages = take_samples(1, nvml([]))
+    samples, messages = take_samples(1)
     expected: dict[str, float] = {}
     for monitor in (CPUMonitor(), DiskMonitor(), NetworkMonitor()):
         monitor.collect_metrics()
@@ -56,7 +56,7 @@ def test_names_and_units_are_those_of_mlflow() -> None:
 
 def test_samples_follow_one_another_with_values_in_range() -> None:
     before = time.time()
-    samples, _ = take_samples(3, nvml([]))
+    samples, _ = take_samples(3)
     times = [sample.time for sample in samples]
     assert before < times[0] < times[1] < times[2] < time.time()
     assert times[2] - times[0] >= 2 * EVERY_S
@@ -67,67 +67,38 @@ def test_samples_follow_one_another_with_values_in_range() -> None:
 
 @pytest.mark.parametrize(("alone", "node"), [(False, "10.0.0.5"), (True, None)], ids=["one of several", "alone"])
 def test_sample_names_its_node_where_there_are_others(alone: bool, node: str | None) -> None:
-    samples, _ = take_samples(1, nvml([]), alone=alone)
+    samples, _ = take_samples(1, alone=alone)
     assert samples[0].node == node
-
-
-def test_busy_cpu_shows() -> None:
-    read_cpu()
-    began, own = time.perf_counter(), time.process_time()
-    while time.process_time() - own < 0.5:
-        pass
-    share = 0.5 / (time.perf_counter() - began) / psutil.cpu_count()
-    assert read_cpu()["cpu_utilization_percentage"] > 100 * share / 2
-
-
-def test_traffic_counts_from_the_first_look() -> None:
-    traffic = Traffic()
-    assert set(traffic().values()) == {0.0}
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as sender,
-        server.accept()[0] as receiver,
-    ):
-        for _ in range(300):
-            sender.sendall(bytes(10_000))
-            receiver.recv(10_000, socket.MSG_WAITALL)
-    found = traffic()
-    assert found["network_receive_megabytes"] >= 3
-    assert found["network_transmit_megabytes"] >= 3
-
-
-def test_gpus_are_read_and_figures_that_they_do_not_tell_are_left_out() -> None:
-    assert read_gpus(nvml(GPUS)) == {
-        "gpu_0_utilization_percentage": 35,
-        "gpu_0_memory_usage_megabytes": 1000,
-        "gpu_0_memory_usage_percentage": 1.25,
-        "gpu_0_power_usage_watts": 175.5,
-        "gpu_0_power_usage_percentage": pytest.approx(25.0714, abs=1e-4),
-        "gpu_1_memory_usage_megabytes": 40_000,
-        "gpu_1_memory_usage_percentage": 50,
-        "gpu_2_power_usage_watts": 30,
-    }
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="needs a machine without NVIDIA's driver")
 def test_machine_without_nvidias_driver_has_no_gpu_metrics() -> None:
-    assert read_gpus() == {}
+    assert mlflow_monitors()["GPU"]() is None
 
 
-def test_driver_without_a_gpu_has_no_gpu_metrics() -> None:
-    assert read_gpus(nvml([])) == {}
+class Failing:
+    """A monitor whose GPU is lost."""
 
+    def __init__(self) -> None:
+        self.asked = 0
 
-def test_gpu_that_fails_is_told_once_and_not_asked_again() -> None:
-    calls = []
-
-    def start() -> None:
-        calls.append("asked")
+    def collect_metrics(self) -> None:
+        self.asked += 1
         raise pynvml.NVMLError_GpuIsLost
 
-    samples, messages = take_samples(3, nvml([], start))
-    assert messages == ["GPU use of the node 10.0.0.5 is not recorded: GPU is lost"]
-    assert calls == ["asked"]
+
+def test_monitor_that_fails_is_told_once_and_not_asked_again() -> None:
+    def lost() -> None:
+        raise RuntimeError("no driver")
+
+    failing = Failing()
+    made = {**mlflow_monitors(), "GPU": lambda: failing, "power": lost}
+    samples, messages = take_samples(3, lambda: made)
+    assert messages == [
+        "power use of the node 10.0.0.5 is not recorded: no driver",
+        "GPU use of the node 10.0.0.5 is not recorded: GPU is lost",
+    ]
+    assert failing.asked == 1
     assert all("cpu_utilization_percentage" in sample.metrics for sample in samples)
 
 
@@ -138,7 +109,7 @@ def test_sampler_that_cannot_send_says_so_and_stops(caplog: pytest.LogCaptureFix
         calls.put(item)
         raise RuntimeError("the stream is gone")
 
-    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, address="10.0.0.5", nvml=nvml([])):
+    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, address="10.0.0.5"):
         for thread in sampling():
             thread.join()
     assert calls.qsize() == 1
@@ -149,7 +120,7 @@ def test_sampler_that_cannot_send_says_so_and_stops(caplog: pytest.LogCaptureFix
 
 def test_nothing_is_sent_once_the_context_is_left() -> None:
     items: Items = queue.SimpleQueue()
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", nvml=nvml([])):
+    with NodeSampler(EVERY_S, items.put, address="10.0.0.5"):
         items.get()
         assert sampling()
     assert not sampling()
