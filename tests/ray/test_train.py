@@ -130,18 +130,15 @@ def test_report_tells_scores_and_curves(trained: TrainResult, place: Path) -> No
 
 
 @pytest.mark.long
-def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
-    make_config: Callable[..., Config], place: Path, store: MlflowClient, caplog: pytest.LogCaptureFixture
+def test_what_mlflow_could_not_take_is_sent_by_the_same_command(
+    make_config: Callable[..., Config], place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = make_config("late", train={"max_steps": 1}, tracking={"uri": f"sqlite:///{place}/late.db"})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = make_config("late", train={"max_steps": 1}, tracking={"uri": uri})
     # MLflow cannot make its folder there.
-    (place / "mlartifacts").rename(place / "kept")
-    (place / "mlartifacts").write_text("")
-    try:
-        result = train(config)
-    finally:
-        (place / "mlartifacts").unlink()
-        (place / "kept").rename(place / "mlartifacts")
+    (tmp_path / "mlartifacts").write_text("")
+    result = train(config)
+    (tmp_path / "mlartifacts").unlink()
     assert result.logged_model is None
     assert "cannot be logged in MLflow" in caplog.text
     assert "the same command tries again" in caplog.text
@@ -149,8 +146,7 @@ def test_model_that_mlflow_could_not_take_is_logged_by_the_same_command(
     assert not again.trained_now
     assert again.logged_model is not None
     assert again.best == result.best
-    # The predictions went to the same place.
-    late = MlflowClient(config.tracking.uri)
+    late = MlflowClient(uri)
     (run,) = late.search_runs([late.get_experiment_by_name("qa_ray").experiment_id])
     assert [file.path for file in late.list_artifacts(run.info.run_id)] == ["evaluation"]
     assert run.info.status == "FINISHED"
