@@ -153,7 +153,7 @@ def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) ->
         evaluation=evaluation,
         corpus=corpus,
         windows=windows,
-        history=_history(name),
+        history=run_history(name),
     )
 
 
@@ -224,7 +224,7 @@ def _load(task: EvaluationTask) -> PreTrainedModel | UserError:
         return ModelError(f"node {ray.util.get_node_ip_address()}: {error}")
 
 
-def _history(name: str) -> list[dict[str, Any]]:
+def run_history(name: str) -> list[dict[str, Any]]:
     """Lines of the metrics.jsonl of the run that a model lies in, if it does: those that tell of a step."""
     folder = Path(resolve(name))
     file = next((place / _HISTORY for place in (folder, folder.parent) if (place / _HISTORY).is_file()), None)
