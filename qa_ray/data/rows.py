@@ -166,9 +166,9 @@ def _jsonl_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
             text = line.decode().strip()
             if not text:
                 continue
-            row = json.loads(text)
-            problem = _bad_line(record, text, "expected a JSON object: one question with its context")
-            content = row if isinstance(row, dict) else problem
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                content = _bad_line(record, text, "expected a JSON object: one question with its context")
         except UnicodeDecodeError as error:
             content = _bad_line(record, line, f"is not UTF-8: {error.reason} at byte {error.start}")
         except (ValueError, RecursionError) as error:
@@ -206,11 +206,11 @@ def _csv_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
 
 def _text(cell: str) -> str | bytes:
     """A cell, as bytes if it is not UTF-8."""
-    octets = cell.encode("utf-8", "surrogateescape")
     try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        return octets
+        cell.encode()
+    except UnicodeEncodeError:
+        return cell.encode("utf-8", "surrogateescape")
+    return cell
 
 
 def _parquet_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:

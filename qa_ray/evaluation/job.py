@@ -149,7 +149,7 @@ def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) ->
         evaluation=evaluation,
         corpus=corpus,
         windows=windows,
-        history=_history(name),
+        history=run_history(name),
     )
 
 
@@ -198,7 +198,7 @@ def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> Decod
     return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])
 
 
-def _history(name: str) -> list[dict[str, Any]]:
+def run_history(name: str) -> list[dict[str, Any]]:
     """Lines of the metrics.jsonl of the run that a model lies in, if it does: those that tell of a step."""
     folder = Path(resolve(name))
     file = next((place / METRICS for place in (folder, folder.parent) if (place / METRICS).is_file()), None)

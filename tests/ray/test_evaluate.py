@@ -157,13 +157,13 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
     place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(place / "other", place / "fleeting")
-    run = job._run
+    start = job.start_stream
 
-    def remove_and_run(*arguments: Any, **named: Any) -> job.DecodedSplit:
+    def remove_and_start() -> Any:
         shutil.rmtree(place / "fleeting")
-        return run(*arguments, **named)
+        return start()
 
-    monkeypatch.setattr(job, "_run", remove_and_run)
+    monkeypatch.setattr(job, "start_stream", remove_and_start)
     with pytest.raises(
         ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
     ):
@@ -219,7 +219,7 @@ def test_record_of_a_run_is_not_overwritten(
 )
 def test_history_that_is_not_a_runs_is_passed_over(tmp_path: Path, content: str, expected: list[object]) -> None:
     (tmp_path / "metrics.jsonl").write_text(content)
-    assert job._history(str(tmp_path)) == job._history(str(tmp_path / "model")) == expected
+    assert job.run_history(str(tmp_path)) == job.run_history(str(tmp_path / "model")) == expected
 
 
 def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., EvaluationOptions]) -> None:

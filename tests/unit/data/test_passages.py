@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +12,9 @@ import pytest
 from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
-from qa_ray.data.passages import read_passages, to_tables
+from qa_ray.data.passages import read_passages, read_split
 from qa_ray.data.validation import check, is_fatal
-from qa_ray.schema import PASSAGES, Answer, Passage, Question, table_to_passages
+from qa_ray.schema import Answer, Passage, Question
 
 ROWS = [
     ("007", "Zoë 🦉 met Ann.\nThen, Bob.", 'Who met "Ann"?', [("Zoë 🦉", 0)]),
@@ -41,37 +43,23 @@ def rows_of(table):
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
-def write_jsonl(path, table):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(table)), encoding="utf-8")
-
-
-def write_csv(path, table):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, table)
-        writer.writeheader()
-        writer.writerows(rows_of(table))
-
-
-def write_parquet(path, table):
-    pq.write_table(pa.table(table), path, row_group_size=3)
-
-
 def write(path, table):
-    {".jsonl": write_jsonl, ".csv": write_csv, ".parquet": write_parquet}[path.suffix](path, table)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(table), path, row_group_size=3)
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows_of(table))
+        else:
+            csv.writer(file).writerows([list(table), *(row.values() for row in rows_of(table))])
 
 
 def read(path, max_examples=None, **options):
-    data = DataConfig(**options)
-    tables = list(to_tables(read_passages(find_files(data, str(path)), data, max_examples)))
-    assert all(table.schema == PASSAGES for table in tables)
-    return table_to_passages(pa.concat_tables([PASSAGES.empty_table(), *tables]))
+    return read_split(DataConfig(**options), str(path), max_examples)
 
 
 def contents(passages):
-    return [
-        (passage.context, [(question.id, question.text, question.answers) for question in passage.questions])
-        for passage in passages
-    ]
+    return [(passage.context, [(one.id, one.text, one.answers) for one in passage.questions]) for passage in passages]
 
 
 def expected(rows=ROWS):
@@ -139,7 +127,7 @@ def test_plain_text_answers_start_where_their_column_says(tmp_path, name, texts,
 
 
 def test_plain_text_in_brackets_is_no_json(tmp_path):
-    write_csv(tmp_path / "f.csv", flat(["[5]", "{x}", "[", '["a"]'], [1, 2, 3, 4]))
+    write(tmp_path / "f.csv", flat(["[5]", "{x}", "[", '["a"]'], [1, 2, 3, 4]))
     passages, _ = read(tmp_path / "f.csv")
     answers = {question.id: question.answers for passage in passages for question in passage.questions}
     assert answers == {
@@ -161,6 +149,9 @@ def test_columns_may_have_other_names(tmp_path):
     write(tmp_path / "f.parquet", renamed)
     columns = Columns(id="key", context="c", question="q", answers="a", answer_start="s")
     assert contents(read(tmp_path / "f.parquet", columns=columns)[0]) == expected()
+    _, (problem,) = read(tmp_path / "f.parquet", columns=replace(columns, id="no"))
+    assert is_fatal(problem)
+    assert "there is no column 'no'; the columns there are: key, c, q, a, s" in problem.message
 
 
 @pytest.mark.parametrize("ids", [[7, 8, 9, 10], [7.0, 8.0, 9.0, 10.0]], ids=["integers", "floats"])
@@ -181,14 +172,12 @@ def test_record_tells_file_and_row_and_stands_in_for_a_missing_id(tmp_path, name
     assert (passages[1].questions[0].record, passages[1].questions[0].id) == (record, record)
 
 
-def test_row_numbers_go_on_over_batches_and_a_context_is_once_in_a_table(tmp_path):
+def test_row_numbers_go_on_over_batches_and_a_context_comes_once(tmp_path):
     num_rows = 1030
     table = {name: [values[0]] * num_rows for name, values in flat(NESTED).items()}
     table["context"] = [f"context {index // 2}" for index in range(num_rows)]
     write(tmp_path / "f.parquet", table)
-    tables = list(to_tables(read_passages(find_files(DataConfig(), str(tmp_path)), DataConfig())))
-    assert [table.num_rows for table in tables] == [256, 256, 3]
-    passages, _ = table_to_passages(pa.concat_tables(tables))
+    passages, _ = read(tmp_path)
     assert [passage.context for passage in passages] == [f"context {index}" for index in range(num_rows // 2)]
     assert passages[-1].questions[-1].record == f"f.parquet row {num_rows - 1}"
 
@@ -252,22 +241,23 @@ def test_file_that_cannot_be_read_is_a_fatal_problem(tmp_path, name, content, me
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "row", "words"),
+    ("name", "row", "words"),
     [
-        ("f.csv", b"context,question,answers", b"c,q,c", "row 1: answers='c': is plain text"),
-        ("f.csv", b"context,question,answers", b"c,q,c", "data.columns.answer_start=..."),
-        ("f.csv", b"context,question,answers", b"c,\xff,[]", r"row 1: question=b'\xff': is not UTF-8"),
-        ("f.csv", b"context,question,answers", b"c,q", "row 1: row=(not shown): expected 3 cells, found 2"),
-        ("f.jsonl", b"", b'{"context": "\xff"}', "line 2: line=b'{"),
+        ("f.csv", b"c,q,c", "row 1: answers='c': is plain text, .* data.columns.answer_start=..."),
+        ("f.csv", b"c,\xff,[]", r"row 1: question=b'\\xff': is not UTF-8"),
+        ("f.csv", b"c,q", "row 1: row=.*: expected 3 cells, found 2"),
+        ("f.jsonl", b'{"context": "\xff"}', "line 2: line=b'{.*: is not UTF-8"),
     ],
 )
-def test_row_that_cannot_be_read_spoils_no_other(tmp_path, name, head, row, words):
-    good = {".csv": b"c,q,[]", ".jsonl": json.dumps(rows_of(flat(LISTED))[0]).encode()}[name[1:]]
-    (tmp_path / name).write_bytes(b"\n".join([*filter(None, [head]), good, row, good]))
+def test_row_that_cannot_be_read_spoils_no_other(tmp_path, name, row, words):
+    table = {"context": ["c"], "question": ["q"], "answers": [None]}
+    write(tmp_path / name, table)
+    good = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(good + row + b"\n" + good.splitlines()[-1])
     (passage,), (problem,) = read(tmp_path / name)
     assert len(passage.questions) == 2
     assert not is_fatal(problem)
-    assert words in str(problem)
+    assert re.search(words, str(problem))
 
 
 @pytest.mark.parametrize("name", ["f.jsonl", "f.csv", "f.parquet"])
@@ -282,18 +272,11 @@ def test_flat_rows_say_like_nested_ones_whether_there_is_an_answer(tmp_path, nam
     assert ["expected no answers" in problem.message for problem in problems] == [True, False]
 
 
-def test_stated_id_column_must_be_there(tmp_path):
-    write(tmp_path / "f.parquet", flat(LISTED))
-    _, (problem,) = read(tmp_path / "f.parquet", columns=Columns(id="key"))
-    assert is_fatal(problem)
-    assert "there is no column 'key'; the columns there are: id, context, question, answers, title" in problem.message
-
-
 def test_file_that_is_gone_on_the_reading_node_is_a_fatal_problem(tmp_path):
     write(tmp_path / "f.jsonl", flat(LISTED))
     sources = find_files(DataConfig(), str(tmp_path))
     (tmp_path / "f.jsonl").unlink()
-    _, (problem,) = table_to_passages(pa.concat_tables(to_tables(read_passages(sources, DataConfig()))))
+    (problem,) = read_passages(sources, DataConfig())
     assert is_fatal(problem)
     assert "must be there on every node" in problem.message
 

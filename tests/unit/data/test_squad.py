@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from passages import SQUAD, read_file
+from passages import SAMPLE, SQUAD, read_file
 
 from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
@@ -142,15 +142,11 @@ def test_file_that_is_no_squad_json_yields_one_problem_of_the_field_file(read, s
 
 
 @pytest.mark.parametrize(
-    ("name", "num_questions"),
-    [
-        ("train-v1.1.json", 6887),
-        ("validation-v1.1.json", 1782),
-        ("train-v2.0.json", 6940),
-        ("validation-v2.0.json", 2470),
-    ],
+    ("file", "num_questions"),
+    [(f"{SAMPLE}/train.json", 1500), (f"{SQUAD}/train-v1.1.json", 6887), (f"{SQUAD}/train-v2.0.json", 6940)],
+    ids=["sample", "1.1", "2.0"],
 )
-def test_squad_is_sound(name, num_questions):
-    found = read_file(f"{SQUAD}/{name}")
+def test_published_data_are_sound(file, num_questions):
+    found = read_file(file)
     assert sum(len(passage.questions) for passage in found) == num_questions
     assert [problem for passage in found for problem in check(passage)[1]] == []
