@@ -135,7 +135,7 @@ def test_ways_that_do_not_do_the_same_work_are_not_compared() -> None:
 def test_missing_data_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     options = BenchmarkOptions(data="nowhere.json")
     assert exit_code(lambda: measure(options, minilm(), no_ray, bf16=True) and None) == 1
-    assert capsys.readouterr().err == "error: --data=nowhere.json cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err.startswith("error: nowhere.json: there is no file or folder ")
 
 
 def test_option_below_one_is_refused_by_name() -> None:
