@@ -95,7 +95,10 @@ class NodeSampler:
                         self._monitors[name] = monitor
             # The CPU's use is counted from here.
             self._look()
-            while self._monitors and not self._stop.wait(self._every_s):
+            ended = False
+            while self._monitors and not ended:
+                # However short the run was, it has its end.
+                ended = self._stop.wait(self._every_s)
                 self._put(NodeSample(self._node, self._look(), time.time()))
         # Whatever it is, training goes on.
         except Exception as error:

@@ -29,7 +29,7 @@ from qa_ray.scores.metrics import squad_v2_scores
 from qa_ray.scores.results import Evaluation
 from qa_ray.training.evaluator import Evaluator
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
 THRESHOLD = -28.0
 

@@ -29,7 +29,7 @@ from qa_ray.prediction import job
 from qa_ray.prediction.job import predict
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
 ROWS = [{"id": f"q{number}", "question": row["question"], "context": row["context"]} for number, row in
         enumerate(questions(NAMES))]  # fmt: skip
