@@ -58,7 +58,7 @@ class AnswerFormat:
         return cast(list[_AnswersOrReason], lists)
 
     def _row(self, item: InputQuestion, found: _AnswersOrReason) -> dict[str, Any]:
-        answers = [] if isinstance(found, str) else [_columns(answer) for answer in found]
+        answers = [] if isinstance(found, str) else [{name: dict(answer)[name] for name in _ANSWER} for answer in found]
         if self.top_k > 1:
             content: dict[str, Any] = {"answers": answers}
         else:
@@ -81,12 +81,6 @@ class AnswerFormat:
         text = pa.large_string()
         context = {"context": text} if self.keep_context else {}
         return pa.schema({"id": text, "question": text, **answer, **context, "reason": text, "record": text})
-
-
-def _columns(answer: Answered) -> dict[str, Any]:
-    """An answer in the order of its columns."""
-    values = dict(answer)
-    return {name: values[name] for name in _ANSWER}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
