@@ -36,6 +36,15 @@ def test_check_that_hangs_fails_when_patience_ends() -> None:
     assert "no answer within 0.1 s" in verdict.seen
 
 
+@pytest.fixture
+def _interruptible():
+    # A shell makes the processes that it starts in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_interrupted_check_cleans_up_first() -> None:
     cleaned = threading.Event()
 
