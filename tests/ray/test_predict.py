@@ -2,24 +2,17 @@
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-import ray
-from answerers import assert_same, open_cpu, save_scattered
-from families import FAMILIES
-from ray_runs import NAMES, questions, write_squad
+from answerers import assert_same, open_cpu
+from predictions import ROWS, asked_of, parts, prepare, read, write_lines
+from ray_runs import NAMES, write_squad
 
 from qa_ray.config.fine_tuning import Columns
 from qa_ray.config.operation import ClusterConfig
@@ -31,25 +24,10 @@ from qa_ray.prediction.options import OutFormat, PredictionOptions
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
-ROWS = [{"id": f"q{number}", "question": row["question"], "context": row["context"]} for number, row in
-        enumerate(questions(NAMES))]  # fmt: skip
-MANY = 160
-"""Questions of a job that lasts long enough to be killed in the middle."""
-THRESHOLD = -28.0
-"""Some questions have answers and some do not: the nearest score is half a point away."""
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose model has a threshold, another model, and 30 questions in two files."""
-    place = tmp_path_factory.mktemp("predict")
-    FAMILIES["bert"].save(place / "tiny")
-    save_scattered(place / "run" / "model", place / "tiny", seed=1, threshold=THRESHOLD, max_answer_length=6)
-    save_scattered(place / "other", place / "tiny", seed=2, threshold=None, max_answer_length=6)
-    (place / "questions").mkdir()
-    write_lines(place / "questions" / "a.jsonl", ROWS[:19])
-    write_lines(place / "questions" / "b.jsonl", ROWS[19:])
-    return place
+    return prepare(tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture
@@ -62,35 +40,6 @@ def finished(place: Path) -> tuple[Path, str]:
     """The folder of a job on as many workers as the cluster has CPUs, and what it said."""
     out = place / "finished"
     return out, predict(asked_of(place, out, cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
-
-
-def asked_of(place: Path, out: Path, **changes: Any) -> PredictionOptions:
-    """Options of a job in fp32 on one worker: each takes seconds to start."""
-    usual = {
-        "model": str(place / "run"),
-        "data": str(place / "questions"),
-        "part_size": 8,
-        "precision": Precision.FP32,
-        "cluster": ClusterConfig(num_workers=1, cpus_per_worker=1),
-    }
-    return PredictionOptions(out=str(out), **usual | changes)
-
-
-def write_lines(path: Path, rows: list[Any]) -> None:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-
-
-def parts(out: Path) -> dict[str, int]:
-    """When each part was written."""
-    return {path.name: path.stat().st_mtime_ns for path in sorted((out / "answers").glob("part-*"))}
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    """All rows in the order of their parts."""
-    paths = sorted((out / "answers").glob("part-*"))
-    if all(path.suffix == ".parquet" for path in paths):
-        return [row for path in paths for row in pq.read_table(path).to_pylist()]
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def test_every_question_has_the_answer_that_the_answerer_gives(place: Path, finished: tuple[Path, str]) -> None:
@@ -209,65 +158,6 @@ def test_another_job_may_not_write_into_the_folder(
     with pytest.raises(StorageError, match=f"begun with another model.*{words}.*choose another --out"):
         predict(asked_of(place, out, **changes | paths))
     assert parts(out) == before
-
-
-def test_killed_job_ends_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
-    write_lines(tmp_path / "many.jsonl", [ROWS[number % len(ROWS)] | {"id": number} for number in range(MANY)])
-    script = Path(__file__).parents[2] / "jobs" / "predict.py"
-    words = ["--data", str(tmp_path / "many.jsonl"), "--out", str(tmp_path / "out"), "--part-size", "2"]
-    command = [sys.executable, str(script), str(place / "run"), *words, "--cluster.local-cpus", "2"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while len(parts(tmp_path / "out")) < 3:
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    before = parts(tmp_path / "out")
-    assert 3 <= len(before) < MANY // 2
-    subprocess.run(command, check=True, capture_output=True)
-    after = parts(tmp_path / "out")
-    assert {name: after[name] for name in before} == before
-    assert [row["id"] for row in read(tmp_path / "out")] == [str(number) for number in range(MANY)]
-
-
-def actors() -> list[psutil.Process]:
-    """The actors of this process's cluster, and of no other on the machine."""
-    session = ray._private.worker.global_worker.node.get_session_dir_path()
-    found = [process for process in psutil.process_iter(["name"]) if "MapWorker" in process.info["name"]]
-    return [process for process in found if session in " ".join(process.parent().cmdline())]
-
-
-def kill_actors_after_the_first_part(out: Path, killed: list[int]) -> threading.Thread:
-    def kill() -> None:
-        while not parts(out):
-            time.sleep(0.005)
-        for process in actors():
-            process.kill()
-            killed.append(process.pid)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize("failures", [0, 1])
-def test_part_of_a_killed_actor_is_done_again_or_the_job_ends_in_words(
-    failures: int, options: Callable[..., PredictionOptions], tmp_path: Path
-) -> None:
-    write_lines(tmp_path / "many.jsonl", [ROWS[number % len(ROWS)] | {"id": number} for number in range(MANY)])
-    given = options(
-        data=str(tmp_path / "many.jsonl"), part_size=2, cluster=ClusterConfig(num_workers=1, max_failures=failures)
-    )
-    killed: list[int] = []
-    killer = kill_actors_after_the_first_part(tmp_path / "out", killed)
-    if failures:
-        predict(given)
-        assert [row["id"] for row in read(tmp_path / "out")] == [str(number) for number in range(MANY)]
-    else:
-        with pytest.raises(ClusterError, match=r"cluster\.max_failures is reached"):
-            predict(given)
-        assert 0 < len(parts(tmp_path / "out")) < MANY // 2
-    killer.join()
-    assert killed
 
 
 def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
