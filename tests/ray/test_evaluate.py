@@ -195,7 +195,7 @@ def test_mistake_is_found_before_anything_is_computed(
     options: Callable[..., EvaluationOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "TorchTrainer", None)
+    monkeypatch.setattr(job, "make_trainer", None)
     with pytest.raises(error, match=words):
         evaluate(dataclasses.replace(options(), **changes))
 
