@@ -65,7 +65,7 @@ def prepare(place: Path) -> Path:
     return place
 
 
-def trip_config(place: Path, name: str, **sections: dict[str, object]) -> Config:
+def small_config(place: Path, name: str, **sections: dict[str, object]) -> Config:
     """A run on what `prepare` made; `sections` replace single fields."""
     config = Config(
         model=ModelConfig(name=str(place / "tiny")),

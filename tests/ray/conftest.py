@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 import ray.data
-from ray_runs import EVERY_STEP, outcome_of, prepare, trip_config
+from ray_runs import EVERY_STEP, outcome_of, prepare, small_config
 
 from qa_ray.cli import start_ray
 from qa_ray.config.operation import ClusterConfig
@@ -40,11 +40,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(ray_cluster: None, place: Path) -> TrainResult:
     """A run that MLflow has all of: its curves, its node's use, and its model."""
     tracking = {"registered_model": "trips", "system_metrics_every_s": 0.5}
-    return train(trip_config(place, "first", tracking=tracking))
+    return train(small_config(place, "first", tracking=tracking))
 
 
 @pytest.fixture(scope="session")
 def undisturbed(ray_cluster: None, place: Path) -> dict[str, Any]:
     """What is left by a run that is saved after every step, and to which nothing happens."""
-    train(trip_config(place, "undisturbed", **EVERY_STEP))
+    train(small_config(place, "undisturbed", **EVERY_STEP))
     return outcome_of(place / "runs" / "undisturbed")

@@ -29,7 +29,7 @@ import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-from ray_runs import command, prepare, training_workers, trip_config, write_squad
+from ray_runs import command, prepare, small_config, training_workers, write_squad
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch
@@ -121,14 +121,14 @@ def main(place: Path) -> None:
 @cache
 def train_calm(place: Path) -> None:
     """A run that nothing happens to, to compare the others with."""
-    train(trip_config(place, "calm", **RUN))
+    train(small_config(place, "calm", **RUN))
 
 
 def node_dies(nodes: Nodes, place: Path) -> dict[str, Any]:
     """Another node takes its place."""
     train_calm(place)
     run = place / "runs" / "dies"
-    with Training(trip_config(place, "dies", **RUN, checkpoint={"every_steps": 2})) as training:
+    with Training(small_config(place, "dies", **RUN, checkpoint={"every_steps": 2})) as training:
         training.wait_until(lambda: max(steps_saved(run), default=0) >= 4)
         step, killed_at = max(steps_saved(run)), nodes.kill()
         nodes.fill()
@@ -168,7 +168,7 @@ def node_leaves_and_returns(nodes: Nodes, place: Path) -> dict[str, Any]:
     assert code == 128 + signal.SIGTERM
     states = [json.loads((folder / "state.json").read_text())["state"] for folder in saved(run)]
     ledgers = {state["step"]: state["ledger"] for state in states}
-    planned = planned_ledgers(trip_config(place, name), max(ledgers))
+    planned = planned_ledgers(small_config(place, name), max(ledgers))
     return {"ledgers": [[ledgers[step], planned[step]] for step in ledgers]}
 
 
@@ -191,7 +191,7 @@ def node_is_preempted(nodes: Nodes, place: Path) -> dict[str, Any]:
     train_calm(place)
     run = place / "runs" / "is-preempted"
     never: Sections = {"checkpoint": {"every_minutes": None, "keep": 1000}}
-    with Training(trip_config(place, "is-preempted", **RUN, **never)) as training:
+    with Training(small_config(place, "is-preempted", **RUN, **never)) as training:
         # Once they are there: nobody is placed on a node that was warned before.
         training.wait_until(lambda: len(training_workers()) == 2)
         nodes.warn(seconds=600)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes import NAMES, STEPS_PER_EPOCH, Nodes, planned_ledgers, steps_saved
-from ray_runs import command, prepare, processes, trip_config, write_squad
+from ray_runs import command, prepare, processes, small_config, write_squad
 
 HERE = Path(__file__)
 NAME = "sweep"
@@ -49,7 +49,7 @@ def lose_nodes(nodes: Nodes, place: Path) -> dict[str, Any]:
             code = last.wait()
         finally:
             last.kill()
-    planned = planned_ledgers(trip_config(place, NAME), STEPS_PER_EPOCH)[STEPS_PER_EPOCH]
+    planned = planned_ledgers(small_config(place, NAME), STEPS_PER_EPOCH)[STEPS_PER_EPOCH]
     return {
         "code": code,
         "losses": {"trial-000": first, "trial-001": second},

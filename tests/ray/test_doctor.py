@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ray_runs import NAMES, prepare, trip_config, write_squad
+from ray_runs import NAMES, prepare, small_config, write_squad
 
 import qa_ray
 from qa_ray.config.policies import Precision
@@ -27,7 +27,7 @@ def contents(place: Path) -> list[str]:
 @pytest.mark.usefixtures("ray_cluster")
 def test_sound_run_passes_and_nothing_stays(place: Path) -> None:
     before = contents(place)
-    verdicts = dict(examine(trip_config(place, "planned")))
+    verdicts = dict(examine(small_config(place, "planned")))
     assert {name: verdict for name, verdict in verdicts.items() if verdict.status is not Status.PASSED}.keys() == {
         "Hub"
     }
@@ -50,7 +50,7 @@ def test_each_fault_is_told_in_its_line_with_what_to_do(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", os.devnull)
     (tmp_path / "file").write_text("")
-    config = trip_config(
+    config = small_config(
         place,
         "planned",
         data={"train": str(tmp_path / "gone.json")},
@@ -77,7 +77,7 @@ def test_each_fault_is_told_in_its_line_with_what_to_do(
 @pytest.mark.usefixtures("ray_cluster")
 def test_run_that_may_not_begin_is_told(place: Path, tmp_path: Path) -> None:
     (tmp_path / "planned").mkdir()
-    verdicts = dict(examine(trip_config(place, "planned", run={"storage_path": str(tmp_path)})))
+    verdicts = dict(examine(small_config(place, "planned", run={"storage_path": str(tmp_path)})))
     assert verdicts["storage"].status is Status.FAILED
     assert "exists and is no run of qa_ray" in verdicts["storage"].seen
 

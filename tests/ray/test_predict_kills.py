@@ -7,10 +7,9 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-import ray
 from predictions import ROWS, asked_of, parts, prepare, read, write_lines
+from ray_runs import processes
 
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import ClusterError
@@ -52,18 +51,11 @@ def test_killed_job_ends_as_if_nothing_had_happened(place: Path, many: Path, tmp
     assert [row["id"] for row in read(tmp_path / "out")] == [str(number) for number in range(MANY)]
 
 
-def actors() -> list[psutil.Process]:
-    """The actors of this process's cluster, and of no other on the machine."""
-    session = ray._private.worker.global_worker.node.get_session_dir_path()
-    found = [process for process in psutil.process_iter(["name"]) if "MapWorker" in process.info["name"]]
-    return [process for process in found if session in " ".join(process.parent().cmdline())]
-
-
 def kill_actors_after_the_first_part(out: Path, killed: list[int]) -> threading.Thread:
     def kill() -> None:
         while not parts(out):
             time.sleep(0.005)
-        for process in actors():
+        for process in processes("MapWorker"):
             process.kill()
             killed.append(process.pid)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from faults import Ended, Killer, meanwhile, newest, wait_for_checkpoint
 from pyarrow.fs import copy_files
-from ray_runs import EVERY_STEP, command, metrics_of, outcome_of, steps_before, trip_config
+from ray_runs import EVERY_STEP, command, metrics_of, outcome_of, small_config, steps_before
 
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError
@@ -30,7 +30,7 @@ def lost(ray_cluster: None, place: Path) -> tuple[Path, str]:
     """Folder of a run that lost a worker and was not allowed to, and what was said."""
     run = place / "runs" / "lost"
     with meanwhile(Killer(run, step=1, victim=1)), pytest.raises(TrainingError) as raised:
-        train(trip_config(place, "lost", **EVERY_STEP, cluster={"max_failures": 0}))
+        train(small_config(place, "lost", **EVERY_STEP, cluster={"max_failures": 0}))
     return run, str(raised.value)
 
 
@@ -49,7 +49,7 @@ def test_killed_worker_changes_nothing_but_the_time(
     begun_at = time.time()
     assert newest(run) < killer.step
     with meanwhile(killer):
-        train(trip_config(place, "lost", **EVERY_STEP))
+        train(small_config(place, "lost", **EVERY_STEP))
     assert outcome_of(run) == undisturbed
     assert 1 in steps_before(run, begun_at)
     assert killer.step in steps_before(run, killer.killed_at)
@@ -110,7 +110,7 @@ def test_job_that_is_asked_to_stop_saves_at_once_and_goes_on_from_there(
     assert f"stopped at step {step} of 18 after a checkpoint" in stopped.said
     assert f"--run.name {run.name} to go on" in stopped.said
     assert "Traceback" not in stopped.said
-    train(trip_config(place, run.name, **EVERY_STEP))
+    train(small_config(place, run.name, **EVERY_STEP))
     assert f"going on from the checkpoint step-{step:08d}" in capfd.readouterr().err
     assert outcome_of(run) == undisturbed
     assert steps_before(run, stopped.ended_at) == list(range(1, step + 1))
@@ -125,7 +125,7 @@ def test_damaged_checkpoint_is_passed_over(
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    train(trip_config(place, run.name, **EVERY_STEP))
+    train(small_config(place, run.name, **EVERY_STEP))
     said = capfd.readouterr().err
     assert f"checkpoint step-{step:08d} of run.name=damaged is damaged" in said
     assert "going on from the checkpoint step-00000006" in said
@@ -138,13 +138,13 @@ def test_newest_checkpoints_and_the_best_are_kept_and_nothing_else(undisturbed: 
     best = max(evaluated, key=lambda line: line["eval_f1"])["step"]
     kept = {f"step-{step:08d}" for step in (17, 18, best)}
     assert {path.name for path in (run / "checkpoints").iterdir()} == kept
-    assert not staging_place(RunFolder.locate(trip_config(place, run.name).run)).exists()
+    assert not staging_place(RunFolder.locate(small_config(place, run.name).run)).exists()
 
 
 def test_finished_run_is_shown_and_trains_nothing(undisturbed: dict[str, Any], place: Path) -> None:
     run = place / "runs" / "undisturbed"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    result = train(trip_config(place, "undisturbed", **EVERY_STEP))
+    result = train(small_config(place, "undisturbed", **EVERY_STEP))
     assert not result.trained_now
     assert "nothing was trained" in summary(result)
     best = max(line["eval_f1"] for line in metrics_of(run) if "eval_f1" in line and line["step"])
@@ -154,11 +154,11 @@ def test_finished_run_is_shown_and_trains_nothing(undisturbed: dict[str, Any], p
 
 def test_resumed_run_refuses_what_would_make_it_another(undisturbed: dict[str, Any], place: Path) -> None:
     with pytest.raises(ConfigError, match=r"window\.stride: 8 -> 16.*another run\.name"):
-        train(trip_config(place, "undisturbed", **EVERY_STEP, window={"stride": 16}))
+        train(small_config(place, "undisturbed", **EVERY_STEP, window={"stride": 16}))
     with pytest.raises(StorageError, match="a run of this name exists"):
-        train(trip_config(place, "undisturbed", **EVERY_STEP, run={"resume": Resume.NEVER}))
+        train(small_config(place, "undisturbed", **EVERY_STEP, run={"resume": Resume.NEVER}))
     with pytest.raises(StorageError, match=r"run\.resume=required, but there is no run\.name=nobody"):
-        train(trip_config(place, "nobody", **EVERY_STEP, run={"resume": Resume.REQUIRED}))
+        train(small_config(place, "nobody", **EVERY_STEP, run={"resume": Resume.REQUIRED}))
     assert not (place / "runs" / "nobody").exists()
 
 
@@ -168,7 +168,7 @@ def test_finished_run_goes_on_for_more_epochs(
     run = Path(shutil.copytree(place / "runs" / "undisturbed", place / "runs" / "longer"))
     begun_at = time.time()
     with caplog.at_level(logging.INFO, "qa_ray"):
-        result = train(trip_config(place, "longer", **EVERY_STEP, train={"epochs": 4}, cluster={"num_workers": 1}))
+        result = train(small_config(place, "longer", **EVERY_STEP, train={"epochs": 4}, cluster={"num_workers": 1}))
     assert "train.epochs: 3 -> 4" in caplog.text
     assert "cluster.num_workers: 2 -> 1" in caplog.text
     assert result.trained_now
@@ -199,7 +199,7 @@ def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_chec
         meanwhile(fail),
         pytest.raises(StorageError, match=r"cannot be stored: their files are in .*run the same command again"),
     ):
-        train(trip_config(place, "unwritable", **EVERY_STEP))
+        train(small_config(place, "unwritable", **EVERY_STEP))
     # Every step was trained all the same.
     assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 19))
     checkpoints.unlink()
@@ -207,7 +207,7 @@ def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_chec
     step = newest(run)
     assert step >= 7
     capfd.readouterr()
-    train(trip_config(place, "unwritable", **EVERY_STEP))
+    train(small_config(place, "unwritable", **EVERY_STEP))
     assert f"going on from the checkpoint step-{step:08d}" in capfd.readouterr().err
     assert outcome_of(run) == undisturbed
 
@@ -216,9 +216,9 @@ def test_run_on_s3_is_the_same_and_goes_on_there(
     undisturbed: dict[str, Any], place: Path, s3_folder: str, tmp_path: Path
 ) -> None:
     settings = {**EVERY_STEP, "run": {"storage_path": s3_folder}}
-    train(trip_config(place, "far", **settings, train={"epochs": 1}))
+    train(small_config(place, "far", **settings, train={"epochs": 1}))
     begun_at = time.time()
-    result = train(trip_config(place, "far", **settings))
+    result = train(small_config(place, "far", **settings))
     assert result.trained_now
     filesystem, path = RunFolder(s3_folder, "far").filesystem()
     copy_files(path, str(tmp_path), source_filesystem=filesystem)
@@ -226,4 +226,4 @@ def test_run_on_s3_is_the_same_and_goes_on_there(
     assert steps == list(range(1, 19))
     assert steps_before(tmp_path, begun_at) == list(range(1, 7))
     assert outcome_of(tmp_path)["ledger"] == undisturbed["ledger"]
-    assert not train(trip_config(place, "far", **settings)).trained_now
+    assert not train(small_config(place, "far", **settings)).trained_now

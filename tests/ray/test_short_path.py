@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from faults import Killer, meanwhile
-from ray_runs import EVERY_STEP, outcome_of, steps_before, trip_config
+from ray_runs import EVERY_STEP, outcome_of, small_config, steps_before
 
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
@@ -38,7 +38,7 @@ def test_run_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(trained:
     run = place / "runs" / "killed"
     killer = Killer(run, step=7, victim=1)
     with meanwhile(killer):
-        train(trip_config(place, "killed", **EVERY_STEP))
+        train(small_config(place, "killed", **EVERY_STEP))
     assert outcome_of(run) == outcome_of(place / "runs" / "first")
     assert killer.step in steps_before(run, killer.killed_at)
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray_runs import prepare, trip_config
+from ray_runs import prepare, small_config
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     prepare(tmp_path)
-    config = trip_config(tmp_path, "sweep", train={"epochs": 1}, evaluate={"best_by": BestBy.LOSS})
+    config = small_config(tmp_path, "sweep", train={"epochs": 1}, evaluate={"best_by": BestBy.LOSS})
     parts = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     tune = TuneConfig(sampler=SamplerKind.GRID, scheduler=SchedulerKind.NONE, include_default=False)
     space = ("optim.learning_rate=choice(1e-9, 1e-3)", "window.stride=choice(16)")

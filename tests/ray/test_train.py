@@ -16,7 +16,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from ray_runs import metrics_of, outcome_of, trip_config
+from ray_runs import metrics_of, outcome_of, small_config
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from qa_ray.answers import QuestionAnswerer
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture(scope="module")
 def make_config(place: Path) -> Callable[..., Config]:
-    return partial(trip_config, place)
+    return partial(small_config, place)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hub import connected_hub
 from hub_state import WRITER, Hub
-from ray_runs import prepare, trip_config
+from ray_runs import prepare, small_config
 
 from qa_ray.cli import exit_code
 from qa_ray.config.fine_tuning import Config
@@ -45,7 +45,7 @@ def test_job_publishes_what_it_has_trained_or_says_how_to_do_it_later(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = prepare(tmp_path)
-    config = trip_config(
+    config = small_config(
         place, "shared", train={"max_steps": 2}, tracking={"enabled": False}, publish={"repo_id": ID, "tag": "v1"}
     )
     run = place / "runs" / "shared"

@@ -17,7 +17,7 @@ import ray
 from hub import connected_hub
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from ray_runs import NAMES, command, metrics_of, prepare, processes, training_workers, trip_config, write_squad
+from ray_runs import NAMES, command, metrics_of, prepare, processes, small_config, training_workers, write_squad
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sweep_config(place: Path) -> SweepConfig:
-    config = trip_config(
+    config = small_config(
         place,
         "sweep",
         train={"epochs": 2},
