@@ -248,7 +248,10 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def running(job: subprocess.Popen[str]) -> Callable[[], bool]:
-    return lambda: job.poll() is None
+    def check() -> bool:
+        return job.poll() is None or pytest.fail(f"the sweep ended before what was waited for: {job.communicate()[1]}")
+
+    return check
 
 
 def test_sweep_whose_driver_is_ended_goes_on_with_the_same_command(swept: SweepResult, place: Path) -> None:
