@@ -22,9 +22,10 @@ def ray_cluster(s3: str) -> Iterator[None]:
     # The end of a run is seen sooner.
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     start_ray(ClusterConfig(local_cpus=2))
-    # Other clusters of the tests are not local ones.
+    # Other clusters of the tests are not local ones; but jobs that join this one need what Ray says of its token.
+    mode = {name: value for name, value in os.environ.items() if name == "RAY_AUTH_MODE"}
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(before | mode)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
