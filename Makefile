@@ -29,6 +29,6 @@ clean:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	@echo "Installing into .venv: about two minutes, 2.4 GB without CUDA."
+	@echo "Installing into .venv: about two minutes, 2.5 GB without CUDA."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sample,dev]'
 	touch $@
