@@ -125,7 +125,8 @@ def score_map(sweep: Sweep, x: str, y: str) -> go.Figure:
 
 def _dressed(figure: go.Figure, x: str | None, y: str | None, *, height: int = HEIGHT) -> go.Figure:
     styled(figure.update_layout(title=None), x=x, y=y, height=height)
-    return figure.update_xaxes(exponentformat="e").update_yaxes(exponentformat="e", automargin=True)
+    # Optuna names fields in full.
+    return figure.update_xaxes(exponentformat="e", automargin=True).update_yaxes(exponentformat="e", automargin=True)
 
 
 def _study(sweep: Sweep, records: Sequence[TrialRecord]) -> optuna.Study:
