@@ -32,6 +32,8 @@ class BenchmarkOptions:
     """What is measured."""
     data: str = "package://qa_ray/data/sample/train.json"
     """Nested SQuAD JSON."""
+    batch_size: int = 16
+    """Windows per optimizer step, of both ways."""
     threads: int = 2
     """CPU threads that each way computes with; decoding takes one."""
     steps: int = 30
@@ -42,8 +44,9 @@ class BenchmarkOptions:
     """File that takes the results."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "steps", "repeats"):
-            require(getattr(self, name) >= 1, f"--{name}={getattr(self, name)} must be at least 1")
+        for name in ("batch_size", "threads", "steps", "repeats"):
+            number = getattr(self, name)
+            require(number >= 1, f"--{name.replace('_', '-')}={number} must be at least 1")
 
     @property
     def steps_per_repeat(self) -> int:
