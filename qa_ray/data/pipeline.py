@@ -96,7 +96,9 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
         DataError: nothing can be read, a row is bad and `data.on_bad_row` is error, or no question is left.
     """
     # Questions are numbered in the order of the blocks, and the batch plan counts on those numbers.
-    DataContext.get_current().execution_options.preserve_order = True
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
     dataset = passages_dataset(data, location, max_examples).map_batches(
         _tokenize_batch,
         batch_format="pyarrow",

@@ -13,6 +13,7 @@ import torch
 import transformers
 from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.data.files import HubSplit
@@ -34,8 +35,8 @@ from qa_ray.prediction.parts import (
     read_parts,
     unpack,
 )
+from qa_ray.runs.progress import make_bar
 from qa_ray.runs.resources import Resources, plan_resources
-from qa_ray.runs.stream import make_bar
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def _run(task: PredictionTask, inputs: list[Input], data: DataConfig, resources:
     options = task.options
     logger.info("%s: %s", options.model, _workers(resources))
     failures: list[UserError] = []
-    with ProgressBar(sum(item.size for item in inputs), options.max_examples) as progress:
+    size = sum(item.size for item in inputs)
+    with ProgressBar(size, options.max_examples) as progress, logging_redirect_tqdm():
         for part in _results(task, inputs, data, resources):
             if part.failure is not None:
                 failures.append(part.failure)
@@ -211,6 +213,8 @@ def _results(
     dataset = ray.data.from_arrow(pa.concat_tables(map(pack, inputs)), override_num_blocks=blocks)
     # A part is a block of its own: it is handed on as soon as it is read, to whoever has time.
     dataset.context.target_max_block_size = 1
+    # The job has its own.
+    dataset.context.enable_progress_bars = False
     parts = dataset.map_batches(
         _read,
         batch_size=None,

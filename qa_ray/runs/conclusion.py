@@ -3,21 +3,26 @@
 import dataclasses
 import json
 import logging
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from functools import partial
 
+from qa_ray.answers.marking import takes_colour
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
-from qa_ray.data.corpus import Corpus
 from qa_ray.errors import StorageError, TrainingError
-from qa_ray.locations import is_local, within
+from qa_ray.locations import within
 from qa_ray.pages.report import render
+from qa_ray.runs.examples import choose_examples, shown
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared
-from qa_ray.runs.resume import Example, TrainResult
+from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.worker import make_collator
 from qa_ray.scores.intervals import headline_scores
-from qa_ray.scores.question_table import tabulate
+from qa_ray.scores.question_table import QuestionTable, tabulate
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import (
     CHECKPOINTS,
@@ -34,7 +39,8 @@ from qa_ray.tracking.tracker import Candidate, Tracker
 
 logger = logging.getLogger(__name__)
 
-_NO_ANSWER = "(no answer)"
+_QUESTION = "Who wrote Frankenstein?"
+_TEXT = "Dracula was written by Bram Stoker. The author of Frankenstein is Mary Shelley."
 
 
 def conclude(
@@ -58,7 +64,7 @@ def conclude(
     filesystem, path = folder.filesystem()
     for name in (MODEL, EVALUATION):
         folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{checkpoint_name(outcome.best_step)}/{name}", name)
-    evaluation, corpus = _report(prepared)
+    table = _report(prepared)
     tracker.log_folder(partial(folder.local, EVALUATION), EVALUATION)
     result = TrainResult(
         folder=folder.uri,
@@ -66,7 +72,7 @@ def conclude(
         step=outcome.best_step,
         before=evaluations.get(0),
         best=evaluations[outcome.best_step],
-        examples=_examples(corpus, evaluation.predictions),
+        examples=choose_examples(table),
         record=tracker.where(),
         ledger=outcome.ledger,
         data=prepared.task.validation.digest,
@@ -106,7 +112,7 @@ def is_wanting(result: TrainResult, config: Config) -> bool:
     return tracking.enabled and tracking.log_model and (result.logged_model is None or unregistered)
 
 
-def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
+def _report(prepared: Prepared) -> QuestionTable:
     """Write the report of the model that was kept, from what its evaluation left."""
     task, config, folder = prepared.task, prepared.config, prepared.folder
     collator = make_collator(config, task.validation.corpus(), task.template)
@@ -130,27 +136,19 @@ def _report(prepared: Prepared) -> tuple[Evaluation, Corpus]:
         },
     )
     folder.write(REPORT, page.encode())
-    return evaluation, collator.corpus
-
-
-def _examples(corpus: Corpus, predictions: Mapping[str, str], num_examples: int = 6) -> list[Example]:
-    """Questions spread evenly over the split."""
-    step = max(1, len(corpus) // num_examples)
-    return [
-        Example(corpus.text(question), predictions[corpus.id(question)], corpus.references(question))
-        for question in range(step // 2, len(corpus), step)
-    ][:num_examples]
+    return table
 
 
 def summary(result: TrainResult) -> str:
-    """Scores before and after, some answers, and where everything lies."""
+    """Some answers, the scores before and after, where everything lies, and how to ask the model."""
+    colour = takes_colour(sys.stdout)
     lines = []
     if not result.trained_now:
         lines = ["", "This run was finished before: nothing was trained. For a new one choose another --run.name;"]
         lines += [f"for more epochs than {result.epochs} set --train.epochs."]
-    lines += ["", "Some validation questions:"]
+    lines += ["", "Some validation questions, and what the model answers:"]
     for example in result.examples:
-        lines += _example(example)
+        lines += shown(example, colour=colour)
     lines += ["", *_scores(result.before, result.best), ""]
     lines += [
         f"run     {result.folder}",
@@ -160,22 +158,19 @@ def summary(result: TrainResult) -> str:
         f"MLflow  {result.record}",
     ]
     lines += [f"        {text}" for text in (result.logged_model, result.registered) if text]
-    if is_local(result.folder):
-        lines += [
-            "",
-            "Open the model with:",
-            f'  AutoModelForQuestionAnswering.from_pretrained("{result.folder}/{MODEL}")',
-        ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "Ask the model a question:", f"  {_command(result.folder)}"])
 
 
-def _example(example: Example) -> list[str]:
-    expected = " | ".join(dict.fromkeys(example.references)) or _NO_ANSWER
-    return [
-        f"  {example.question}",
-        f"    predicted: {example.predicted or _NO_ANSWER}",
-        f"    expected:  {expected}",
-    ]
+def _command(folder: str) -> str:
+    """A command that asks the run's model, to be pasted into the shell that trained it."""
+    # `make train` has not put the environment's scripts on the path.
+    program = "qa-ray" if shutil.which("qa-ray") else os.path.join(os.path.dirname(sys.executable), "qa-ray")
+    return " ".join(map(shlex.quote, [_beside(program), "ask", _beside(folder), _QUESTION, "--text", _TEXT]))
+
+
+def _beside(place: str) -> str:
+    """A path as it is written in the working directory, if it lies below it."""
+    return place.removeprefix(os.getcwd() + os.sep)
 
 
 def _scores(before: Mapping[str, float] | None, best: Mapping[str, float]) -> list[str]:

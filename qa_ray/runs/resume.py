@@ -4,9 +4,10 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from qa_ray.answers.marking import Excerpt
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError
@@ -39,7 +40,11 @@ class Example:
 
     question: str
     predicted: str
+    """Empty if no answer is predicted."""
     references: list[str]
+    """Empty if the context holds no answer."""
+    excerpt: Excerpt | None = None
+    """The sentence of the predicted answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class TrainResult:
             return None
         fields = json.loads(content)
         examples = [Example(**example) for example in fields.pop("examples")]
+        examples = [replace(example, excerpt=example.excerpt and Excerpt(*example.excerpt)) for example in examples]
         return cls(**fields | {"examples": examples, "trained_now": False})
 
 

@@ -5,7 +5,6 @@ Rank 0 sends without waiting; the driver fetches. So workers need no tracking se
 
 import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,20 +13,17 @@ from typing import Any, Self
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tqdm import tqdm
 
 from qa_ray.errors import StorageError
-from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Line, Progress, metrics_of
+from qa_ray.runs.progress import Display
+from qa_ray.tracking.metrics import Line, Progress, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_FETCHES = 1.0
-# A log file shows every state of a bar as a line of its own: there, few are enough.
-_SECONDS_BETWEEN_LOG_LINES = 15.0
 _SECONDS_BETWEEN_WRITES = 5.0
-_LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +105,6 @@ class StreamSender(logging.Handler):
         ray.get(self._stream.take.remote(0))
 
 
-class Lines:
-    """Standard error for a bar that is no terminal's: each of its states becomes a line."""
-
-    def write(self, text: str) -> None:
-        """Write a state of the bar."""
-        shown = text.strip("\r\n ")
-        if shown:
-            sys.stderr.write(shown + "\n")
-
-
-def make_bar(line: str, **settings: Any) -> tqdm:
-    """A progress bar on standard error: on a terminal as tqdm draws it, in a log a `line` every 15 seconds."""
-    if sys.stderr.isatty():
-        return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "maxinterval": 1.0, **settings})
-    slow = {"mininterval": _SECONDS_BETWEEN_LOG_LINES, "maxinterval": _SECONDS_BETWEEN_LOG_LINES}
-    return tqdm(**{**settings, "file": Lines(), **slow, "bar_format": line})
-
-
 class Follower:
     """Follows a stream in a thread of the driver while training runs.
 
@@ -151,18 +129,19 @@ class Follower:
         self._observe = observe
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
-        self._bars: dict[str, tqdm] = {}
+        self._display = Display()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="qa_ray-follower", daemon=True)
 
     def __enter__(self) -> Self:
+        self._display.__enter__()
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._close_bars()
+        self._display.__exit__(*error)
         self._write_lines()
 
     def _follow(self) -> None:
@@ -175,7 +154,7 @@ class Follower:
     def _fetch(self) -> None:
         for item in ray.get(self._stream.take.remote()):
             if isinstance(item, str):
-                tqdm.write(item, file=sys.stderr)
+                self._display.write(item)
                 continue
             if isinstance(item, NodeSample):
                 self._record_node(item)
@@ -183,14 +162,14 @@ class Follower:
             if isinstance(item, Restart):
                 self._restart(item)
             else:
-                self._show(item)
+                self._display.show(item)
                 if item.metrics:
                     self._keep(item.line())
             if self._observe is not None:
                 self._observe(item)
 
     def _restart(self, item: Restart) -> None:
-        self._close_bars()
+        self._display.close()
         self._lines.clear()
         self.evaluations.clear()
         for line in item.history:
@@ -210,41 +189,3 @@ class Follower:
         except StorageError as error:
             # They are in the checkpoints too, and are written again before long.
             logger.warning("metrics.jsonl is not written: %s", error)
-
-    def _close_bars(self) -> None:
-        for bar in self._bars.values():
-            bar.close()
-        self._bars.clear()
-
-    def _show(self, progress: Progress) -> None:
-        if progress.phase == "evaluate" and progress.metrics:
-            bar = self._bars.pop("evaluate", None)
-            if bar is not None:
-                bar.close()
-            tqdm.write(_evaluation_line(progress), file=sys.stderr)
-            return
-        bar = self._bars.get(progress.phase) or self._new_bar(progress)
-        bar.update(progress.done - bar.n)
-        if TRAIN_LOSS in progress.metrics:
-            bar.set_postfix(loss=f"{progress.metrics[TRAIN_LOSS]:.3f}", refresh=False)
-
-    def _new_bar(self, progress: Progress) -> tqdm:
-        training = progress.phase == "train"
-        bar = make_bar(
-            _LINE,
-            total=progress.total,
-            initial=progress.done,
-            desc=progress.phase,
-            unit=" steps" if training else " windows",
-            leave=training,
-            # In a log every refresh is a line: the evaluation's short bar would only fill it.
-            disable=not training and not sys.stderr.isatty(),
-        )
-        self._bars[progress.phase] = bar
-        return bar
-
-
-def _evaluation_line(progress: Progress) -> str:
-    names = ("exact_match", "f1", "loss")
-    scores = ", ".join(f"{name} {progress.metrics[EVAL_PREFIX + name]:.2f}" for name in names)
-    return f"step {progress.step}: {scores}"
