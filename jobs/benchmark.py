@@ -7,15 +7,7 @@ python jobs/benchmark.py --help
 
 import sys
 
-from qa_ray.benchmark.job import benchmark
-from qa_ray.benchmark.options import BenchmarkOptions
-from qa_ray.cli import run_job, start_ray
-
-
-def main(options: BenchmarkOptions) -> str:
-    """Measure, write the results, and return what is to be shown."""
-    return benchmark(options, start_ray)
-
+from qa_ray.cli.commands import benchmark
 
 if __name__ == "__main__":
-    sys.exit(run_job(BenchmarkOptions, main))
+    sys.exit(benchmark(sys.argv[1:]))

@@ -7,16 +7,7 @@ python jobs/evaluate.py --help
 
 import sys
 
-from qa_ray.cli import run_job, start_ray
-from qa_ray.evaluation.job import evaluate
-from qa_ray.evaluation.options import EvaluationOptions
-
-
-def main(options: EvaluationOptions) -> str:
-    """Join or start the cluster, evaluate, and return what is to be shown."""
-    start_ray(options.cluster)
-    return evaluate(options)
-
+from qa_ray.cli.commands import evaluate
 
 if __name__ == "__main__":
-    sys.exit(run_job(EvaluationOptions, main))
+    sys.exit(evaluate(sys.argv[1:]))

@@ -7,16 +7,7 @@ python jobs/predict.py --help
 
 import sys
 
-from qa_ray.cli import run_job, start_ray
-from qa_ray.prediction.job import predict
-from qa_ray.prediction.options import PredictionOptions
-
-
-def main(options: PredictionOptions) -> str:
-    """Join or start the cluster, answer what is not answered yet, and return what is to be shown."""
-    start_ray(options.cluster)
-    return predict(options)
-
+from qa_ray.cli.commands import predict
 
 if __name__ == "__main__":
-    sys.exit(run_job(PredictionOptions, main))
+    sys.exit(predict(sys.argv[1:]))

@@ -5,26 +5,8 @@ python jobs/publish.py s3://bucket/runs/squad --repo-id user/minilm-squad --no-p
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
-from qa_ray.cli import run_job
-from qa_ray.config.operation import PublishOptions
-from qa_ray.publishing.publish import publish, run_at
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(PublishOptions):
-    """Publish a run's model on the Hugging Face Hub, with a model card.
-
-    The token comes from HF_TOKEN or from `hf auth login`, and needs write access.
-    """
-
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """The run's folder: a path, or a URI such as s3://bucket/runs/NAME."""
-
+from qa_ray.cli.commands import publish
 
 if __name__ == "__main__":
-    sys.exit(run_job(Options, lambda options: publish(run_at(options.run), options)))
+    sys.exit(publish(sys.argv[1:]))

@@ -8,22 +8,7 @@ python jobs/tune.py minilm --help
 
 import sys
 
-from qa_ray.cli import main
-from qa_ray.publishing.publish import publish_after
-from qa_ray.tuning.driver import search
-from qa_ray.tuning.options import SweepConfig, as_sweep
-from qa_ray.tuning.report import summary
-
-
-def job(config: SweepConfig) -> str:
-    """Search and, if a repository is named, publish the best model; returns what is to be shown."""
-
-    def work() -> tuple[str, str]:
-        result = search(config)
-        return summary(result), result.best.folder
-
-    return publish_after(work, config.publish)
-
+from qa_ray.cli.commands import tune
 
 if __name__ == "__main__":
-    sys.exit(main(job, extend=as_sweep))
+    sys.exit(tune(sys.argv[1:]))

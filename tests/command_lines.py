@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from qa_ray.cli import run_job
+from qa_ray.cli.arguments import parse_options
 
 T = TypeVar("T")
 
@@ -12,8 +12,6 @@ def parser(options: type[T]) -> Callable[..., T]:
     """What turns the words of a command line into a job's options."""
 
     def parse(*words: str) -> T:
-        seen: list[T] = []
-        assert run_job(options, lambda parsed: str(seen.append(parsed)), words) == 0
-        return seen[0]
+        return parse_options(options, words, "job")
 
     return parse

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import score_corpus
 from qa_ray.answers.n_best import Answered, Span, distinct_spans, rank
+from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
@@ -24,7 +25,7 @@ from qa_ray.data.pairs import pairs_to_passages
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import ConfigError, DataError, ModelError, require
-from qa_ray.model.folder import AnswerSettings, SavedModel, open_model
+from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.loading import learn_template
 from qa_ray.schema import Float64s, Passage, Problem
 

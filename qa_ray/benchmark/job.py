@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import ray
 import torch
 import transformers
 
@@ -26,14 +27,13 @@ from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.recipes import minilm
 from qa_ray.errors import StorageError
 from qa_ray.model.compute import emulates_bf16
+from qa_ray.runs.connection import start_ray
 from qa_ray.tracking.environment import describe_environment, versions
-
-StartRay = Callable[[ClusterConfig], None]
 
 _NO_BF16 = "left out: bf16, for which this machine has no instructions"
 
 
-def benchmark(options: BenchmarkOptions, start_ray: StartRay) -> str:
+def benchmark(options: BenchmarkOptions) -> str:
     """Measure and write the results; returns what is to be shown.
 
     Raises:
@@ -45,7 +45,7 @@ def benchmark(options: BenchmarkOptions, start_ray: StartRay) -> str:
     # What fits a CPU's caches would leave a GPU idle.
     limit = recipe.batch.max_tokens_per_device if device.type == "cpu" else None
     batch = replace(recipe.batch, size=options.batch_size, max_tokens_per_device=limit)
-    report, rows = measure(options, replace(recipe, batch=batch), start_ray, bf16=not emulates_bf16(device))
+    report, rows = measure(options, replace(recipe, batch=batch), bf16=not emulates_bf16(device))
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     padding = [f"padding in an epoch, {name}: {share:.1%}" for name, share in report.get("padding_share", {}).items()]
     return "\n".join([table(rows), *padding, *report["notes"], f"written to {options.out}"])
@@ -68,15 +68,12 @@ def _prepare(options: BenchmarkOptions) -> None:
     transformers.logging.disable_progress_bar()
 
 
-def measure(
-    options: BenchmarkOptions, recipe: Config, start_ray: StartRay, *, bf16: bool
-) -> tuple[dict[str, Any], list[Row]]:
+def measure(options: BenchmarkOptions, recipe: Config, *, bf16: bool) -> tuple[dict[str, Any], list[Row]]:
     """Run the cases; returns the report, ready for JSON, and its rows.
 
     Args:
         options: the cases, their size and their data.
         recipe: what is trained.
-        start_ray: called before the first case that needs Ray: its processes take time from the others.
         bf16: whether the hardware computes in bf16; what needs it is left out otherwise.
 
     Raises:
@@ -94,11 +91,10 @@ def measure(
         Case.PREDICT: lambda: prediction(workload, repeats=repeats, threads=threads, bf16=bf16),
     }
     rows: list[Row] = []
-    ray_started = False
     for case in options.cases:
-        if case in (Case.DRIVER, Case.PREDICT) and not ray_started:
+        if case in (Case.DRIVER, Case.PREDICT) and not ray.is_initialized():
+            # Not earlier: its processes take time from the others.
             start_ray(ClusterConfig(local_cpus=threads))
-            ray_started = True
         rows += cases[case]()
     report: dict[str, Any] = {
         "environment": describe_environment() | versions(("datasets",)) | {"load_average": os.getloadavg()[0]},

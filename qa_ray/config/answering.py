@@ -1,10 +1,11 @@
-"""What all jobs are asked for that let a fine-tuned model answer questions."""
+"""How a fine-tuned model answers, and what all jobs are asked for that let one answer."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import tyro
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, Precision
 from qa_ray.errors import require
@@ -15,6 +16,37 @@ _OPTIONS = {
     "max_validation_examples": "max-examples",
     "revision": "hub-revision",
 }
+
+
+NUM_RESAMPLES = 2000
+"""Times that questions are drawn again for a confidence interval, if nothing else is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerSettings:
+    """How a model's answers are decoded; the defaults are those of transformers' former pipeline."""
+
+    max_length: int = 384
+    """Tokens per window."""
+    stride: int = 128
+    """Context tokens that two neighbouring windows share."""
+    n_best: int = 20
+    """Answer candidates kept per question."""
+    max_answer_length: int = 15
+    """Longest answer in tokens."""
+    no_answer_threshold: float | None = None
+    """No answer is given where null score minus best score is above it; None: there always is one."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "no_answer_threshold":
+                right = value is None or (type(value) in (int, float) and math.isfinite(value))
+                require(right, f"{item.name}={value!r} must be a finite number or null")
+            else:
+                require(type(value) is int, f"{item.name}={value!r} must be a whole number")
+        WindowConfig(max_length=self.max_length, stride=self.stride)
+        EvalConfig(n_best=self.n_best, max_answer_length=self.max_answer_length)
 
 
 class JobData(DataConfig):

@@ -23,7 +23,7 @@ from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
-from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
+from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome
 from qa_ray.locations import absolute, resolve
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import open_for, open_model
@@ -68,8 +68,8 @@ class DecodedSplit:
     loss: float
 
 
-def evaluate(options: EvaluationOptions) -> str:
-    """Evaluate a model on the Ray cluster that this process is connected to; returns what is to be shown.
+def evaluate(options: EvaluationOptions) -> EvaluationResult:
+    """Evaluate a model on the Ray cluster that this process is connected to.
 
     Raises:
         UserError: something that the user can mend; nearly all of it is found before the first forward pass.
@@ -210,7 +210,7 @@ def run_history(name: str) -> list[dict[str, Any]]:
         return []
 
 
-def _conclude(options: EvaluationOptions, outcomes: list[EvaluatedModel]) -> str:
+def _conclude(options: EvaluationOptions, outcomes: list[EvaluatedModel]) -> EvaluationResult:
     draws = {"num_resamples": options.num_resamples, "seed": options.seed}
     first, *others = outcomes
     comparison: Comparison | None = None
@@ -222,4 +222,4 @@ def _conclude(options: EvaluationOptions, outcomes: list[EvaluatedModel]) -> str
         save_outcome(first, options.out, data=options.data, comparison=comparison, **draws)
     except OSError as error:
         raise StorageError(f"--out={options.out} cannot be written: {error.strerror or error}") from error
-    return summary(outcomes, comparison, options.out, **draws)
+    return EvaluationResult(models=outcomes, comparison=comparison, folder=options.out, **draws)

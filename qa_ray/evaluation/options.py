@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_ray.config.answering import AnsweringOptions
+from qa_ray.config.answering import NUM_RESAMPLES, AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
 from qa_ray.config.policies import BadRows, NoAnswer
 from qa_ray.errors import require
-from qa_ray.model.folder import AnswerSettings
-from qa_ray.scores.intervals import NUM_RESAMPLES
 
 _FEWEST_RESAMPLES = 100
 

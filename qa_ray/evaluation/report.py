@@ -10,6 +10,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
 from qa_ray.pages.report import render
+from qa_ray.pages.view import Report
 from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable, tabulate
 from qa_ray.scores.results import Evaluation, write_json
@@ -36,6 +37,34 @@ class EvaluatedModel:
     def table(self) -> QuestionTable:
         """Its questions in columns."""
         return tabulate(self.evaluation, self.corpus, self.windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """What an evaluation has to show."""
+
+    models: Sequence[EvaluatedModel]
+    """The model, and the one that it was compared with, if any."""
+    comparison: Comparison | None
+    folder: Path
+    """Holds predictions, scores and the report."""
+    num_resamples: int
+    seed: int
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """The model's scores in percent, with their 95% intervals."""
+        return headline_scores(self.models[0].table, num_resamples=self.num_resamples, seed=self.seed)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The model's scores in percent."""
+        return {name: interval.mean for name, interval in self.intervals.items()}
+
+    @property
+    def report(self) -> Report:
+        """The page that shows how good the model is."""
+        return Report(str(self.folder / REPORT))
 
 
 def save_outcome(
@@ -69,14 +98,11 @@ def save_outcome(
     (folder / REPORT).write_text(page, encoding="utf-8")
 
 
-def summary(
-    outcomes: Sequence[EvaluatedModel], comparison: Comparison | None, folder: Path, *, num_resamples: int, seed: int
-) -> str:
+def summary(result: EvaluationResult) -> str:
     """Scores with their 95% intervals, thresholds, the comparison, and where everything lies."""
-    first = outcomes[0]
-    scores = headline_scores(first.table, num_resamples=num_resamples, seed=seed)
-    lines = ["", *_score_lines(scores, comparison)]
-    for label, outcome in zip("AB", outcomes, strict=False):
+    first, comparison, folder = result.models[0], result.comparison, result.folder
+    lines = ["", *_score_lines(result.intervals, comparison)]
+    for label, outcome in zip("AB", result.models, strict=False):
         lines += ["", f"{label}  {outcome.name}" if comparison else outcome.name, *_notes(outcome)]
     if comparison is not None:
         lines += ["", *_flip_lines(first.table, comparison)]

@@ -1,11 +1,10 @@
 """A model folder (weights, tokenizer, answer settings): saved, and opened from a disk, the Hub or MLflow."""
 
 import json
-import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.utils import cached_file
 
-from qa_ray.config.answering import AnsweringOptions
-from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
+from qa_ray.config.answering import AnsweringOptions, AnswerSettings
+from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.errors import ModelError, StorageError, UserError, require
 from qa_ray.locations import resolve
 from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_model, load_tokenizer
@@ -23,33 +22,6 @@ from qa_ray.model.loading import check_model, check_window, input_limit, learn_t
 SETTINGS = "qa_ray.json"
 """File beside the weights: how answers were decoded when the model was measured."""
 _MLFLOW = ("models:/", "runs:/")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerSettings:
-    """How a model's answers are decoded; the defaults are those of transformers' former pipeline."""
-
-    max_length: int = 384
-    """Tokens per window."""
-    stride: int = 128
-    """Context tokens that two neighbouring windows share."""
-    n_best: int = 20
-    """Answer candidates kept per question."""
-    max_answer_length: int = 15
-    """Longest answer in tokens."""
-    no_answer_threshold: float | None = None
-    """No answer is given where null score minus best score is above it; None: there always is one."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "no_answer_threshold":
-                right = value is None or (type(value) in (int, float) and math.isfinite(value))
-                require(right, f"{field.name}={value!r} must be a finite number or null")
-            else:
-                require(type(value) is int, f"{field.name}={value!r} must be a whole number")
-        WindowConfig(max_length=self.max_length, stride=self.stride)
-        EvalConfig(n_best=self.n_best, max_answer_length=self.max_answer_length)
 
 
 class SavedModel(NamedTuple):

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.pages import figures
 from qa_ray.pages.error_browser import add_errors
 from qa_ray.pages.figures import Line
 from qa_ray.pages.page import Page, grid
 from qa_ray.pages.page import table as table_of
 from qa_ray.scores import analysis
-from qa_ray.scores.intervals import NUM_RESAMPLES, Comparison, Interval, bracketed, headline_scores, verdict
+from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable
 
 MAX_FLIPS = 200

@@ -20,13 +20,11 @@ from qa_ray.data.files import HubSplit
 from qa_ray.data.passages import find_sources
 from qa_ray.data.rows import open_hub, read_rows
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
-from qa_ray.locations import is_local
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.parts import (
-    ANSWERS,
     Input,
     OutputFolder,
     finished_parts,
@@ -35,6 +33,7 @@ from qa_ray.prediction.parts import (
     read_parts,
     unpack,
 )
+from qa_ray.prediction.result import PredictionResult
 from qa_ray.runs.progress import make_bar
 from qa_ray.runs.resources import Resources, plan_resources
 
@@ -96,8 +95,8 @@ class ProgressBar:
         self._bar.update(share - self._bar.n)
 
 
-def predict(options: PredictionOptions) -> str:
-    """Answer questions on the Ray cluster that this process is connected to; returns what is to be shown.
+def predict(options: PredictionOptions) -> PredictionResult:
+    """Answer questions on the Ray cluster that this process is connected to.
 
     Raises:
         UserError: something that the user can mend; nearly all of it is found before the first forward pass.
@@ -115,7 +114,7 @@ def predict(options: PredictionOptions) -> str:
     manifest = folder.claim(_manifest(options, digest, saved, inputs))
     finished = finished_parts(folder.parts())
     if manifest.get("finished") == sum(map(len, finished.values())):
-        return f"nothing is left to do: {folder.location} is finished"
+        return PredictionResult(options.out, options.out_format, num_files=manifest["finished"])
     folder.sweep()
     task = PredictionTask(
         options=options,
@@ -255,7 +254,7 @@ def _read(packed: pa.Table, data: DataConfig, options: PredictionOptions) -> Ite
     yield from map(pack, read_parts(unpack(packed), data, size=size, max_rows=limit, ending=ending))
 
 
-def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> str:
+def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> PredictionResult:
     """Find out whether every part is there, and mark the folder as finished."""
     folder, options = task.folder, task.options
     if not progress.num_rows:
@@ -267,14 +266,12 @@ def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: Progress
             "own. Name a folder that all nodes see, or a URI"
         )
     folder.save_manifest({**manifest, "finished": there})
-    place = f"{options.out.rstrip('/')}/{ANSWERS}" if is_local(options.out) else options.out
-    before = progress.num_rows - progress.num_answered
-    lines = [
-        f"{progress.num_answered:,} questions answered in {progress.seconds:,.0f} s, "
-        f"{progress.num_answered / progress.seconds:,.1f} a second",
-        f"{progress.num_reasons:,} of them have a reason in place of an answer",
-        f"{progress.num_rows:,} rows in {there:,} files: {place}",
-    ]
-    if before:
-        lines.insert(1, f"{before:,} more were answered before")
-    return "\n".join(lines)
+    return PredictionResult(
+        options.out,
+        options.out_format,
+        num_files=there,
+        num_rows=progress.num_rows,
+        num_answered=progress.num_answered,
+        num_reasons=progress.num_reasons,
+        seconds=progress.seconds,
+    )

@@ -8,9 +8,9 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
+from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.locations import PACKAGE_SCHEME, is_local
 from qa_ray.publishing.run_record import RunRecord
-from qa_ray.scores.intervals import NUM_RESAMPLES
 from qa_ray.tracking.metrics import EVAL_PREFIX
 
 # Named as the official SQuAD scripts name them.

@@ -2,13 +2,11 @@
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import torch
 from huggingface_hub import ModelCard, get_token
@@ -18,7 +16,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.config.operation import PublishOptions
 from qa_ray.errors import PublishError, require
-from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, is_local
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret
 from qa_ray.model.loading import learn_template, load_tokenizer
 from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
 from qa_ray.publishing.model_card import benchmark_entry, make_card
@@ -43,13 +41,7 @@ def run_at(location: str) -> RunFolder:
         PublishError: nothing is there.
     """
     require(not holds_secret(location), f"RUN {SECRET_RULE}")
-    if is_local(location):
-        path = os.path.abspath(os.path.expanduser(location))
-        run = RunFolder(os.path.dirname(path), os.path.basename(path))
-    else:
-        place, mark, query = location.partition("?")
-        storage, _, name = place.rstrip("/").rpartition("/")
-        run = RunFolder(f"{storage}{mark}{query}", unquote(name))
+    run = RunFolder.at(location)
     if not run.exists():
         raise PublishError(f"there is no run {run.uri}: name its folder, such as runs/NAME")
     return run
@@ -103,7 +95,7 @@ def publish(run: RunFolder, options: PublishOptions, step: int | None = None) ->
     except PublishError as error:
         if step is not None:
             raise  # there is no finished run yet to publish later
-        command = f"python jobs/publish.py '{run.uri}'" + (f" --repo-id {options.repo_id}" if options.repo_id else "")
+        command = f"qa-ray publish '{run.uri}'" + (f" --repo-id {options.repo_id}" if options.repo_id else "")
         raise PublishError(f"{error}. The model stays in {run.uri}; publish it later with: {command}") from None
 
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.marking import Excerpt
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError
+from qa_ray.locations import within
+from qa_ray.pages.view import Report
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.run_folder import CONFIG, RESULT, RunFolder
+from qa_ray.storage.run_folder import CONFIG, MODEL, REPORT, RESULT, RunFolder
+from qa_ray.tracking.metrics import EVAL_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +78,21 @@ class TrainResult:
     """What became of it in MLflow's registry, in words."""
     trained_now: bool = True
     """Whether it was trained by this call, or had been finished before."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Validation metrics of the model that was kept: exact_match and f1 in percent, loss and others."""
+        return {name.removeprefix(EVAL_PREFIX): value for name, value in self.best.items()}
+
+    @property
+    def report(self) -> Report:
+        """The page that shows how good the model is."""
+        return Report(within(self.folder, REPORT))
+
+    def answerer(self, **settings: Any) -> QuestionAnswerer:
+        """The model, to ask it questions; `settings` are those of `QuestionAnswerer.from_pretrained`."""
+        with RunFolder.at(self.folder).local(MODEL) as model:
+            return QuestionAnswerer.from_pretrained(str(model), **settings)
 
     def save(self, folder: RunFolder) -> None:
         """Write it into the run's folder, which says that the run is finished."""

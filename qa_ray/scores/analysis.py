@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.schema import Float64s, Int64s
-from qa_ray.scores.intervals import NUM_RESAMPLES, Interval, intervals
+from qa_ray.scores.intervals import Interval, intervals
 from qa_ray.scores.question_table import QuestionTable
 
 NO_ANSWER = "no answer"

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Float64s
 from qa_ray.scores.question_table import QuestionTable
 
-NUM_RESAMPLES = 2000
 LEVEL = 0.95
 
 

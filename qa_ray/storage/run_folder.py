@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 from pyarrow import ArrowException, fs
 
@@ -70,6 +71,16 @@ class RunFolder:
             raise StorageError("run.name is not set: name the run")
         storage = os.path.abspath(config.storage_path) if is_local(config.storage_path) else config.storage_path
         return cls(storage, config.name)
+
+    @classmethod
+    def at(cls, location: str) -> Self:
+        """The folder at a path or URI, which may end with a query (?endpoint_override=...)."""
+        if is_local(location):
+            path = os.path.abspath(os.path.expanduser(location))
+            return cls(os.path.dirname(path), os.path.basename(path))
+        place, mark, query = location.partition("?")
+        storage, _, name = place.rstrip("/").rpartition("/")
+        return cls(f"{storage}{mark}{query}", unquote(name))
 
     @property
     def uri(self) -> str:

@@ -18,6 +18,7 @@ from qa_ray.config.fine_tuning import flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
+from qa_ray.pages.view import Report
 from qa_ray.runs.driver import train
 from qa_ray.runs.resources import plan_resources
 from qa_ray.runs.resume import check_unchanged
@@ -167,7 +168,7 @@ def _conclude(study: Study, tracker: Tracker) -> SweepResult:
         raise TrainingError(f"no trial of the sweep {study.folder.name} has finished: {'; '.join(sorted(reasons))}")
     # The run is finished: nothing is trained, and its model goes where a trial's does not.
     result = train(trial_config(study.config, sweep.best))
-    return SweepResult(sweep, result, tracker.where(), report)
+    return SweepResult(sweep, result, tracker.where(), Report(report))
 
 
 def _record(study: Study, tracker: Tracker) -> str:

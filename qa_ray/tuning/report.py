@@ -35,7 +35,7 @@ def summary(result: SweepResult) -> str:
             *(f"        {text}" for text in (best.logged_model, best.registered) if text),
             "",
             "Publish the best model with:",
-            f"  python jobs/publish.py '{best.folder}' --repo-id USER/NAME",
+            f"  qa-ray publish '{best.folder}' --repo-id USER/NAME",
         ]
     )
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from qa_ray.config.policies import BestBy
+from qa_ray.pages.view import Report
 from qa_ray.runs.resume import TrainResult
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX
@@ -179,5 +180,15 @@ class SweepResult:
     """The run of the best trial."""
     record: str
     """How to look at the tracker's record."""
-    report: str
-    """Path or URI of the picture report."""
+    report: Report
+    """The page with pictures of it."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Validation metrics of the best trial's model."""
+        return self.best.scores
+
+    @property
+    def folder(self) -> str:
+        """Path or URI of the sweep's folder; that of the best model's run is best.folder."""
+        return self.sweep.folder.uri

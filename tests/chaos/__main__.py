@@ -21,7 +21,7 @@ from chaos.checkpoints import Damage
 from chaos.cluster import Nodes
 from chaos.injector import FaultInjector
 from chaos.report import Kill, Moment, Report, Victim
-from qa_ray.cli import exit_code
+from qa_ray.cli.execution import exit_code
 from qa_ray.errors import TrainingError, require
 
 

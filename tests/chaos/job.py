@@ -3,7 +3,7 @@
 import json
 import sys
 
-from qa_ray.cli import main
+from qa_ray.cli.commands import run_configured
 from qa_ray.config.fine_tuning import Config
 from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.stream import Restart
@@ -23,4 +23,4 @@ def job(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(job))
+    sys.exit(run_configured(job, sys.argv[1:], "job.py", ""))

@@ -12,7 +12,7 @@ from families import FAMILIES
 from ray_runs import command
 
 from qa_ray.benchmark.workload import Workload
-from qa_ray.cli import parse
+from qa_ray.cli.arguments import parse_run
 from qa_ray.data.batching import plan_epoch
 from qa_ray.locations import resolve
 from qa_ray.training.snapshot import enter
@@ -51,7 +51,7 @@ def job_command(place: Path, name: str, address: str, epochs: int) -> list[str]:
 
 def planned_ledger(words: list[str]) -> str:
     """Digest of the batches that the plan alone foretells for a command line's run."""
-    config, _ = parse(words[2:])
+    config = parse_run(words[2:]).named()
     lengths = Workload.read(config, str(config.data.train)).collator.windows.length
     ledger = ""
     for epoch in range(config.train.epochs):

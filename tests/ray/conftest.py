@@ -10,8 +10,8 @@ import ray
 import ray.data
 from ray_runs import EVERY_STEP, outcome_of, prepare, small_config
 
-from qa_ray.cli import start_ray
 from qa_ray.config.operation import ClusterConfig
+from qa_ray.runs.connection import start_ray
 from qa_ray.runs.driver import TrainResult, train
 
 

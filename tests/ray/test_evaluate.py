@@ -23,6 +23,7 @@ from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.evaluation.report import summary
 from qa_ray.model.loading import learn_template, load_model, load_tokenizer
 from qa_ray.runs.worker import make_collator
 from qa_ray.scores.metrics import squad_v2_scores
@@ -63,7 +64,7 @@ def options(place: Path) -> Callable[..., EvaluationOptions]:
 @pytest.fixture(scope="module")
 def shown(ray_cluster: None, place: Path, options: Callable[..., EvaluationOptions]) -> str:
     """What the job shows of the run's model against the other one, on two workers."""
-    return evaluate(options(against=str(place / "other")))
+    return summary(evaluate(options(against=str(place / "other"))))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,9 @@ def test_one_worker_finds_what_two_find(
 ) -> None:
     # A relative path means nothing in a worker's own working directory.
     monkeypatch.chdir(place)
-    alone = evaluate(options(model="run", out=Path("alone"), cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
+    alone = summary(
+        evaluate(options(model="run", out=Path("alone"), cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
+    )
     assert read(place / "alone", "predictions") == read(place / "out", "predictions")
     assert read(place / "alone", "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
     assert read(place / "alone", "intervals") == read(place / "out", "intervals")

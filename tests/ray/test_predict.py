@@ -21,6 +21,7 @@ from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, Stor
 from qa_ray.prediction import job
 from qa_ray.prediction.job import predict
 from qa_ray.prediction.options import OutFormat, PredictionOptions
+from qa_ray.prediction.result import summary
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
@@ -39,7 +40,7 @@ def options(place: Path, tmp_path: Path) -> Callable[..., PredictionOptions]:
 def finished(place: Path) -> tuple[Path, str]:
     """The folder of a job on as many workers as the cluster has CPUs, and what it said."""
     out = place / "finished"
-    return out, predict(asked_of(place, out, cluster=ClusterConfig(num_workers=2, cpus_per_worker=1)))
+    return out, summary(predict(asked_of(place, out, cluster=ClusterConfig(num_workers=2, cpus_per_worker=1))))
 
 
 def test_every_question_has_the_answer_that_the_answerer_gives(place: Path, finished: tuple[Path, str]) -> None:
@@ -73,7 +74,7 @@ def test_bad_rows_are_written_with_their_reasons_and_spoil_no_other(
     ]
     lines = [good, *(line for change, _ in bad for line in (good | change, good)), '{"question"', "[]", "", good]
     write_lines(tmp_path / "bad.jsonl", lines)
-    shown = predict(options(data=str(tmp_path / "bad.jsonl"), out_format=OutFormat.JSONL))
+    shown = summary(predict(options(data=str(tmp_path / "bad.jsonl"), out_format=OutFormat.JSONL)))
     rows = read(tmp_path / "out")
     wrong = [row for row in rows if row["reason"] is not None]
     assert len(rows) == len(lines) - 1
@@ -123,13 +124,13 @@ def test_every_layout_is_answered_without_answers(
 def test_what_is_written_is_not_done_again(options: Callable[..., PredictionOptions], tmp_path: Path) -> None:
     predict(options())
     before = parts(tmp_path / "out")
-    assert "nothing is left to do" in predict(options())
+    assert "nothing is left to do" in summary(predict(options()))
     victim, emptied = list(before)[1], list(before)[3]
     (tmp_path / "out" / "answers" / victim).unlink()
     (tmp_path / "out" / "answers" / emptied).write_bytes(b"")
     half = tmp_path / "out" / "answers" / f".{victim}.0123"
     half.write_bytes(b"half")
-    shown = predict(options())
+    shown = summary(predict(options()))
     after = parts(tmp_path / "out")
     assert {name for name in after if after[name] != before[name]} == {victim, emptied}
     assert [row["id"] for row in read(tmp_path / "out")] == [row["id"] for row in ROWS]
@@ -218,5 +219,5 @@ def test_mistake_is_found_before_anything_is_computed(
 
 def test_answers_go_to_an_object_store(options: Callable[..., PredictionOptions], s3_folder: str) -> None:
     given = options(out=s3_folder)
-    assert "30 rows in 5 files" in predict(given)
-    assert "nothing is left to do" in predict(given)
+    assert "30 rows in 5 files" in summary(predict(given))
+    assert "nothing is left to do" in summary(predict(given))

@@ -12,6 +12,7 @@ from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.evaluation.report import summary
 from qa_ray.prediction.job import predict
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.runs.driver import TrainResult, train
@@ -45,17 +46,20 @@ def test_run_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(trained:
 
 def test_evaluation_finds_the_scores_that_training_recorded(asked: dict[str, Any], place: Path) -> None:
     out = place / "evaluated"
-    shown = evaluate(EvaluationOptions(**asked, out=out, num_resamples=200))
+    result = evaluate(EvaluationOptions(**asked, out=out, num_resamples=200))
     recorded = place / "runs" / "first" / "evaluation"
     assert read(out / "predictions.json") == read(recorded / "predictions.json")
     assert read(out / "metrics.json") == pytest.approx(read(recorded / "metrics.json"), rel=1e-4)
-    assert str(out / "report.html") in shown
+    assert str(out / "report.html") in summary(result)
+    assert result.scores["f1"] == pytest.approx(read(out / "metrics.json")["f1"])
+    assert result.report.read() == (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_prediction_gives_the_answers_of_evaluation(asked: dict[str, Any], place: Path) -> None:
     out = place / "predicted"
-    predict(PredictionOptions(**asked, out=str(out), out_format=OutFormat.JSONL, part_size=4))
+    result = predict(PredictionOptions(**asked, out=str(out), out_format=OutFormat.JSONL, part_size=4))
     rows = [json.loads(line) for path in sorted(out.glob("answers/part-*")) for line in path.read_text().splitlines()]
+    assert result.answers().column("id").to_pylist() == [row["id"] for row in rows]
     assert {row["id"]: row["answer"] for row in rows} == read(
         place / "runs" / "first" / "evaluation" / "predictions.json"
     )

@@ -1,8 +1,7 @@
 """Training that publishes: the model is on the Hub when the job ends, or the same command brings it there later."""
 
-import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from hub import connected_hub
 from hub_state import WRITER, Hub
 from ray_runs import prepare, small_config
 
-from qa_ray.cli import exit_code
-from qa_ray.config.fine_tuning import Config
+from qa_ray.cli.commands import fine_tune
+from qa_ray.cli.execution import exit_code
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_cluster")]
 
@@ -24,21 +23,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def job() -> Callable[[Config], str]:
-    """What jobs/train.py does with a configuration."""
-    spec = importlib.util.spec_from_file_location("train_job", Path(__file__).parents[2] / "jobs" / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Callable[[Config], str] = module.job
-    return found
-
-
 def test_job_publishes_what_it_has_trained_or_says_how_to_do_it_later(
     hub: Hub,
-    job: Callable[[Config], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -50,13 +36,13 @@ def test_job_publishes_what_it_has_trained_or_says_how_to_do_it_later(
     )
     run = place / "runs" / "shared"
     monkeypatch.delenv("HF_TOKEN")
-    assert exit_code(lambda: print(job(config))) == 1
+    assert exit_code(lambda: print(fine_tune(config))) == 1
     out, err = capsys.readouterr()
     assert "there is no token for the Hub" in caplog.text
     assert f"model   {run}/model" in out
-    assert f"The model stays in {run}; publish it later with: python jobs/publish.py '{run}' --repo-id {ID}" in err
+    assert f"The model stays in {run}; publish it later with: qa-ray publish '{run}' --repo-id {ID}" in err
     monkeypatch.setenv("HF_TOKEN", WRITER)
-    assert exit_code(lambda: print(job(config))) == 0
+    assert exit_code(lambda: print(fine_tune(config))) == 0
     out, _ = capsys.readouterr()
     assert "nothing was trained" in out
     assert out.endswith(f"\npublished {hub.endpoint}/{ID}/commit/{hub.repos[ID].tags['v1']}\n")

@@ -173,7 +173,7 @@ def test_best_trial_is_a_whole_run_that_can_be_published(
     assert files["model.safetensors"] == (folder / "model" / "model.safetensors").read_bytes()
     assert not list((place / "runs" / "sweep" / "trials").glob("*/checkpoints"))
     said = summary(swept)
-    assert f"jobs/publish.py '{folder}'" in said
+    assert f"qa-ray publish '{folder}'" in said
     assert "Trials with their values" in (place / "runs" / "sweep" / "report.html").read_text()
 
 

@@ -24,7 +24,7 @@ from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import start
 from rayjob_schema import RAYJOB
 
-from qa_ray.cli import parse
+from qa_ray.cli.arguments import parse_run
 from qa_ray.config.policies import Resume
 
 ADDRESSES = {"HEAD": "10.0.0.1", "WORKER_1": "10.0.0.2", "WORKER_2": "10.0.0.3", "USER": "somebody"}
@@ -151,7 +151,7 @@ def test_rayjob_trains_with_our_command_line_on_the_version_of_ray_that_is_teste
     spec = rayjob["spec"]
     python, script, *arguments = shlex.split(spec["entrypoint"])
     assert (python, script) == ("python", "jobs/train.py")
-    config, _ = parse(arguments)
+    config = parse_run(arguments).config
     # A second attempt must find the first one's run.
     assert config.run.name
     assert config.run.resume is Resume.IF_AVAILABLE
@@ -189,7 +189,7 @@ def test_submitted_commands_of_the_readme_parse() -> None:
     for words in lines:
         cut = words.index("--")
         assert words[cut + 1 : cut + 3] == ["python", "jobs/train.py"]
-        parse(words[cut + 3 :])
+        parse_run(words[cut + 3 :])
         submit.make_parser(click.Context(submit)).parse_args(words[3:])
 
 
@@ -197,7 +197,7 @@ def test_working_folder_that_travels_is_the_code_and_small(tmp_path: Path) -> No
     create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=[".git", ".venv", "__pycache__"])
     with zipfile.ZipFile(tmp_path / "sent.zip") as package:
         sent = {Path(name) for name in package.namelist()}
-    assert {Path("jobs/train.py"), Path("qa_ray/cli.py"), Path("qa_ray/pages/report.css")} <= sent
+    assert {Path("jobs/train.py"), Path("qa_ray/cli/console.py"), Path("qa_ray/pages/report.css")} <= sent
     tops = {path.parts[0] for path in sent}
     assert not tops & {"tests", "runs", "mlruns", "mlartifacts", "mlflow.db", ".venv", ".git", "cluster.env"}
     assert (tmp_path / "sent.zip").stat().st_size < 2_000_000

@@ -8,13 +8,29 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"mlflow", "ray", "torch", "transformers"}
-HELP = """
-import contextlib, io, runpy
-sys.argv = ["train.py", "sample", "--help"]
+COMMAND = """
+import contextlib, io
+from qa_ray.cli.console import main
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
-    runpy.run_path("jobs/train.py", run_name="__main__")
-assert "usage: train.py" in shown.getvalue()
+    main({words!r}.split())
+assert {expected!r} in shown.getvalue(), shown.getvalue()
 """
+LIGHT = {
+    "": "qa-ray train",
+    "train --help": "recipes:",
+    "train sample --help": "--optim.learning-rate",
+    "tune sample --help": "--tune.num-trials",
+    "doctor sample --help": "--optim.learning-rate",
+    "evaluate --help": "--num-resamples",
+    "predict --help": "--part-size",
+    "ask --help": "QUESTION",
+    "publish --help": "--repo-id",
+    "benchmark --help": "--repeats",
+    "train sample --dry-run": "[optim]",
+    "tune sample --dry-run": "[tune]",
+    "doctor sample --dry-run": "[optim]",
+    "schema": "learning_rate",
+}
 
 
 @pytest.mark.parametrize(
@@ -24,9 +40,11 @@ assert "usage: train.py" in shown.getvalue()
         ("import qa_ray.config.fine_tuning", HEAVY),
         ("import qa_ray.storage.run_folder", HEAVY),
         ("import qa_ray.data.windows", HEAVY),
-        (HELP, {"mlflow", "torch", "transformers"}),
+        ("import qa_ray; qa_ray.recipes.sample(); dir(qa_ray)", HEAVY),
+        ("from qa_ray import QuestionAnswerer", {"mlflow", "ray"}),
+        *((COMMAND.format(words=words, expected=expected), HEAVY) for words, expected in LIGHT.items()),
     ],
-    ids=["answers", "config", "storage", "data", "help"],
+    ids=["answers", "config", "storage", "data", "package", "answerer", *(words or "overview" for words in LIGHT)],
 )
 def test_import_does_not_bring_what_it_does_not_need(code: str, absent: set[str]) -> None:
     script = f"import sys\n{code}\nprint(*({HEAVY} & sys.modules.keys()))"

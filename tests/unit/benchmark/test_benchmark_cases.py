@@ -19,8 +19,7 @@ from qa_ray.benchmark.standard import training_features
 from qa_ray.benchmark.timing import Row, Timing, interleave, table
 from qa_ray.benchmark.training import spread_batches
 from qa_ray.benchmark.workload import Workload, to_squad
-from qa_ray.cli import exit_code
-from qa_ray.config.operation import ClusterConfig
+from qa_ray.cli.execution import exit_code
 from qa_ray.config.recipes import minilm
 from qa_ray.errors import ConfigError
 
@@ -30,10 +29,6 @@ def assert_same_work(rows: list[Row]) -> None:
         assert [timing.work for timing in row.standard_timings] == [timing.work for timing in row.ours_timings]
         assert min(timing.work for timing in row.ours_timings) > 0
         assert row.ratio > 0
-
-
-def no_ray(config: ClusterConfig) -> None:
-    raise AssertionError("Ray was started")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +84,7 @@ def test_rows_in_bf16_are_left_out_and_the_report_says_so_where_the_hardware_has
     bert: Path, data: Path, bf16: bool
 ) -> None:
     options = BenchmarkOptions(cases=(Case.TRAIN,), data=str(data), steps=1, repeats=1)
-    report, rows = measure(options, tiny_config(bert), no_ray, bf16=bf16)
+    report, rows = measure(options, tiny_config(bert), bf16=bf16)
     assert len(rows) == (5 if bf16 else 2)
     assert_same_work(rows)
     assert any("bf16" in row.ours for row in rows) == bf16
@@ -134,7 +129,7 @@ def test_ways_that_do_not_do_the_same_work_are_not_compared() -> None:
 
 def test_missing_data_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     options = BenchmarkOptions(data="nowhere.json")
-    assert exit_code(lambda: measure(options, minilm(), no_ray, bf16=True) and None) == 1
+    assert exit_code(lambda: measure(options, minilm(), bf16=True) and None) == 1
     assert capsys.readouterr().err.startswith("error: nowhere.json: there is no file or folder ")
 
 

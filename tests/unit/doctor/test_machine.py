@@ -31,16 +31,16 @@ def test_version_that_differs_or_is_missing_is_told_with_its_nodes() -> None:
 
 
 def test_equal_code_passes_and_has_every_file() -> None:
-    assert {"model/loading.py", "doctor/machine.py", "cli.py"} <= code().keys()
+    assert {"model/loading.py", "doctor/machine.py", "cli/console.py"} <= code().keys()
     assert same_code({name: code() for name in ("a", "b")}).status is Status.PASSED
 
 
 def test_file_that_differs_or_is_missing_is_named_with_its_node() -> None:
     own = code()
-    older = {name: digest for name, digest in own.items() if name != "cli.py"}
+    older = {name: digest for name, digest in own.items() if name != "cli/console.py"}
     verdict = same_code({"a": own, "b": own, "edited": own | {"doctor/machine.py": "0"}, "older": older})
     assert verdict.status is Status.FAILED
-    assert verdict.seen == "qa_ray/cli.py, doctor/machine.py differ on edited, older"
+    assert verdict.seen == "qa_ray/cli/console.py, doctor/machine.py differ on edited, older"
 
 
 def test_cpu_computes_in_fp32_and_not_in_fp16() -> None:

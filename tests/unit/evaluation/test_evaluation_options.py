@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from command_lines import parser
 
-from qa_ray.cli import run_job
+from qa_ray.cli.arguments import parse_options
+from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat, Precision
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.errors import ConfigError, DataError
 from qa_ray.evaluation.options import EvaluationOptions
-from qa_ray.model.folder import AnswerSettings, answer_settings
+from qa_ray.model.folder import answer_settings
 
 SAVED = AnswerSettings(max_length=192, stride=64, n_best=7, max_answer_length=21, no_answer_threshold=1.5)
 
@@ -45,7 +46,7 @@ def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., Evalu
 @pytest.mark.parametrize("words", [["m"], ["--data", "d"], ["m", "--data", "d", "--num-resamples", "99"]])
 def test_wrong_arguments_end_with_code_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_job(EvaluationOptions, lambda options: "", words)
+        parse_options(EvaluationOptions, words, "job")
     assert ended.value.code == 2
 
 
@@ -72,7 +73,7 @@ def test_value_that_cannot_work_is_told_by_its_option(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        run_job(EvaluationOptions, lambda options: "", ["m", "--data", "d", *words])
+        parse_options(EvaluationOptions, ["m", "--data", "d", *words], "job")
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from small_runs import tiny_config
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
+from qa_ray.config.answering import AnswerSettings
 from qa_ray.errors import ConfigError, ModelError, StorageError
-from qa_ray.model.folder import SETTINGS, AnswerSettings, open_model, save_model
+from qa_ray.model.folder import SETTINGS, open_model, save_model
 from qa_ray.model.loading import load_model, load_tokenizer
 
 SAVED = AnswerSettings(max_length=48, stride=12, n_best=7, max_answer_length=9, no_answer_threshold=-1.5)

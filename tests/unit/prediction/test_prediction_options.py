@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from command_lines import parser
 
-from qa_ray.cli import run_job
+from qa_ray.cli.arguments import parse_options
 from qa_ray.prediction.options import PredictionOptions
 
 
@@ -48,5 +48,5 @@ def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[...,
 )
 def test_wrong_arguments_end_with_code_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_job(PredictionOptions, lambda options: "", words)
+        parse_options(PredictionOptions, words, "job")
     assert ended.value.code == 2

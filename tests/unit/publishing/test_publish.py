@@ -1,6 +1,5 @@
 """Publishing a run's model: what is staged, checked and pushed to a Hub of our own."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from hub import connected_hub
 from hub_state import READER, WRITER, Hub
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from qa_ray.cli import run_job
+from qa_ray.cli.console import main
 from qa_ray.config.operation import PublishConfig, PublishOptions
 from qa_ray.errors import ConfigError, PublishError
 from qa_ray.publishing.publish import publish, run_at
@@ -67,7 +66,7 @@ def refusal(run: RunFolder, options: PublishOptions = TO_TINY) -> str:
         publish(run, options)
     message = str(caught.value)
     assert "\n" not in message
-    command = f"python jobs/publish.py '{run.uri}' --repo-id {options.repo_id}"
+    command = f"qa-ray publish '{run.uri}' --repo-id {options.repo_id}"
     assert message.endswith(f"The model stays in {run.uri}; publish it later with: {command}")
     return message
 
@@ -262,14 +261,9 @@ def test_run_that_is_not_there_and_location_with_a_secret_are_refused(tmp_path: 
 def test_job_publishes_the_run_it_is_given(
     hub: Hub, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = importlib.util.spec_from_file_location("publish_job", ROOT / "jobs" / "publish.py")
-    assert spec is not None
-    assert spec.loader is not None
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
     monkeypatch.chdir(tmp_path)
-    arguments = ["first/", "--repo-id", ID, "--no-private", "--license", "apache-2.0", "--tag", "v1"]
-    assert run_job(job.Options, lambda options: publish(run_at(options.run), options), arguments) == 0
+    arguments = ["publish", "first/", "--repo-id", ID, "--no-private", "--license", "apache-2.0", "--tag", "v1"]
+    assert main(arguments) == 0
     assert capsys.readouterr().out == f"{hub.endpoint}/{ID}/commit/{hub.repos[ID].tags['v1']}\n"
     assert b"license: apache-2.0" in files(hub)["README.md"]
     assert json.loads(files(hub)["qa_ray.json"])["max_length"] == 32

@@ -32,7 +32,7 @@ def test_summary_of_a_sweep_on_an_object_store_says_where_each_thing_lies() -> N
     assert "model   s3://bucket/night/trials/trial-001/model?region=eu-west-1" in shown
     assert "answers s3://bucket/night/trials/trial-001/evaluation/predictions.json?region=eu-west-1" in shown
     # Without the quotes, a shell would take the question mark for a pattern.
-    assert shown[-1].strip() == f"python jobs/publish.py '{run.folder}' --repo-id USER/NAME"
+    assert shown[-1].strip() == f"qa-ray publish '{run.folder}' --repo-id USER/NAME"
 
 
 def test_table_says_when_nothing_was_better_than_the_default() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qa_ray.cli import parse
+from qa_ray.cli.arguments import parse_run
 from qa_ray.errors import ConfigError
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig, as_sweep
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def parsed(*arguments: str) -> SweepConfig:
-    config, _ = parse(arguments, as_sweep)
+    config = parse_run(arguments, as_sweep).named()
     assert isinstance(config, SweepConfig)
     return config
 

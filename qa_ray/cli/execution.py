@@ -1,0 +1,45 @@
+"""How a command runs: messages go to standard error, what is to be shown to standard output, and errors are words."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from qa_ray.errors import StoppedError, UserError
+from qa_ray.logs import silence
+
+
+def exit_code(action: Callable[[], None]) -> int:
+    """Call `action`, and tell of an error that the user can mend in words instead of a traceback.
+
+    Returns 0, 1 after such an error, or 130 after Ctrl-C and 143 after SIGTERM. Wrong arguments exit with 2.
+    """
+    try:
+        action()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up() -> None:
+    """Prepare this process for a job, and Ray's workers after it, before the libraries are imported."""
+    _hide_scripts()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    silence()
+
+
+def _hide_scripts() -> None:
+    """Take the running script's folder off the import path, for this process and for Ray's workers after it.
+
+    Whoever imports the library `evaluate` would find jobs/evaluate.py there.
+    """
+    folder = os.path.dirname(os.path.realpath(sys.argv[0]))
+    if os.path.isfile(sys.argv[0]):
+        sys.path[:] = [place for place in sys.path if os.path.realpath(place) != folder]
