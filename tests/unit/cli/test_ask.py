@@ -1,4 +1,4 @@
-"""`qa-ray ask`: a real, tiny model is asked; where its answers are decides what is shown, not whether they are right."""
+"""`qa-ray ask`: a real, tiny model is asked; what it answers decides what is shown, be it right or wrong."""
 
 import io
 from collections.abc import Callable
