@@ -9,6 +9,7 @@ import sys
 
 from qa_ray.cli import run_job, start_ray
 from qa_ray.prediction.job import predict
+from qa_ray.prediction.notice import leave_out_notice
 from qa_ray.prediction.options import PredictionOptions
 
 
@@ -19,4 +20,5 @@ def main(options: PredictionOptions) -> str:
 
 
 if __name__ == "__main__":
+    leave_out_notice()
     sys.exit(run_job(PredictionOptions, main))
