@@ -57,7 +57,7 @@ def test_dry_run_prints_the_configuration_and_runs_nothing(capsys: pytest.Captur
         (["nonsense"], "invalid choice"),
         ([], "RECIPE"),
         (["sample", "--no-such-knob", "1"], "no-such-knob"),
-        (["sample", "--window.stride", "400"], "window.stride=400 must be in [0, window.max_length=192)"),
+        (["sample", "--window.stride", "400"], "window.stride=400 must be in [0, window.max_length=128)"),
         (["sample", "--train.seed", "many"], "train.seed"),
     ],
     ids=["unknown recipe", "no recipe", "unknown knob", "stride beyond the window", "not a number"],
