@@ -17,6 +17,7 @@ from qa_ray.config.fine_tuning import (
     TrainConfig,
     WindowConfig,
 )
+from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
 
 # Small enough to train on CPUs, where the eager kernel is the fastest and dropout's random masks cost as much time as a
@@ -36,10 +37,13 @@ def sample() -> Config:
             train="package://qa_ray/data/sample/train.json",
             validation="package://qa_ray/data/sample/validation.json",
         ),
-        window=WindowConfig(max_length=192, stride=64),
+        window=WindowConfig(max_length=128, stride=32),
+        batch=BatchConfig(size=8),
         optim=OptimConfig(learning_rate=3e-4, warmup_ratio=0.1),
-        train=TrainConfig(epochs=3, log_every=5),
-        evaluate=EvalConfig(before_training=True),
+        train=TrainConfig(epochs=3),
+        evaluate=EvalConfig(before_training=True, max_tokens_per_device=2048),
+        # On CPUs, several workers would take longer to exchange the gradients of such batches than to compute them.
+        cluster=ClusterConfig(num_workers=1),
     )
 
 

@@ -10,14 +10,16 @@ from sample_generator.wording import Entity, Kind, Mention, Sentence, fields_of,
 
 Fact = tuple[Entity, str]
 
-SHORT_SIZES = ((3, 2), (3, 3), (4, 2))
+SHORT_SIZES = ((2, 2), (2, 3), (3, 2))
 """Entities and relations of a short passage."""
 
-BLOCK_SHARE = 0.5
+BLOCK_SHARE = 0.9
 """Share of passages that treat one entity after the other; the rest mix their sentences."""
 JOINT_SHARE = 0.6
 PAIRED_SHARE = 0.5
 FOLLOWUP_SHARE = 0.6
+FILLER_SHARE = 0.25
+"""Share of short passages with a sentence that says nothing of their entities."""
 UNSTATED_SHARE = 0.1
 """Share of known facts that a passage leaves out, so that it can be asked for what it does not say."""
 
@@ -40,19 +42,20 @@ def names(text: str, entity: Entity) -> bool:
 
 
 def make_passage(kind: Kind, split: str, rng: random.Random, num_uses: Counter[str], is_long: bool) -> Passage:
-    """Write one passage about three or four entities of a split, or about ten if it is to be long.
+    """Write one passage about two or three entities of a split, or six or seven if it is to be long.
 
-    Entities that `num_uses` has counted least come first, and it counts those chosen.
+    Entities that `num_uses` has counted least come first, and it counts those of which it states something.
     """
-    num_entities, num_relations = (rng.randint(9, 11), 4) if is_long else rng.choice(SHORT_SIZES)
+    num_entities, num_relations = (rng.randint(6, 7), 4) if is_long else rng.choice(SHORT_SIZES)
     shuffled = rng.sample(list(kind.entities[split]), len(kind.entities[split]))
     entities = sorted(shuffled, key=lambda entity: num_uses[entity["name"]])[:num_entities]
-    num_uses.update(entity["name"] for entity in entities)
     relations = rng.sample(list(kind.relations), num_relations)
     stated, unstated = _choose_facts(entities, relations, rng)
+    num_uses.update({entity["name"]: 1 for entity, _ in stated})
     write = _blocks if rng.random() < BLOCK_SHARE else _mixed
     sentences = write(kind, stated, rng)
-    _insert_fillers(sentences, rng.sample(list(kind.fillers), rng.randint(2, 4) if is_long else rng.randint(0, 1)), rng)
+    num_fillers = rng.randint(1, 2) if is_long else int(rng.random() < FILLER_SHARE)
+    _insert_fillers(sentences, rng.sample(list(kind.fillers), num_fillers), rng)
     context, mentions = _join(sentences)
     return Passage(kind, context, entities, unstated, mentions)
 
