@@ -1,5 +1,6 @@
-"""Progress on standard error: on a terminal one line that is rewritten, in a log a line for every ten percent."""
+"""Progress: on a terminal one line that is rewritten, in a notebook a bar, in a log a line for every ten percent."""
 
+import importlib.util
 import io
 import sys
 from typing import Any, Self
@@ -28,12 +29,23 @@ class _Lines(tqdm):  # type: ignore[misc]
 
 
 def make_bar(line: str, **settings: Any) -> tqdm:
-    """A bar with tqdm's `settings`, which name a total; in a log it is shown as `line`."""
+    """A bar with tqdm's `settings`, which name a total; in a log it is shown as `line`, in a notebook as a widget."""
+    if _in_notebook():
+        from tqdm.notebook import tqdm as widget
+
+        return widget(**settings)
     if sys.stderr.isatty():
         # All stand on the same line. With miniters, tqdm's own thread draws none while another one is shown.
         return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "miniters": 0, "position": 0, **settings})
     # tqdm writes control characters of its own when a bar is closed.
     return _Lines(**{**settings, "file": io.StringIO(), "mininterval": 0.0, "miniters": 0, "bar_format": line})
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, whose reader can be shown widgets."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return "IPKernelApp" in getattr(shell, "config", ()) and importlib.util.find_spec("ipywidgets") is not None
 
 
 class Display:

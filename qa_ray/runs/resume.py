@@ -82,7 +82,8 @@ class TrainResult:
     @property
     def scores(self) -> dict[str, float]:
         """Validation metrics of the model that was kept: exact_match and f1 in percent, loss and others."""
-        return {name.removeprefix(EVAL_PREFIX): value for name, value in self.best.items()}
+        names = {name: name.removeprefix(EVAL_PREFIX) for name in self.best if name.startswith(EVAL_PREFIX)}
+        return {short: self.best[name] for name, short in names.items()}
 
     @property
     def report(self) -> Report:

@@ -7,8 +7,8 @@ import pytest
 from evaluations import Asked, evaluation_of
 
 from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
-from qa_ray.evaluation.report import EvaluatedModel, save_outcome, summary
-from qa_ray.scores.intervals import compare
+from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome, summary
+from qa_ray.scores.intervals import Comparison, compare
 
 DRAWS = {"num_resamples": 100, "seed": 0}
 TOWNS = [
@@ -24,6 +24,10 @@ def outcome(name: str, asked: list[Asked], *, no_answer: bool = True) -> Evaluat
     return EvaluatedModel(name=name, config=config, evaluation=evaluation, corpus=corpus, windows=windows, history=())
 
 
+def result(models: list[EvaluatedModel], comparison: Comparison | None = None) -> EvaluationResult:
+    return EvaluationResult(models=models, comparison=comparison, folder=Path("out"), **DRAWS)
+
+
 @pytest.fixture(scope="module")
 def mine() -> EvaluatedModel:
     return outcome("runs/one", TOWNS)
@@ -35,7 +39,7 @@ def other() -> EvaluatedModel:
 
 
 def test_scores_of_one_model_stand_in_a_table(mine: EvaluatedModel) -> None:
-    lines = summary([mine], None, Path("out"), **DRAWS).splitlines()
+    lines = summary(result([mine])).splitlines()
     assert lines[1] == "             percent  95% interval"
     assert lines[2].startswith("exact_match    66.67  [")
     assert lines[2].endswith(", 100.0]")
@@ -47,14 +51,14 @@ def test_scores_of_one_model_stand_in_a_table(mine: EvaluatedModel) -> None:
 
 
 def test_scores_without_a_threshold_are_those_of_v1() -> None:
-    shown = summary([outcome("m", TOWNS[:2], no_answer=False)], None, Path("out"), **DRAWS)
+    shown = summary(result([outcome("m", TOWNS[:2], no_answer=False)]))
     assert "HasAns" not in shown
     assert "threshold" not in shown
 
 
 def test_two_models_stand_side_by_side(mine: EvaluatedModel, other: EvaluatedModel) -> None:
     comparison = compare(mine.table, other.table, other.name, **DRAWS)
-    lines = summary([mine, other], comparison, Path("out"), **DRAWS).splitlines()
+    lines = summary(result([mine, other], comparison)).splitlines()
     assert lines[1].split() == ["A", "B", "A", "-", "B", "A", "better"]
     row = lines[2]
     assert row.split()[:2] == ["exact_match", "66.67"]
@@ -73,7 +77,7 @@ def test_no_more_than_three_flips_are_shown_and_silence_is_told(mine: EvaluatedM
     asked = [Asked(f"Where is {place}?", "Ada went to Rome.", "Rome", "Rome") for place in range(5)]
     silent = [Asked(item.question, item.context, "Rome", "Rome", null_odds=9) for item in asked]
     one, two = outcome("one", asked), outcome("two", silent)
-    shown = summary([one, two], compare(one.table, two.table, "two", **DRAWS), Path("out"), **DRAWS)
+    shown = summary(result([one, two], compare(one.table, two.table, "two", **DRAWS)))
     assert "5 questions that A answers exactly and B does not" in shown
     assert shown.count("A: Rome   B: (no answer)") == 3
     assert "By F1, A is better" in shown
