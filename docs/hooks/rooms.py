@@ -25,7 +25,7 @@ _CELL, _LEFT, _TOP, _GAP = 20, 108, 84, 16
 _STYLE = (
     "text{font:13px sans-serif;fill:var(--md-default-fg-color)}"
     ".band{fill:var(--md-default-fg-color);opacity:.06}"
-    ".cell{fill:none;stroke:var(--md-default-fg-color);stroke-opacity:.15}"
+    ".grid{fill:none;stroke:var(--md-default-fg-color);stroke-opacity:.15}"
     ".self{fill:var(--md-default-fg-color);opacity:.25}"
     ".room{fill:var(--md-primary-fg-color)}.library{fill:var(--md-accent-fg-color)}"
 )
@@ -41,6 +41,8 @@ class Rooms:
         self.layers: list[list[str]] = [[name.strip() for name in layer.split("|")] for layer in layers]
         self.rooms = [room for layer in self.layers for room in layer]
         """Dotted names, highest first."""
+        self.paged = [room for room in self.rooms if room.startswith("qa_ray.")]
+        """Those that have a page."""
         forbidden = [item["forbidden_modules"] for item in contracts["contracts"] if item["type"] == "forbidden"]
         self.libraries = list(dict.fromkeys(name for names in forbidden for name in names))
         """What is kept out of some rooms."""
@@ -65,8 +67,6 @@ class Rooms:
         """First line of a room's docstring."""
         path = self.root.joinpath(*room.split("."))
         source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
-        if not source.is_file():
-            return "Scripts of one screen, one for each job."
         return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
@@ -81,14 +81,15 @@ def picture(rooms: Rooms) -> str:
     first = _LEFT + len(columns) * _CELL + _GAP
     columns |= {name: first + place * _CELL for place, name in enumerate(rooms.libraries)}
     width, height = max(columns.values()) + 3 * _CELL, _TOP + len(rooms.rooms) * _CELL + 4
-    parts = [*_bands(rooms, width), *_headings(columns)]
+    parts = [*_bands(rooms, width), *_headings(columns), _grid(columns, len(rooms.rooms))]
     for place, room in enumerate(rooms.rooms):
         top = _TOP + place * _CELL
-        parts.append(
-            f'<a href="rooms/{short(room)}.html"><title>{escape(rooms.purpose(room))}</title>'
-            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{short(room)}</text></a>'
-        )
-        parts += [part for other, left in columns.items() for part in _cell(rooms, room, other, left, top)]
+        name = f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{short(room)}</text>'
+        if room in rooms.paged:
+            title = f"<title>{escape(rooms.purpose(room))}</title>"
+            name = f'<a href="rooms/{short(room)}.html">{title}{name}</a>'
+        parts.append(name)
+        parts += [_cell(rooms, room, other, left, top) for other, left in columns.items()]
     label = "Rooms, highest first: each imports only those below it"
     svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}"><style>{_STYLE}</style>'
     return f'<div class="layers">{svg}{"".join(parts)}</svg></div>'
@@ -109,14 +110,23 @@ def _headings(columns: dict[str, int]) -> Iterator[str]:
         yield f'<text x="{x}" y="{y}" transform="rotate(-60 {x} {y})">{short(name)}</text>'
 
 
-def _cell(rooms: Rooms, room: str, other: str, left: int, top: int) -> Iterator[str]:
-    box = f'x="{left}" y="{top}" width="{_CELL}" height="{_CELL}"'
-    yield f'<rect class="{"self" if room == other else "cell"}" {box}/>'
-    number = 0 if room == other else rooms.imports(room, other)
-    if number:
-        kind = "room" if other in rooms.rooms else "library"
-        title = f"{short(room)} imports {short(other)}, in {number} module{'s' * (number > 1)}"
-        yield f'<circle class="{kind}" cx="{left + 10}" cy="{top + 10}" r="5"><title>{title}</title></circle>'
+def _grid(columns: dict[str, int], number: int) -> str:
+    """Lines between the columns and between the rows."""
+    bottom, edges = _TOP + number * _CELL, {left + side for left in columns.values() for side in (0, _CELL)}
+    upright = "".join(f"M{x} {_TOP}V{bottom}" for x in sorted(edges))
+    level = "".join(f"M{_LEFT} {_TOP + row * _CELL}H{max(edges)}" for row in range(number + 1))
+    return f'<path class="grid" d="{upright}{level}"/>'
+
+
+def _cell(rooms: Rooms, room: str, other: str, left: int, top: int) -> str:
+    if room == other:
+        return f'<rect class="self" x="{left}" y="{top}" width="{_CELL}" height="{_CELL}"/>'
+    number = rooms.imports(room, other)
+    if not number:
+        return ""
+    kind = "room" if other in rooms.rooms else "library"
+    title = f"{short(room)} imports {short(other)}, in {number} module{'s' * (number > 1)}"
+    return f'<circle class="{kind}" cx="{left + 10}" cy="{top + 10}" r="5"><title>{title}</title></circle>'
 
 
 def _root(config: MkDocsConfig) -> Path:
@@ -128,18 +138,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     rooms = Rooms(_root(config))
     for module in sorted(rooms.outside()):
         log.warning("%s is in no layer of the contract in pyproject.toml", module)
-    pages = [f"rooms/{short(room)}.md" for room in rooms.rooms if room != "jobs"]
-    config.nav.append({"Rooms": pages})
+    config.nav.append({"Rooms": [f"rooms/{short(room)}.md" for room in rooms.paged]})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make the page of each room."""
-    rooms = Rooms(_root(config))
-    for room in rooms.rooms:
-        if room != "jobs":
-            text = f"---\ntitle: {short(room)}\n---\n\n# {room}\n\n::: {room}\n"
-            files.append(File.generated(config, f"rooms/{short(room)}.md", content=text))
+    for room in Rooms(_root(config)).paged:
+        text = f"---\ntitle: {short(room)}\n---\n\n# {room}\n\n::: {room}\n"
+        files.append(File.generated(config, f"rooms/{short(room)}.md", content=text))
     return files
 
 
