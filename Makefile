@@ -25,7 +25,7 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The site of docs/, in site/; fails on whatever is not linked or not found.
+# The site of docs/, in site/; fails on whatever is not linked or not found. The theme's makers are kept from advertising.
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 

@@ -119,7 +119,7 @@ def _set_up_logging() -> None:
 
 
 def parse(argv: Sequence[str], extend: Callable[[Config], Config] = lambda recipe: recipe) -> tuple[Config, bool]:
-    """Read `RECIPE [--dry-run] [--section.field VALUE ...]` into a configuration, and whether it is only to be shown."""
+    """Read `RECIPE [--dry-run] [--section.field VALUE ...]` into a configuration, and whether it is only shown."""
     parser = argparse.ArgumentParser(
         description="Choose a recipe; RECIPE --help lists every knob.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -169,19 +168,3 @@ def test_missing_file_on_the_real_command_line_ends_without_a_traceback(tmp_path
     assert "gone.json" in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
     assert not list((tmp_path / "runs").iterdir()), "a run that never began must not keep its name"
-
-
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^\s*(?:\S*/)?python jobs/(?:train|doctor)\.py .*$", text, re.MULTILINE)
-
-
-def test_readme_has_train_commands() -> None:
-    assert len(readme_commands()) >= 3
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_train_command_of_the_readme_parses(command: str) -> None:
-    arguments = shlex.split(command, comments=True)[2:]
-    if "--help" not in arguments:
-        parse([*arguments, "--dry-run"])
