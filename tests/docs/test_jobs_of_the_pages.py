@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import ROOT, Block, Command, blocks, commands, jobs
+from documents import ROOT, Block, Command, blocks, jobs
 from families import FAMILIES
 from ray_runs import NAMES, questions, write_squad
 
