@@ -138,7 +138,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     rooms = Rooms(_root(config))
     for module in sorted(rooms.outside()):
         log.warning("%s is in no layer of the contract in pyproject.toml", module)
-    config.nav.append({"Rooms": [f"rooms/{short(room)}.md" for room in rooms.paged]})
+    config.nav = [*(config.nav or []), {"Rooms": [f"rooms/{short(room)}.md" for room in rooms.paged]}]
     return config
 
 
