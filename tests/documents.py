@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,7 +62,7 @@ def blocks(language: str) -> list[Block]:
     for page, text in pages().items():
         found += [Block(page, match[1], match[2]) for match in _FENCED.finditer(text)]
         rest = _FENCED.sub("", text)
-        found += [Block(page, "bash", re.sub("^    ", "", part, flags=re.M)) for part in _INDENTED.findall(rest)]
+        found += [Block(page, "bash", textwrap.dedent(part).strip() + "\n") for part in _INDENTED.findall(rest)]
     return [block for block in found if block.language == language]
 
 
