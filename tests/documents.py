@@ -86,7 +86,8 @@ def _split(line: str) -> list[tuple[str, ...]]:
             parts.append([])
         elif parts[-1] or not re.fullmatch(r"[A-Z_]+=.*", word):  # variables before the command
             parts[-1].append(word)
-    return [tuple(part) for part in parts if part]
+    # Without the file that takes what a command shows.
+    return [tuple(part[: part.index(">")] if ">" in part else part) for part in parts if part]
 
 
 def jobs(name: str) -> list[Command]:

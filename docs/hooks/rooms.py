@@ -48,7 +48,12 @@ class Rooms:
         """What is kept out of some rooms."""
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))
-        self.graph = grimp.build_graph(*contracts["root_packages"], include_external_packages=True, cache_dir=None)
+        self.graph = grimp.build_graph(
+            *contracts["root_packages"],
+            include_external_packages=True,
+            exclude_type_checking_imports=contracts.get("exclude_type_checking_imports", False),
+            cache_dir=None,
+        )
 
     def outside(self) -> set[str]:
         """Modules at the top of the package that no layer names."""

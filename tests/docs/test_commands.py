@@ -44,7 +44,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "benchmark": read_words(BenchmarkOptions),
 }
 # What the console command brings: these words have no parser before.
-AWAITED = {"", "ask"}
+AWAITED = {"", "--completion", "ask", "schema"}
 
 NOT_RUN = {
     "git clone": "there is no repository to clone from",

@@ -102,15 +102,15 @@ def test_readme_is_read_to_its_end_and_begins_with_a_report_of_ones_own_data() -
     assert "report.html" in first_screen[start + 3], "four commands"
 
 
-def imported(path: Path) -> set[str]:
-    """Modules that a source file names in its imports, from wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {item.name for item in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{item.name}" for item in node.names)}
-    return names
+def imported(node: ast.AST, *, typed: bool) -> set[str]:
+    """Modules that a source file names in its imports, from wherever in it; with `typed`, also in those for types."""
+    if isinstance(node, ast.Import):
+        return {item.name for item in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module, *(f"{node.module}.{item.name}" for item in node.names)}
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typed:
+        return set()
+    return {name for child in ast.iter_child_nodes(node) for name in imported(child, typed=typed)}
 
 
 def test_picture_of_the_layers_shows_every_room_and_exactly_the_imports_in_the_source_files(site: Path) -> None:
@@ -119,11 +119,13 @@ def test_picture_of_the_layers_shows_every_room_and_exactly_the_imports_in_the_s
     layers = next(item["layers"] for item in contracts if item["type"] == "layers")
     rooms = [room.strip() for layer in layers for room in layer.split("|")]
     libraries = {name for item in contracts if item["type"] == "forbidden" for name in item["forbidden_modules"]}
+    typed = not settings.get("exclude_type_checking_imports", False)
     expected = set()
     for room in rooms:
         place = ROOT.joinpath(*room.split("."))
         sources = [*place.rglob("*.py"), *([place.with_suffix(".py")] if place.with_suffix(".py").is_file() else [])]
-        names = {name for source in sources for name in imported(source)}
+        trees = [ast.parse(source.read_text(encoding="utf-8")) for source in sources]
+        names = {name for tree in trees for name in imported(tree, typed=typed)}
         for other in {*rooms, *libraries} - {room}:
             if any(name == other or name.startswith(f"{other}.") for name in names):
                 expected.add((room.removeprefix("qa_ray."), other.removeprefix("qa_ray.")))
