@@ -22,36 +22,31 @@ log = logging.getLogger("mkdocs.hooks.rooms")
 MARK = "<!-- picture of the layers -->"
 """Stands where a page shows the picture."""
 _CELL, _LEFT, _TOP, _GAP = 20, 108, 84, 16
-_STYLE = (
-    "text{font:13px sans-serif;fill:var(--md-default-fg-color)}"
-    ".band{fill:var(--md-default-fg-color);opacity:.06}"
-    ".grid{fill:none;stroke:var(--md-default-fg-color);stroke-opacity:.15}"
-    ".self{fill:var(--md-default-fg-color);opacity:.25}"
-    ".room{fill:var(--md-primary-fg-color)}.library{fill:var(--md-accent-fg-color)}"
-)
 
 
 class Rooms:
     """Layers of rooms, highest first, and what each of them imports."""
 
     def __init__(self, root: Path) -> None:
-        contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-        [layers] = [item["layers"] for item in contracts["contracts"] if item["type"] == "layers"]
+        settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+        contracts = settings["contracts"]
+        [layers] = [item["layers"] for item in contracts if item["type"] == "layers"]
         self.root = root
         self.layers: list[list[str]] = [[name.strip() for name in layer.split("|")] for layer in layers]
         self.rooms = [room for layer in self.layers for room in layer]
         """Dotted names, highest first."""
         self.paged = [room for room in self.rooms if room.startswith("qa_ray.")]
         """Those that have a page."""
-        forbidden = [item["forbidden_modules"] for item in contracts["contracts"] if item["type"] == "forbidden"]
+        forbidden = [item["forbidden_modules"] for item in contracts if item["type"] == "forbidden"]
         self.libraries = list(dict.fromkeys(name for names in forbidden for name in names))
         """What is kept out of some rooms."""
+        # Where the source files are found.
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))
         self.graph = grimp.build_graph(
-            *contracts["root_packages"],
+            *settings["root_packages"],
             include_external_packages=True,
-            exclude_type_checking_imports=contracts.get("exclude_type_checking_imports", False),
+            exclude_type_checking_imports=settings.get("exclude_type_checking_imports", False),
             cache_dir=None,
         )
 
@@ -96,7 +91,7 @@ def picture(rooms: Rooms) -> str:
         parts.append(name)
         parts += [_cell(rooms, room, other, left, top) for other, left in columns.items()]
     label = "Rooms, highest first: each imports only those below it"
-    svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}"><style>{_STYLE}</style>'
+    svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">'
     return f'<div class="layers">{svg}{"".join(parts)}</svg></div>'
 
 
