@@ -81,7 +81,7 @@ class RemoteCluster:
         return f"{bucket}/{path}{mark}{query}"
 
     def submit(self, *entrypoint: str, options: tuple[str, ...] = (), name: str | None = None) -> subprocess.Popen[str]:
-        """Submit a job from the laptop as the README says; its standard output is the job's log."""
+        """Submit a job from the laptop as docs/clusters.md says; its standard output is the job's log."""
         named = ("--submission-id", name) if name else ()
         command = ["ray", "job", "submit", "--address", self.address, "--working-dir", ".", *named, *options, "--"]
         return self.hosts.start(

@@ -1,4 +1,4 @@
-"""cluster.yaml launched over ssh with Ray's launcher, as the README says, on hosts that are namespaces."""
+"""cluster.yaml launched over ssh with Ray's launcher, as docs/clusters.md says, on hosts that are namespaces."""
 
 import json
 import re

@@ -1,16 +1,10 @@
 """The command line of a sweep: the recipe's space, another one, and mistakes that are told before anything starts."""
 
-import re
-import shlex
-from pathlib import Path
-
 import pytest
 
 from qa_ray.cli.arguments import parse_run
 from qa_ray.errors import ConfigError
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig, as_sweep
-
-ROOT = Path(__file__).parents[3]
 
 
 def parsed(*arguments: str) -> SweepConfig:
@@ -61,21 +55,3 @@ def test_mistake_in_the_space_ends_the_command_in_words(capsys: pytest.CaptureFi
         parsed("minilm", "--space", "window.strid=choice(1, 2)")
     said = " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
     assert "window.strid: there is no such field; known are window.max_length, window.stride" in said
-
-
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^\s*(?:\S*/)?python jobs/tune\.py .*$", text, re.MULTILINE)
-
-
-def test_readme_has_tune_commands() -> None:
-    assert len(readme_commands()) >= 3
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_tune_command_of_the_readme_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [table] = re.findall(r"^    # space\.toml\n((?:    .*\n|\n)+)", text, re.MULTILINE)
-    (tmp_path / "space.toml").write_text(re.sub("^    ", "", table, flags=re.MULTILINE))
-    monkeypatch.chdir(tmp_path)
-    parsed(*shlex.split(command, comments=True)[2:])
