@@ -11,13 +11,13 @@ _RUN = ("passed", "xfailed", "xpassed", *_FAULTS)
 
 
 def account(stats: Mapping[str, Sequence[Any]], config: pytest.Config) -> list[str]:
-    """Tell of the reports and deselected items that pytest has by outcome; nothing where no test was met."""
+    """Tell of the reports and deselected items that pytest has by outcome; nothing where tests are only listed."""
+    if config.option.collectonly:
+        return []
     run = {report.nodeid for outcome in _RUN for report in stats.get(outcome, ())}
     faults = {report.nodeid for outcome in _FAULTS for report in stats.get(outcome, ())}
     left_out = Counter(_reason(report) for report in stats.get("skipped", ()))
     left_out.update(_choice(item, config) for item in stats.get("deselected", ()))
-    if not run and not left_out:
-        return []
     bad = f"; {len(faults)} of them failed" if faults else ""
     why = [f"{number:,} {reason}" for reason, number in left_out.most_common()]
     return [f"Tested: {_by_kind(run)}{bad}", f"Left out: {'; '.join(why) or 'nothing'}"]

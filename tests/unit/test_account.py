@@ -98,4 +98,4 @@ def test_failures_are_counted_once_each_and_stand_above(run, tmp_path):
 
 
 def test_nothing_is_said_of_tests_that_were_only_listed(run):
-    assert not any(line.startswith(("Tested", "Left out")) for line in run("tests/unit", "--collect-only", "-m", ""))
+    assert not any(line.startswith(("Tested", "Left out")) for line in run("tests", "--collect-only"))
