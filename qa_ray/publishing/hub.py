@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoFile
-from huggingface_hub.utils import httpx  # httpx itself or httpx2, by huggingface_hub's version
+from huggingface_hub.utils import (
+    get_session,
+    hf_raise_for_status,
+    httpx,  # httpx itself or httpx2, by huggingface_hub's version
+)
 
 from qa_ray.errors import PublishError
 
@@ -81,12 +85,13 @@ class HubRepository:
         """Have the Hub look at the card, before anything is made."""
 
         def look() -> None:
+            # card.validate() asks huggingface.co, whatever the endpoint, before huggingface_hub 2.2.
+            body = {"repoType": "model", "content": str(card)}
+            response = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=body)
             try:
-                card.validate()
-            except json.JSONDecodeError:
-                raise
-            except ValueError as error:
-                reason = _shown(error, self._token)
+                hf_raise_for_status(response)
+            except BadRequestError:
+                reason = _shown(ValueError(response.text), self._token)
                 raise PublishError(f"the Hub refuses the model card; look at --license. Reason: {reason}") from None
 
         self._do("check the model card", look)
