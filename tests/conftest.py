@@ -1,9 +1,13 @@
-"""For all tests: property tests try the same examples each time and are never failed for being slow; an S3 server."""
+"""For all tests: property tests try the same examples each time and are never failed for being slow; an S3 server.
+
+A run ends with what was tested and what was left out.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
+from account import account
 from hypothesis import HealthCheck, settings
 
 # Before transformers and huggingface_hub are imported, which read it once.
@@ -17,6 +21,14 @@ os.environ.pop("RAY_ADDRESS", None)
 
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Generator[None]:
+    """Close with two lines, below whatever else pytest has to say."""
+    yield
+    for line in account(terminalreporter.stats, config):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

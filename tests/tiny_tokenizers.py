@@ -72,8 +72,8 @@ def roberta(*, add_prefix_space: bool, trim_offsets: bool) -> Tokenizer:
     mask = AddedToken("<mask>", lstrip=True, special=True)
     tokenizer = byte_level(["<s>", "<pad>", "</s>", "<unk>", mask], add_prefix_space=add_prefix_space)
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", tokenizer.token_to_id("</s>")),
-        cls_token=("<s>", tokenizer.token_to_id("<s>")),
+        ("</s>", tokenizer.token_to_id("</s>")),
+        ("<s>", tokenizer.token_to_id("<s>")),
         add_prefix_space=add_prefix_space,
         trim_offsets=trim_offsets,
     )

@@ -15,10 +15,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx2
 from huggingface_hub import CommitInfo, HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoFile
+from huggingface_hub.utils import (
+    get_session,
+    hf_raise_for_status,
+    httpx,  # httpx itself or httpx2, by huggingface_hub's version
+)
 
 from qa_ray.errors import PublishError
 
@@ -42,7 +46,7 @@ _LONGEST_REASON = 300
 # These would be loaded instead of, or beside, what is pushed.
 _OF_A_MODEL = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|index\.json)|(added_tokens|special_tokens_map)\.json")
 # They name the addresses of requests, signatures and all.
-_TALKATIVE = ("huggingface_hub.utils._http", "httpx2")
+_TALKATIVE = ("huggingface_hub.utils._http", httpx.__name__)
 
 
 def holds_token(text: str) -> bool:
@@ -81,12 +85,13 @@ class HubRepository:
         """Have the Hub look at the card, before anything is made."""
 
         def look() -> None:
+            # card.validate() asks huggingface.co, whatever the endpoint, before huggingface_hub 2.2.
+            body = {"repoType": "model", "content": str(card)}
+            response = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=body)
             try:
-                card.validate()
-            except json.JSONDecodeError:
-                raise
-            except ValueError as error:
-                reason = _shown(error, self._token)
+                hf_raise_for_status(response)
+            except BadRequestError:
+                reason = _shown(ValueError(response.text), self._token)
                 raise PublishError(f"the Hub refuses the model card; look at --license. Reason: {reason}") from None
 
         self._do("check the model card", look)
@@ -225,13 +230,13 @@ class HubRepository:
             cure = "unset HF_HUB_OFFLINE, which forbids every request"
         elif isinstance(error, HfHubHTTPError):
             cure = self._cure(error.response)
-        elif isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
+        elif isinstance(error, httpx.TransportError | ConnectionError | TimeoutError):
             cure = f"look whether {self._api.endpoint} can be reached from here (network, proxy, HF_ENDPOINT)"
         else:
             cure = "see the reason"
         return PublishError(f"cannot {what} on the Hub: {cure}. Reason: {_shown(error, self._token)}")
 
-    def _cure(self, response: httpx2.Response) -> str:
+    def _cure(self, response: httpx.Response) -> str:
         owner, pages = self.repo_id.partition("/")[0], f"{self._api.endpoint}/settings/tokens"
         status = response.status_code
         if status == HTTPStatus.UNAUTHORIZED:
@@ -266,7 +271,7 @@ def _passes(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _PASSING
     # A proxy's error page is no JSON.
-    return isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
+    return isinstance(error, httpx.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
 
 
 def _ids(path: Path) -> tuple[str, str]:

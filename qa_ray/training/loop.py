@@ -72,7 +72,9 @@ class TrainingLoop:
                 raise ConfigError(
                     f"train.gradient_checkpointing: {type(model).__name__} does not support it: turn it off"
                 )
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            # Before transformers 5.23 it had the name that is deprecated since then.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         optimizer = make_optimizer(model, config.optim, fused=accelerator.scaler is None)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
         trained = torch.compile(model, dynamic=True) if config.train.compile else model

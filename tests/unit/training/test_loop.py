@@ -114,7 +114,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradient(saved, family)
     config = tiny_config(saved(family), train={"max_steps": 2})
     checkpointed = changed(config, train={"gradient_checkpointing": True})
     kept, computed_twice = (gradients_of(c, made_passages(8)) for c in (config, checkpointed))
-    assert computed_twice[0].model.is_activation_checkpointing
+    assert any(getattr(module, "gradient_checkpointing", False) for module in computed_twice[0].model.modules())
     assert computed_twice[0].metric(TRAIN_LOSS) == pytest.approx(kept[0].metric(TRAIN_LOSS), rel=1e-5)
     for ours, theirs in zip(computed_twice[1], kept[1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
