@@ -162,11 +162,12 @@ def _configure(
         config, name = extend(find_recipe(os.fspath(recipe))()), os.fspath(recipe)
     config = override(config, sections, "arguments")
     given = {"train": train_data, "validation": validation_data}
-    named = {split: stored(data, config.run.storage_path) for split, data in given.items() if data is not None}
+    others = {split: data for split, data in given.items() if data is not None}
     require(
-        config.data.hub is None or len(named) != 1,
+        config.data.hub is None or len(others) != 1,
         f"the recipe's data come from the Hub ({config.data.hub}): give both train_data and validation_data, or none",
     )
+    named = {split: stored(data, config.run.storage_path) for split, data in others.items()}
     changes: dict[str, Any] = {"data": {**named, "hub": None}} if named else {}
     if config.run.name is None:
         changes["run"] = {"name": f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"}

@@ -111,12 +111,10 @@ def evaluate(argv: Words) -> int:
 
 def predict(argv: Words) -> int:
     """Answer many questions."""
-    from qa_ray.prediction.notice import leave_out_notice
     from qa_ray.prediction.options import PredictionOptions
 
     def run() -> None:
         options = parse_options(PredictionOptions, argv, "qa-ray predict")
-        leave_out_notice()
         set_up()
         from qa_ray.prediction.job import predict as answer
         from qa_ray.prediction.result import summary

@@ -16,6 +16,11 @@ def exit_code(action: Callable[[], None]) -> int:
     """
     try:
         action()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read this, such as head, has seen enough; Python would complain again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -23,6 +23,7 @@ from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
+from qa_ray.prediction.notice import without_notice
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.parts import (
     Input,
@@ -179,7 +180,7 @@ def _run(task: PredictionTask, inputs: list[Input], data: DataConfig, resources:
     logger.info("%s: %s", options.model, _workers(resources))
     failures: list[UserError] = []
     size = sum(item.size for item in inputs)
-    with ProgressBar(size, options.max_examples) as progress, logging_redirect_tqdm():
+    with without_notice(), ProgressBar(size, options.max_examples) as progress, logging_redirect_tqdm():
         for part in _results(task, inputs, data, resources):
             if part.failure is not None:
                 failures.append(part.failure)

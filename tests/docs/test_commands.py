@@ -1,8 +1,10 @@
 """Every command that a page shows: ours are read by the job's own parser; of others it is said why they are not run."""
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,6 +18,7 @@ from qa_ray.benchmark.options import BenchmarkOptions
 from qa_ray.cli.arguments import parse_run
 from qa_ray.cli.ask import AskOptions
 from qa_ray.cli.console import main
+from qa_ray.config.recipes import minilm
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
@@ -71,6 +74,8 @@ def test_command_of_ours_is_read_by_the_jobs_own_parser(
     job, words = command.job
     for name, text in files().items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.json").write_text(json.dumps(asdict(minilm())))
     monkeypatch.chdir(tmp_path)
     if "--help" in words:
         with pytest.raises(SystemExit) as ended:

@@ -49,6 +49,12 @@ def test_exit_code_tells_how_it_ended(
     assert capsys.readouterr().err == printed
 
 
+def test_reader_who_has_seen_enough_is_no_error() -> None:
+    program = f"{sys.executable} -m qa_ray.cli train sample --dry-run"
+    done = subprocess.run(["bash", "-c", f"{program} | true"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.usefixtures("no_ray")
 def test_what_the_job_returns_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_configured(lambda config: f"all is well with {config.run.name}", ["sample"], "job", "") == 0
