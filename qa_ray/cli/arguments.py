@@ -42,7 +42,7 @@ def parse_run(
     program: str = "qa-ray train",
     about: str = "",
 ) -> Parsed:
-    """Read RECIPE|FILE [--dry-run] [--section.field VALUE ...].
+    """Read `RECIPE|FILE [--dry-run] [--section.field VALUE ...]`.
 
     Args:
         argv: the words.

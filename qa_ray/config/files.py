@@ -77,7 +77,7 @@ def build(options: type[T], values: Mapping[str, Any], source: str) -> T:
 
 def to_toml(config: Config) -> str:
     """A configuration as TOML that `read_config` takes: every field that has a value, or whose default has one."""
-    return "\n".join(_lines(config, ""))
+    return "\n".join(_lines(config, "")).lstrip()
 
 
 def json_schema(kind: type[Config]) -> Table:

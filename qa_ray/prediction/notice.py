@@ -1,20 +1,23 @@
-"""Ray's notice that an actor's restart may fail, which is left out: here it does not fail.
+"""What Ray says of the pool of actors, and does not help.
 
-What the actors of the pool are made of is held by the driver for as long as the job runs, and lost with it only.
+That an actor's restart may fail: what the actors are made of is held by the driver for as long as the job runs, and
+lost with it only. And that there are fewer parts than actors: some questions are few.
 """
 
 import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
+_FEW_INPUTS = "The minimum number of concurrent actors"
 _NOTICE = "has constructor arguments in the object store and max_restarts > 0"
 
 
 @contextlib.contextmanager
 def without_notice() -> Iterator[None]:
-    """Let the notice vanish from this process's standard error, to which Ray's core writes it as an error.
+    """Let the notices vanish: the first from this process's standard error, to which Ray's core writes it as an error.
 
     Python's own output goes past the filter, so that a terminal stays one; the filter outlives a crash.
     """
@@ -31,7 +34,9 @@ def without_notice() -> Iterator[None]:
     if _writes_to_descriptor(python):
         sys.stderr = os.fdopen(own, "w", buffering=1, encoding=python.encoding, errors=python.errors, closefd=False)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _FEW_INPUTS)
+            yield
     finally:
         sys.stderr = python
         os.dup2(own, 2)
