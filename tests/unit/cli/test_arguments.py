@@ -126,7 +126,7 @@ def test_help_of_the_command_lists_the_recipes(capsys: pytest.CaptureFixture[str
     ids=["none", "a number", "a range"],
 )
 def test_number_of_workers_is_one_number_or_two(arguments: list[str], workers: int | tuple[int, int] | None) -> None:
-    config = parse_run(["sample", *(["--cluster.num-workers", *arguments] if arguments else [])]).config
+    config = parse_run(["minilm", *(["--cluster.num-workers", *arguments] if arguments else [])]).config
     assert config.cluster.num_workers == workers
 
 
