@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def run(desk: Path, job: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a job in `desk`, as somebody who is not logged in to the Hub."""
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_TOKEN_PATH")}
     environment |= {"HF_HOME": str(desk / "hub"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *words]
+    command = [sys.executable, "-m", "qa_ray.cli", job, *words]
     return subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -96,6 +97,12 @@ def test_model_is_evaluated_against_another(desk: Path) -> None:
     shown = next(command for command in jobs("evaluate") if "--against" in command.words)
     run_shown(desk, shown, "--data", "dev.jsonl", "--against", "runs/mine", *HERE)
     assert {path.name for path in (desk / "comparison").iterdir()} >= {"report.html", "comparison.json", "metrics.json"}
+
+
+@pytest.mark.usefixtures("reported")
+def test_model_is_asked(desk: Path) -> None:
+    shown = run_shown(desk, jobs("ask")[0])
+    assert re.search(r"\d%  \S", shown), "a probability, and the answer"
 
 
 @pytest.mark.usefixtures("reported")

@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from documents import Block, blocks
 
-from qa_ray.config.fine_tuning import Config, flatten
-from qa_ray.config.recipes import RECIPES
+from qa_ray.config.files import read_config
+from qa_ray.config.fine_tuning import flatten
 from qa_ray.tuning.space import read_space
 
 LANGUAGES = {"bash", "json", "python", "text", "toml", "yaml"}
@@ -31,15 +32,13 @@ def test_json_is_a_row_whose_answer_stands_where_it_says(block: Block) -> None:
 
 
 @shown("toml")
-def test_toml_is_a_space_or_a_configuration(block: Block, tmp_path_factory: pytest.TempPathFactory) -> None:
-    written = tomllib.loads(block.text)
+def test_toml_is_a_space_or_a_configuration(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "shown.toml"
+    path.write_text(block.text)
     if "space" in block.text.partition("\n")[0]:
-        path = tmp_path_factory.mktemp("space") / "space.toml"
-        path.write_text(block.text)
-        assert read_space((str(path),)).keys() == dict(flatten(written)).keys()
+        assert read_space((str(path),)).keys() == dict(flatten(tomllib.loads(block.text))).keys()
     else:
-        assert written.pop("recipe") in RECIPES
-        assert dict(flatten(written)).keys() <= dict(flatten(Config())).keys()
+        read_config(path, lambda recipe: recipe)
 
 
 @shown("yaml")
