@@ -118,7 +118,7 @@ def test_exit_code_tells_how_it_ended(
     ids=["none", "a number", "a range"],
 )
 def test_number_of_workers_is_one_number_or_two(arguments: list[str], workers: int | tuple[int, int] | None) -> None:
-    config, _ = parse(["sample", *(["--cluster.num-workers", *arguments] if arguments else [])])
+    config, _ = parse(["minilm", *(["--cluster.num-workers", *arguments] if arguments else [])])
     assert config.cluster.num_workers == workers
 
 
