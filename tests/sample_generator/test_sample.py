@@ -60,7 +60,7 @@ def test_no_context_and_no_question_of_a_context_is_repeated(split):
     assert len(set(asked)) == len(asked)
 
 
-@pytest.mark.parametrize(("split", "num_questions"), [("train", 800), ("validation", 300)])
+@pytest.mark.parametrize(("split", "num_questions"), [("train", 1300), ("validation", 300)])
 def test_split_has_its_size_and_its_share_of_unanswerable_questions(split, num_questions):
     flags = [qa["is_impossible"] for _, qa in examples(split)]
     assert len(flags) == num_questions
