@@ -17,6 +17,8 @@ TRAINING = (
     r"\S+ has no question-answering head: a new one is trained from scratch",
     r"step \d+: exact_match [\d.]+, f1 [\d.]+, loss [\d.]+",
     r"train: +\d+% \d+/\d+ \[.*\]",
+    # On a busy machine.
+    r"step \d+ is not saved: the checkpoint before it is still being stored",
 )
 SUMMARY = (
     r"Some validation questions, and what the model answers:",

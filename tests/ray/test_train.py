@@ -176,7 +176,7 @@ def test_summary_shows_scores_answers_and_places(trained: TrainResult) -> None:
     assert f"{trained.folder}/model" in text
     assert "before" in text
     assert f"{trained.best['eval_f1']:.2f}" in text
-    assert "(no answer)" in text
+    assert "no answer" in text
     assert all(example.question in text for example in trained.examples)
 
 

@@ -27,7 +27,7 @@ class SplitPlan:
     questions_per_passage: int = 5
 
 
-PLANS = (SplitPlan("train", 1000, 40), SplitPlan("validation", 300, 15))
+PLANS = (SplitPlan("train", 1300, 50), SplitPlan("validation", 300, 15))
 
 
 def build(plan: SplitPlan) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from sample_generator.wording import Entity, Kind, Mention, Sentence, fields_of,
 
 Fact = tuple[Entity, str]
 
-SHORT_SIZES = ((2, 2), (2, 3), (3, 2))
-"""Entities and relations of a short passage."""
+SHORT_SIZES = ((1, 3), (2, 2), (2, 3), (3, 2))
+"""Entities and relations of a short passage. From one entity a model learns first what a question asks for, and from
+several then of whom."""
 
 BLOCK_SHARE = 0.9
 """Share of passages that treat one entity after the other; the rest mix their sentences."""
@@ -42,7 +43,7 @@ def names(text: str, entity: Entity) -> bool:
 
 
 def make_passage(kind: Kind, split: str, rng: random.Random, num_uses: Counter[str], is_long: bool) -> Passage:
-    """Write one passage about two or three entities of a split, or six or seven if it is to be long.
+    """Write one passage about one to three entities of a split, or six or seven if it is to be long.
 
     Entities that `num_uses` has counted least come first, and it counts those of which it states something.
     """

@@ -60,7 +60,7 @@ def test_no_context_and_no_question_of_a_context_is_repeated(split):
     assert len(set(asked)) == len(asked)
 
 
-@pytest.mark.parametrize(("split", "num_questions"), [("train", 1000), ("validation", 300)])
+@pytest.mark.parametrize(("split", "num_questions"), [("train", 1300), ("validation", 300)])
 def test_split_has_its_size_and_its_share_of_unanswerable_questions(split, num_questions):
     flags = [qa["is_impossible"] for _, qa in examples(split)]
     assert len(flags) == num_questions
@@ -112,7 +112,7 @@ def test_guessing_among_the_values_of_the_right_type_is_poor(split):
         1 / num_of_its_type(qa["id"].split("-")[1], split, context, qa["answers"][0]["text"]) if qa["answers"] else 0
         for context, qa in examples(split)
     ]
-    assert sum(scores) / len(scores) < 0.45
+    assert sum(scores) / len(scores) < 0.5
 
 
 @pytest.mark.parametrize(
