@@ -39,7 +39,7 @@ def sample() -> Config:
         ),
         window=WindowConfig(max_length=128, stride=32),
         batch=BatchConfig(size=8),
-        optim=OptimConfig(learning_rate=3e-4, warmup_ratio=0.1),
+        optim=OptimConfig(learning_rate=1.5e-4, warmup_ratio=0.1),
         train=TrainConfig(epochs=2),
         evaluate=EvalConfig(before_training=True, max_tokens_per_device=2048),
         # On CPUs, several workers would take longer to exchange the gradients of such batches than to compute them.

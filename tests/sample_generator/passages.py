@@ -18,7 +18,7 @@ BLOCK_SHARE = 0.9
 """Share of passages that treat one entity after the other; the rest mix their sentences."""
 JOINT_SHARE = 0.6
 PAIRED_SHARE = 0.5
-FOLLOWUP_SHARE = 0.6
+FOLLOWUP_SHARE = 0.3
 FILLER_SHARE = 0.25
 """Share of short passages with a sentence that says nothing of their entities."""
 UNSTATED_SHARE = 0.1
