@@ -14,7 +14,7 @@ from qa_ray.answers.marking import takes_colour
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.errors import StorageError, TrainingError
-from qa_ray.locations import within
+from qa_ray.locations import is_local, within
 from qa_ray.pages.report import render
 from qa_ray.runs.examples import choose_examples, shown
 from qa_ray.runs.outcome import Outcome
@@ -158,14 +158,15 @@ def summary(result: TrainResult) -> str:
         f"MLflow  {result.record}",
     ]
     lines += [f"        {text}" for text in (result.logged_model, result.registered) if text]
-    return "\n".join([*lines, "", "Ask the model a question:", f"  {_command(result.folder)}"])
+    model = result.folder if is_local(result.folder) else result.logged_model
+    return "\n".join([*lines, *(["", "Ask the model a question:", f"  {_command(model)}"] if model else [])])
 
 
-def _command(folder: str) -> str:
-    """A command that asks the run's model, to be pasted into the shell that trained it."""
+def _command(model: str) -> str:
+    """A command that asks a model, to be pasted into the shell that trained it."""
     # `make train` has not put the environment's scripts on the path.
     program = "qa-ray" if shutil.which("qa-ray") else os.path.join(os.path.dirname(sys.executable), "qa-ray")
-    return " ".join(map(shlex.quote, [_beside(program), "ask", _beside(folder), _QUESTION, "--text", _TEXT]))
+    return " ".join(map(shlex.quote, [_beside(program), "ask", _beside(model), _QUESTION, "--text", _TEXT]))
 
 
 def _beside(place: str) -> str:

@@ -104,13 +104,19 @@ def result_in(folder: str) -> TrainResult:
     )
 
 
-@pytest.mark.parametrize("folder", ["runs/one", "my runs/it's one", "s3://bucket/runs/one?region=x"])
+def test_model_in_an_object_store_is_asked_where_mlflow_has_it() -> None:
+    stored = result_in("s3://bucket/runs/one")
+    assert "qa-ray ask" not in summary(stored)
+    last = summary(dataclasses.replace(stored, logged_model="models:/m-1")).splitlines()[-1]
+    assert shlex.split(last)[1:3] == ["ask", "models:/m-1"]
+
+
+@pytest.mark.parametrize("folder", ["runs/one", "my runs/it's one"])
 def test_last_line_is_the_command_that_asks_the_model(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    place = folder if "://" in folder else str(tmp_path / folder)
-    lines = summary(result_in(place)).splitlines()
+    lines = summary(result_in(str(tmp_path / folder))).splitlines()
     program, ask, model, question, option, text = shlex.split(lines[-1])
     assert Path(program).name == "qa-ray"
     assert (ask, model, question, option) == ("ask", folder, "Who wrote Frankenstein?", "--text")
