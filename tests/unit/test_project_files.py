@@ -31,7 +31,7 @@ def test_guide_for_contributors_tells_of_every_room():
 
 def test_hooks_before_a_commit_are_those_of_make_check():
     shown = subprocess.run(
-        ["make", "--dry-run", "--assume-old", ".venv/installed", "check"],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old", ".venv/installed", "check"],
         cwd=ROOT,
         capture_output=True,
         text=True,
