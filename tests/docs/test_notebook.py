@@ -47,4 +47,4 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert any(WIDGET in data and data["text/plain"].startswith("train:") for data in shown)
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "there is no token for the Hub" in said
-    assert "learning_rate = 0.0001" in said
+    assert 'train = "train.parquet"' in said
