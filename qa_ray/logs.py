@@ -6,7 +6,7 @@ import os
 
 def silence() -> None:
     """Keep libraries from saying what helps nobody; to be called before they are imported."""
-    for noisy in ("httpx", "httpx2", "alembic"):
+    for noisy in ("httpx", "httpx2", "alembic", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It warns of a cluster without free CPUs while a new one has not yet counted them. Ray Data sets up its logger when
     # it is imported, from the variable.

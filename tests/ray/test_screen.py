@@ -55,8 +55,7 @@ SWEEP = (
     r"trial-00[01] .*",
     r"No trial was better than the default setting .*|trial-00[01] has .*",
     r"(sweep|best|model|answers|report) +/\S+",
-    r"MLflow  run \w+; look at it with: mlflow ui .*",
-    r" {8}models:/\S+",
+    r"MLflow  not recorded .*",
     r"Publish the best model with:",
     r"  qa-ray publish '/\S+' --repo-id USER/NAME",
 )
