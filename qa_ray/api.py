@@ -12,12 +12,11 @@ connected, so that the next call starts faster. Mistakes raise a `qa_ray.errors.
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 
-from qa_ray.config.files import ENDINGS, build, find_recipe, override, read_config
+from qa_ray.config.files import build, open_recipe, override
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig, PublishOptions
 from qa_ray.data.memory import Questions, stored
@@ -156,10 +155,8 @@ def _configure(
     name = "run"
     if isinstance(recipe, Config):
         config = recipe if isinstance(recipe, type(extend(Config()))) else extend(recipe)
-    elif os.fspath(recipe).endswith(ENDINGS):
-        config, name = read_config(Path(recipe), extend), Path(recipe).stem
     else:
-        config, name = extend(find_recipe(os.fspath(recipe))()), os.fspath(recipe)
+        config, name = open_recipe(os.fspath(recipe), extend)
     config = override(config, sections, "arguments")
     given = {"train": train_data, "validation": validation_data}
     others = {split: data for split, data in given.items() if data is not None}

@@ -10,6 +10,8 @@ _SENTENCE_END = re.compile(r"[.!?。][\"'»”)\]]*(?=\s)|\n")
 _MOST_BESIDE = 160
 """Characters shown on either side of an answer: a text may have no sentences."""
 RESET = "\x1b[0m"
+NO_ANSWER = "no answer"
+"""Is shown where a model gives none."""
 
 
 class Verdict(StrEnum):

@@ -5,12 +5,11 @@ import dataclasses
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import tyro
 
-from qa_ray.config.files import ENDINGS, find_recipe, read_config
+from qa_ray.config.files import open_recipe
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.recipes import RECIPES
 
@@ -66,11 +65,9 @@ def parse_run(
     own = [item for item in argv[1:] if item == _DRY_RUN]
     chosen = parser.parse_args([*argv[:1], *own])
     source: str = chosen.recipe
-    is_file = source.endswith(ENDINGS)
-    default = read_config(source, extend) if is_file else extend(find_recipe(source)())
+    default, stem = open_recipe(source, extend)
     words = [item for item in argv[1:] if item not in own]
     config = tyro.cli(type(default), prog=f"{program} {source}", args=words, default=default, config=_MARKERS)
-    stem = Path(source).stem if is_file else source
     return Parsed(config, chosen.dry_run, f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 

@@ -1,4 +1,7 @@
-"""Ask a model about a text, and see the answer marked in its sentence."""
+"""Ask a model about a text, and see the answer marked in its sentence.
+
+The answerer brings torch, so it is imported once there is something to ask.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -98,12 +101,12 @@ def _questions(options: AskOptions) -> Iterator[str]:
 
 def _shown(answerer: "QuestionAnswerer", question: str, text: str, top_k: int) -> str:
     """Each answer in its sentence, with its probability."""
-    from qa_ray.answers.marking import excerpt, takes_colour
+    from qa_ray.answers.marking import NO_ANSWER, excerpt, takes_colour
 
     found = cast("Answered | list[Answered]", answerer(question, text, top_k=top_k))
     lines = []
     for answer in found if isinstance(found, list) else [found]:
         place = excerpt(text, answer["start"], answer["end"])
-        shown = place.marked(colour=takes_colour(sys.stdout)) if answer["answer"] else "no answer"
+        shown = place.marked(colour=takes_colour(sys.stdout)) if answer["answer"] else NO_ANSWER
         lines.append(f"{answer['score']:7.1%}  {shown}")
     return "\n".join(lines)

@@ -1,14 +1,26 @@
-"""What each command does. Libraries are imported where they are used: help needs none of them."""
+"""What each command does.
+
+Whatever brings Ray, torch or MLflow is imported by the job that needs it, once its words are read: help needs none of
+them and is there at once. So is Optuna, which the options of a search bring.
+"""
 
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from qa_ray.benchmark.options import BenchmarkOptions
 from qa_ray.cli.arguments import parse_options, parse_run
+from qa_ray.cli.ask import AskOptions, converse
 from qa_ray.cli.execution import exit_code, set_up
 from qa_ray.config.files import json_schema, to_toml
 from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import UserError
+from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.prediction.options import PredictionOptions
+from qa_ray.publishing.options import RunPublishOptions
+
+T = TypeVar("T")
 
 Words = Sequence[str]
 
@@ -33,6 +45,17 @@ def run_configured(
         config = parsed.named()
         start_ray(config.cluster)
         print(job(config))
+
+    return exit_code(run)
+
+
+def run_job(job: Callable[[T], str], options: type[T], argv: Words, program: str) -> int:
+    """Run a job that has options of its own in place of a recipe, and print what it returns; see `exit_code`."""
+
+    def run() -> None:
+        parsed = parse_options(options, argv, program)
+        set_up()
+        print(job(parsed))
 
     return exit_code(run)
 
@@ -94,41 +117,34 @@ def doctor(argv: Words) -> int:
 
 def evaluate(argv: Words) -> int:
     """Measure a model on a data set."""
-    from qa_ray.evaluation.options import EvaluationOptions
 
-    def run() -> None:
-        options = parse_options(EvaluationOptions, argv, "qa-ray evaluate")
-        set_up()
+    def job(options: EvaluationOptions) -> str:
         from qa_ray.evaluation.job import evaluate as measure
         from qa_ray.evaluation.report import summary
         from qa_ray.runs.connection import start_ray
 
         start_ray(options.cluster)
-        print(summary(measure(options)))
+        return summary(measure(options))
 
-    return exit_code(run)
+    return run_job(job, EvaluationOptions, argv, "qa-ray evaluate")
 
 
 def predict(argv: Words) -> int:
     """Answer many questions."""
-    from qa_ray.prediction.options import PredictionOptions
 
-    def run() -> None:
-        options = parse_options(PredictionOptions, argv, "qa-ray predict")
-        set_up()
+    def job(options: PredictionOptions) -> str:
         from qa_ray.prediction.job import predict as answer
         from qa_ray.prediction.result import summary
         from qa_ray.runs.connection import start_ray
 
         start_ray(options.cluster)
-        print(summary(answer(options)))
+        return summary(answer(options))
 
-    return exit_code(run)
+    return run_job(job, PredictionOptions, argv, "qa-ray predict")
 
 
 def ask(argv: Words) -> int:
     """Ask a model about a text."""
-    from qa_ray.cli.ask import AskOptions, converse
 
     def run() -> None:
         options = parse_options(AskOptions, argv, "qa-ray ask")
@@ -140,31 +156,25 @@ def ask(argv: Words) -> int:
 
 def publish(argv: Words) -> int:
     """Put a run's model on the Hub."""
-    from qa_ray.publishing.options import RunPublishOptions
 
-    def run() -> None:
-        options = parse_options(RunPublishOptions, argv, "qa-ray publish")
-        set_up()
+    def job(options: RunPublishOptions) -> str:
         from qa_ray.publishing.publish import publish as push
         from qa_ray.publishing.publish import run_at
 
-        print(push(run_at(options.run), options))
+        return push(run_at(options.run), options)
 
-    return exit_code(run)
+    return run_job(job, RunPublishOptions, argv, "qa-ray publish")
 
 
 def benchmark(argv: Words) -> int:
     """Measure qa_ray against the standard way."""
-    from qa_ray.benchmark.options import BenchmarkOptions
 
-    def run() -> None:
-        options = parse_options(BenchmarkOptions, argv, "qa-ray benchmark")
-        set_up()
+    def job(options: BenchmarkOptions) -> str:
         from qa_ray.benchmark.job import benchmark as measure
 
-        print(measure(options))
+        return measure(options)
 
-    return exit_code(run)
+    return run_job(job, BenchmarkOptions, argv, "qa-ray benchmark")
 
 
 def schema(argv: Words) -> int:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"qa_ray {qa_ray.__version__}")
         return 0
     if name == "--completion" and len(words) == 1 and words[0] in _SHELLS:
-        from qa_ray.cli.completion import print_completion
+        from qa_ray.cli.completion import print_completion  # here: it brings the options of all commands
 
         print_completion(words[0])
         return 0

@@ -55,6 +55,34 @@ def read_config(place: str | Path, extend: Callable[[Config], C]) -> C:
     return _over(_load(Path(place), ()), str(place), extend)
 
 
+def open_recipe(source: str, extend: Callable[[Config], C]) -> tuple[C, str]:
+    """The configuration that the name of a recipe or of a file stands for, and what its runs are named after.
+
+    Raises:
+        ConfigError: there is no such recipe, or the file cannot be used.
+    """
+    if source.endswith(ENDINGS):
+        return read_config(source, extend), Path(source).stem
+    return extend(find_recipe(source)()), source
+
+
+def read_table(path: Path, source: str) -> Table:
+    """Read a TOML or JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no names; the message begins with `source`.
+    """
+    try:
+        content = path.read_text("utf-8")
+        table = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{source} cannot be read: {reason}") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source} must hold sections such as optim, by name")
+    return table
+
+
 def override(config: C, sections: Mapping[str, Any], source: str) -> C:
     """A configuration with some fields replaced, given as nested mappings.
 
@@ -126,14 +154,7 @@ def _over(table: Table, source: str, extend: Callable[[Config], C]) -> C:
 
 def _load(path: Path, outer: tuple[Path, ...]) -> Table:
     """The content of a file, over that of the file that it starts from."""
-    try:
-        content = path.read_text("utf-8")
-        table = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path} cannot be read: {reason}") from error
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path} must hold sections such as optim, by name")
+    table = read_table(path, str(path))
     start = table.get(RECIPE, "")
     if not isinstance(start, str):
         raise ConfigError(f"{path}: recipe={json.dumps(start)} must be the name of a recipe, or of a file")

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from qa_ray.answers.marking import RESET, Excerpt, Verdict, excerpt
+from qa_ray.answers.marking import NO_ANSWER, RESET, Excerpt, Verdict, excerpt
 from qa_ray.runs.resume import Example
 from qa_ray.scores.metrics import exact_match, f1
 from qa_ray.scores.question_table import QuestionTable
 
-_NO_ANSWER = "no answer"
 _NUM_EXAMPLES = 5
 # Multiples of the golden ratio, taken from 0 to 1, are spread evenly however many are taken.
 _GOLDEN = 0.6180339887
@@ -43,12 +42,12 @@ def shown(example: Example, *, colour: bool) -> list[str]:
     label = f"{_LABELS[verdict]:<8}"
     lines = [f"  {f'{verdict.value}{label}{RESET}' if colour else label}{example.question}"]
     if not example.predicted:
-        lines += [f"{_INDENT}{_NO_ANSWER}"]
+        lines += [f"{_INDENT}{NO_ANSWER}"]
     else:
         found = example.excerpt or Excerpt("", example.predicted, "")
         lines += [f"{_INDENT}{found.marked(colour=colour, verdict=verdict)}"]
     if verdict is not Verdict.RIGHT:
-        lines += [f"{_INDENT}expected: {' | '.join(dict.fromkeys(example.references)) or _NO_ANSWER}"]
+        lines += [f"{_INDENT}expected: {' | '.join(dict.fromkeys(example.references)) or NO_ANSWER}"]
     return lines
 
 

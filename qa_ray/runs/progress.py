@@ -31,7 +31,7 @@ class _Lines(tqdm):  # type: ignore[misc]
 def make_bar(line: str, **settings: Any) -> tqdm:
     """A bar with tqdm's `settings`, which name a total; in a log it is shown as `line`, in a notebook as a widget."""
     if _in_notebook():
-        from tqdm.notebook import tqdm as widget
+        from tqdm.notebook import tqdm as widget  # here: it brings ipywidgets, for nobody else to see
 
         return widget(**settings)
     if sys.stderr.isatty():

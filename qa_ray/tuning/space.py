@@ -12,10 +12,8 @@ The same as a TOML or JSON file, one table for each section; there a list of val
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -25,6 +23,7 @@ from typing import Any, TypeAlias
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from qa_ray.config.files import ENDINGS, read_table
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.errors import ConfigError
 
@@ -47,7 +46,6 @@ _RANGES = {
 }
 _KINDS = {type(None): "None", bool: "true or false", int: "whole numbers", float: "numbers", str: "text"}
 _WORDS: dict[type, dict[str, Value]] = {type(None): {"none": None}, bool: {"true": True, "false": False}}
-_FILES = (".toml", ".json")
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
 _FIXED = ("data.validation", "data.max_validation_examples", "data.on_bad_row", "evaluate.best_by", "train.log_every")
@@ -66,8 +64,8 @@ def read_space(items: Iterable[str]) -> Space:
         field, sign, text = item.partition("=")
         if sign:
             texts[field.strip()] = text
-        elif item.endswith(_FILES):
-            texts |= _read_file(Path(item))
+        elif item.endswith(ENDINGS):
+            texts |= flatten(read_table(Path(item), f"--space {item}"))
         else:
             raise ConfigError(f"--space {item}: write FIELD=DOMAIN, with one of {FORMS}, or name a .toml or .json file")
     if not texts:
@@ -111,26 +109,6 @@ def defaults(config: Config, space: Space) -> Parameters:
 def changes_tokens(field: str) -> bool:
     """Whether the tokenised data may depend on a field."""
     return field.startswith(_TOKENS)
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = path.read_text("utf-8")
-        tables = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"--space {path} cannot be read: {reason}") from error
-    if not isinstance(tables, dict):
-        raise ConfigError(f"--space {path} must hold fields and their domains, by name")
-    return dict(_flat(tables))
-
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _read_domain(field: str, text: Any) -> Domain:
