@@ -33,12 +33,16 @@ class Family:
     context_first: bool = False
     pad_type_id: int = 0
     uses_type_ids: bool = False
-    space_before_first: bool = False
-    """Whether the first token of a later window keeps the space before it in its offset (see test_windows)."""
+    trims_offsets: bool = False
+    """Whether the tokenizer takes the space before a word off its offset."""
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The trained tokenizer; the same object each time."""
         return self._tokenizer
+
+    def untrimmed(self) -> PreTrainedTokenizerFast:
+        """The same tokenizer, with offsets as they are before any trimming."""
+        return FAMILIES[f"{self.name}-untrimmed"].tokenizer() if self.trims_offsets else self.tokenizer()
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
@@ -94,7 +98,7 @@ def _roberta_family(name: str, *, add_prefix_space: bool, trim_offsets: bool) ->
         special_tokens=_ROBERTA_TOKENS,
         config_name="RobertaConfig",
         settings=_WIDTHS | _POSITIONS | {"type_vocab_size": 1},
-        space_before_first=add_prefix_space and trim_offsets,
+        trims_offsets=trim_offsets,
     )
 
 

@@ -1,8 +1,10 @@
 """Passages for tests: random ones with every kind of symbol, and real ones from SQuAD."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
+from families import Family
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -15,12 +17,15 @@ from qa_ray.schema import Answer, Passage, Question
 SAMPLE = "package://qa_ray/data/sample"
 SQUAD = Path(__file__).parents[1] / "../shared/data/squad"
 
+AS_TEXT = {"split_special_tokens": True}
+"""Lets a tokenizer take special tokens that stand in a text for text."""
+
 _WORDS = ["The", " river", "bridge", " in", " 1357", "don't", "(ft)", ".", ",", "?", "-", "A", "x", "people", " the"]
 _SPACES = [" ", "  ", "   ", "\n", "\t", "\r\n", "\u00a0", "\u3000", "\u2009"]
 _SYMBOLS = [
     "é", "e\u0301", "a\u0323\u0302", "ß", "İ", "ﬁ", "½", "…", "“", "\u2013", "東京", "中", "한국", "ك", "Я",
     "😀", "👍🏽", "👩\u200d👩\u200d👧", "🇨🇿", "\u200b", "\u00ad", "\x07", "\x00", "\ufeff", "▁", "Ġ", "##", "''",
-    "\u1100\u1161",
+    "\u1100\u1161", "गुरु", "मुंबई", "كِتَابٌ", "น้ำ", "می\u200cخواهم", "🏴\U000e0067\U000e007f", "\u110b\u1173\u11ab",
 ]  # fmt: skip
 _MARKS = ["[CLS]", "[SEP]", "<s>", "</s>", "<mask>", "<cls>", "<sep>", "[MASK]", "<|endoftext|>"]
 _PIECE = st.one_of(
@@ -50,9 +55,32 @@ def passages(draw: st.DrawFn, max_pieces: int = 60) -> Passage:
     return Passage(context, tuple(questions))
 
 
-def holds_mark(text: str) -> bool:
-    """Whether a text holds a special token of some family."""
-    return any(mark in text for mark in _MARKS)
+def characters_of(family: Family, text: str) -> list[tuple[int, int]]:
+    """The characters of each token, one token after the other: what `token_characters` does for all at once."""
+    told = family.untrimmed()(text, **AS_TEXT, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    covered = {place for start, end in told for place in range(start, end) if not text[place].isspace()}
+    found = []
+    for start, end in told:
+        begin, stop = start, end
+        while begin < end and text[begin].isspace():
+            begin += 1
+        while stop > start and text[stop - 1].isspace():
+            stop -= 1
+        if begin < stop:
+            while stop < len(text) and stop not in covered and _is_of_word(text[stop]):
+                stop += 1
+            before = begin
+            while before > 0 and before - 1 not in covered and _is_of_word(text[before - 1]):
+                before -= 1
+            # What adjoins the token before is that one's.
+            begin = begin if before - 1 in covered else before
+        found.append((begin, stop))
+    return found
+
+
+def _is_of_word(character: str) -> bool:
+    joins = character in "\u200c\u200d" or "\U0001f3fb" <= character <= "\U0001f3ff"
+    return joins or "\U000e0020" <= character <= "\U000e007f" or unicodedata.category(character)[0] in "LMN"
 
 
 def read_file(location: str) -> list[Passage]:

@@ -4,6 +4,7 @@ from_pretrained("runs/first/model")(question="Who laid the first stone?", contex
 gives {"score": 0.97, "start": 0, "end": 11, "answer": "Charles IV."}
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,11 +24,13 @@ from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import pairs_to_passages
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
-from qa_ray.data.windows import make_windows
+from qa_ray.data.windows import cut_note, make_windows
 from qa_ray.errors import ConfigError, DataError, ModelError, require
 from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.loading import learn_template
 from qa_ray.schema import Float64s, Passage, Problem
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_CHARACTERS = 2**19
 """Text that is tokenised and decoded at once: about a thousand windows."""
@@ -225,6 +228,8 @@ class QuestionAnswerer:
         if request.max_question_length is not None:
             corpus.question_lengths = np.minimum(corpus.question_lengths, request.max_question_length)
         windows = make_windows(corpus, request.window, self._template)
+        if note := cut_note(corpus, windows):
+            logger.warning(note)
         return Collator(corpus, windows, self._template, BatchConfig().pad_to_multiple_of, request.window.max_length)
 
 

@@ -1,7 +1,6 @@
 """The n best answers of questions, with their probabilities and "no answer" among them; ranked as people see them."""
 
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qa_ray.answers.decode import Candidates, probabilities
+from qa_ray.data.characters import whole_words
 from qa_ray.data.corpus import Corpus
 from qa_ray.schema import Float32s, Int64s, Prediction
 
@@ -149,23 +149,10 @@ def _distinct(spans: Iterable[Span], context: str, align_to_words: bool) -> Iter
             continue
         start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
         if align_to_words:
-            start, end = _widen(context, start, end)
+            start, end = whole_words(context, start, end)
         if (start, end) not in seen:
             seen.add((start, end))
             yield Span(score, start, end)
-
-
-def _widen(context: str, start: int, end: int) -> tuple[int, int]:
-    """The span with the rest of the words in which it begins and ends; words are runs of letters, digits and marks."""
-    while start > 0 and _in_word(context[start - 1]) and _in_word(context[start]):
-        start -= 1
-    while end < len(context) and _in_word(context[end - 1]) and _in_word(context[end]):
-        end += 1
-    return start, end
-
-
-def _in_word(character: str) -> bool:
-    return character.isalnum() or unicodedata.combining(character) > 0
 
 
 def _log_add(one: float, other: float) -> float:

@@ -4,6 +4,7 @@ Questions and contexts are encoded apart and without special tokens, straight th
 cutting windows and padding are integer arithmetic that comes later (`windows`, `collate`).
 """
 
+import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
+from qa_ray.data.characters import token_characters
 from qa_ray.schema import TOKENIZED, Answer, Int32s, Passage, Problem, Question
 
 _TokenQuestion = tuple[Question, Sequence[int], list[tuple[int, int]]]
@@ -24,11 +26,24 @@ _TEXTS = ("id", "text", "record")
 
 @lru_cache(maxsize=4)
 def parse_tokenizer(definition: str) -> Tokenizer:
-    """Build a tokenizer from the text of its tokenizer.json, without truncation and padding; kept per process."""
-    tokenizer = Tokenizer.from_str(definition)
+    """Build a tokenizer from the text of its tokenizer.json, for plain texts; kept per process.
+
+    It neither truncates nor pads; special tokens that stand in a text are text; no offset is trimmed.
+    """
+    content = json.loads(definition)
+    _set_untrimmed(content.get("post_processor"))
+    tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def _set_untrimmed(processor: dict[str, Any] | None) -> None:
+    """Keep byte-level tokenizers from trimming: they take a letter for the space that they added before a word."""
+    for part in (processor or {}).get("processors", [processor]):
+        if part and "trim_offsets" in part:
+            part["trim_offsets"] = False
 
 
 def tokenize(passages: Sequence[Passage], problems: Sequence[Problem], tokenizer: Tokenizer) -> pa.Table:
@@ -39,7 +54,7 @@ def tokenize(passages: Sequence[Passage], problems: Sequence[Problem], tokenizer
     """
     texts = [passage.context for passage in passages]
     encodings = _encode(texts, tokenizer)
-    contexts = _Contexts.of([encodings[text] for text in texts])
+    contexts = _Contexts.of(texts, [encodings[text] for text in texts])
     asked = _encode((question.text for passage in passages for question in passage.questions), tokenizer)
     rows: list[list[_TokenQuestion]] = []
     problems = list(problems)
@@ -77,20 +92,16 @@ class _Contexts:
     ends: Int32s
 
     @classmethod
-    def of(cls, encodings: Sequence[Encoding]) -> "_Contexts":
+    def of(cls, texts: Sequence[str], encodings: Sequence[Encoding]) -> "_Contexts":
         bounds = _bounds(encodings)
         ids = _joined((encoding.ids for encoding in encodings), bounds[-1])
         pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
         starts, ends = _joined(pairs, 2 * bounds[-1]).reshape(-1, 2).T
-        return cls(bounds, ids, starts, ends)
+        return cls(bounds, ids, *token_characters(texts, bounds, starts, ends))
 
     def offsets(self) -> Iterator[tuple[list[int], list[int]]]:
-        """Yield each context's character offsets (starts, ends), the starts put in ascending order."""
-        # Trimming moves a start past the next one's behind a special token that stands in the text. Each context is
-        # lifted above the one before it, so that none takes a start from its neighbour.
-        lift = np.repeat(np.arange(len(self.bounds) - 1) << 32, np.diff(self.bounds))
-        starts = (np.minimum.accumulate((self.starts + lift)[::-1])[::-1] - lift).tolist()
-        ends = self.ends.tolist()
+        """Yield each context's characters by token (starts, ends)."""
+        starts, ends = self.starts.tolist(), self.ends.tolist()
         for begin, end in pairwise(self.bounds.tolist()):
             yield starts[begin:end], ends[begin:end]
 
@@ -103,11 +114,12 @@ class _Contexts:
 def answer_tokens(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int]:
     """First and last context token that an answer touches; first > last where there is none.
 
-    `starts` and `ends` are the context's character offsets, each in ascending order. Tokens that share a character
-    (bytes of one symbol) all count as touched.
+    `starts` and `ends` are the characters of the context's tokens, each in ascending order. Tokens that share a
+    character (bytes of one symbol) all count as touched. Space around an answer is no part of it.
     """
-    first = bisect_right(ends, answer.answer_start)
-    return first, bisect_left(starts, answer.answer_start + len(answer.text)) - 1
+    space = len(answer.text) - len(answer.text.lstrip())
+    first = bisect_right(ends, answer.answer_start + space)
+    return first, bisect_left(starts, answer.answer_start + len(answer.text.rstrip())) - 1
 
 
 def _without_tokens(

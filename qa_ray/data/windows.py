@@ -14,6 +14,10 @@ from qa_ray.data.template import Template
 from qa_ray.errors import ConfigError
 from qa_ray.schema import Bools, Int64s
 
+_STEPS_PER_WINDOW = 8
+"""So many steps make at least a window's length, unless the stride asks for less: else the question is cut."""
+_SHOWN_CUTS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
@@ -47,14 +51,16 @@ class Windows:
 def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Windows:
     """Cut every context of `corpus` into windows and label them with the first answer.
 
-    A question that leaves the context no more room than the stride is cut so that half of what the stride leaves is
-    context; the tokenizer itself would refuse such an example.
+    A question that leaves the context hardly more room than the stride would make a window of every few tokens; the
+    tokenizer itself refuses it where there is no more room. Such a question is cut, so that a window begins at least
+    an eighth of its length behind the one before, or half of what the stride leaves if that is less.
 
     Raises:
         ConfigError: the stride leaves no room for any question.
     """
     lengths, cut = _question_lengths(corpus, config, template)
     room = template.room(config.max_length, lengths)
+    # 1 where one window holds all, and the stride is wider than what the question leaves.
     step = np.maximum(room - config.stride, 1)
     overflow = np.maximum(corpus.context_lengths - room, 0)
     counts = 1 + -(-overflow // step)
@@ -81,6 +87,29 @@ def make_windows(corpus: Corpus, config: WindowConfig, template: Template) -> Wi
     )
 
 
+def cut_note(corpus: Corpus, windows: Windows) -> str | None:
+    """Which questions were cut, and by how much; None if none was."""
+    cut = windows.cut_questions.tolist()
+    if not cut:
+        return None
+    first = np.searchsorted(windows.question, cut[:_SHOWN_CUTS])
+    listed = ", ".join(
+        f"{corpus.record(question)} ({corpus.question_lengths[question]} tokens, the first {kept} are used)"
+        for question, kept in zip(cut, windows.question_length[first], strict=False)
+    )
+    more = ", ..." if len(cut) > _SHOWN_CUTS else ""
+    return (
+        f"{len(cut)} question{'s are' if len(cut) > 1 else ' is'} too long beside the context that windows share, and "
+        f"cut: {listed}{more}; lower the stride or raise the windows' length to keep them whole"
+    )
+
+
+def widest_stride(max_length: int, num_question_tokens: int, template: Template) -> int:
+    """The widest stride that leaves a question of so many tokens whole beside any context; below 0 where none does."""
+    step = max_length // _STEPS_PER_WINDOW
+    return template.room(max_length, max(2, min(num_question_tokens + step, 2 * num_question_tokens - 1)))
+
+
 def _question_lengths(corpus: Corpus, config: WindowConfig, template: Template) -> tuple[Int64s, Bools]:
     """Question tokens that each question's windows hold, and which questions were cut for it."""
     free = template.room(config.max_length, 0) - config.stride
@@ -90,6 +119,7 @@ def _question_lengths(corpus: Corpus, config: WindowConfig, template: Template) 
             f"with {template.num_special} special tokens: lower the stride to at most {free + config.stride - 2}"
         )
     lengths = corpus.question_lengths
+    most = free - min(config.max_length // _STEPS_PER_WINDOW, free // 2)
     overflows = lengths + corpus.context_lengths > template.room(config.max_length, 0)
-    cut = overflows & (lengths >= free)
-    return np.where(cut, free // 2, lengths), cut
+    cut = overflows & (lengths > most)
+    return np.where(cut, most, lengths), cut

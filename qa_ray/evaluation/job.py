@@ -21,6 +21,7 @@ from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
+from qa_ray.data.windows import cut_note
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome
@@ -140,6 +141,8 @@ def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) ->
     corpus, windows = collator.corpus, collator.windows
     name = task.config.model.name
     logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
+    if note := cut_note(corpus, windows):
+        logger.warning("%s: %s", name, note)
     found = _run(task, resources, no_answer=no_answer)
     threshold = task.threshold if no_answer else None
     evaluation = assemble(corpus, found.candidates, found.null, found.loss, no_answer=no_answer, threshold=threshold)

@@ -17,6 +17,7 @@ from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
+from qa_ray.data.windows import cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
@@ -125,17 +126,8 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> None:
                 len(split.problems),
                 name,
             )
-        for question in windows.cut_questions[:5].tolist():
-            logger.warning(
-                "%s: question %s has %d tokens and leaves no room for window.stride=%d: only its first %d are used",
-                name,
-                corpus.id(question),
-                corpus.question_lengths[question],
-                task.config.window.stride,
-                windows.question_length[windows.question == question][0],
-            )
-        if len(windows.cut_questions) > 5:
-            logger.warning("%s: so it is with %d questions in all", name, len(windows.cut_questions))
+        if note := cut_note(corpus, windows):
+            logger.warning("%s: %s", name, note)
 
 
 def _write_lines(folder: RunFolder, name: str, split: Split) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.fine_tuning import Config, WindowConfig
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
-from qa_ray.data.windows import make_windows
+from qa_ray.data.windows import make_windows, widest_stride
 from qa_ray.errors import ConfigError, UserError
 from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
 from qa_ray.runs.preparation import Splits, tokenize_data
@@ -89,7 +89,7 @@ def check_questions(corpora: Iterable[Corpus], window: WindowConfig, template: T
     cut = [corpus.question_lengths[make_windows(corpus, window, template).cut_questions] for corpus in corpora]
     longest = int(np.concatenate(cut).max(initial=0))
     if longest:
-        most = template.room(window.max_length, longest) - 1
+        most = widest_stride(window.max_length, longest, template)
         raise ConfigError(
             f"window.stride={window.stride} leaves no room in window.max_length={window.max_length} beside the longest "
             f"question whose context is cut ({longest} tokens) and {template.num_special} special tokens: "

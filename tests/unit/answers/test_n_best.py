@@ -41,8 +41,18 @@ def test_no_more_places_than_asked_for():
         (CONTEXT, (8, 12), (3, 18)),
         ("the cafe\u0301s", (5, 7), (4, 10)),
         ("1,692 ft", (2, 4), (2, 5)),
+        ("शहर मुंबई है", (4, 7), (4, 9)),
+        ("शहर मुंबई है", (7, 9), (4, 9)),
+        ("می\u200cخواهم بروم", (3, 5), (0, 8)),
+        ("its 👩\u200d👩\u200d👧 flag", (6, 7), (4, 9)),
+        ("東京は日本の首都", (1, 3), (1, 3)),
+        ("ไป น้ำท่วม", (3, 4), (3, 5)),
+        ("את שלום\u200f.", (4, 6), (3, 7)),
     ],
-    ids=["inside a word", "a word", "punctuation", "two words", "combining mark", "number with a comma"],
+    ids=[
+        *("inside a word", "a word", "punctuation", "two words", "combining mark", "number with a comma"),
+        *("Hindi begin", "Hindi end", "joiner", "emoji", "Chinese", "Thai", "direction mark"),
+    ],
 )
 def test_answers_are_widened_to_words(context, place, widened):
     assert places([place], context=context, align_to_words=True) == [widened]

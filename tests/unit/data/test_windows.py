@@ -8,7 +8,7 @@ from passages import corpus_of
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.windows import make_windows
+from qa_ray.data.windows import cut_note, make_windows
 from qa_ray.errors import ConfigError
 from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
@@ -40,7 +40,8 @@ def test_overlong_question_is_cut_and_its_windows_cover_the_context(family):
     of_long = windows.question == 1
     assert (windows.length <= max_length).all()
     free = max_length - template.num_special - stride
-    assert set(windows.question_length[of_long]) == {free // 2}
+    kept_tokens = free - max_length // 8
+    assert set(windows.question_length[of_long]) == {kept_tokens}
     covered = [range(*pair) for pair in zip(windows.first[of_long], windows.last[of_long], strict=True)]
     assert set().union(*covered) == set(range(corpus.context_lengths[1]))
     shared = windows.last[of_long][:-1] - windows.first[of_long][1:]
@@ -49,7 +50,7 @@ def test_overlong_question_is_cut_and_its_windows_cover_the_context(family):
     assert labelled.any()
     batch = Collator(corpus, windows, template, 8, max_length)(np.flatnonzero(of_long))
     asked = batch.inputs["input_ids"][0][batch.inputs["attention_mask"][0] == 1].tolist()
-    kept = corpus.question_ids(1)[: free // 2].tolist()
+    kept = corpus.question_ids(1)[:kept_tokens].tolist()
     begin = len(template.prefix)
     if template.context_first:
         begin += int(windows.last[of_long][0]) + len(template.middle)
@@ -65,17 +66,40 @@ def test_long_question_is_whole_where_the_context_fits_beside_it():
     assert windows.start_position[0] != windows.cls_index[0]
 
 
-def test_question_that_leaves_one_token_more_than_the_stride_is_whole():
-    question = Question("1", "which river which river", (), "row 1")
-    corpus, template, _ = made([Passage(WORDS, (question,))], 512, 0)
-    room = template.room(16, corpus.question_lengths[0])
+@pytest.mark.parametrize(("max_length", "least_step"), [(16, 2), (40, 5), (384, 48)])
+def test_question_that_leaves_less_than_the_least_step_is_cut_to_leave_it(max_length, least_step):
+    question = Question("1", "which river " * (max_length // 4), (), "row 1")
+    corpus, template, _ = made([Passage(WORDS * 40, (question,))], 512, 0)
+    room = template.room(max_length, corpus.question_lengths[0])
     assert room < corpus.context_lengths[0]
     whole, cut = (
-        make_windows(corpus, WindowConfig(max_length=16, stride=stride), template) for stride in (room - 1, room)
+        make_windows(corpus, WindowConfig(max_length=max_length, stride=room - step), template)
+        for step in (least_step, least_step - 1)
     )
     assert whole.cut_questions.tolist() == []
-    assert set(np.diff(whole.first)) == {1}
     assert cut.cut_questions.tolist() == [0]
+    assert set(cut.question_length) == {corpus.question_lengths[0] - 1}
+    assert set(np.diff(whole.first)) == set(np.diff(cut.first)) == {least_step}
+
+
+@pytest.mark.parametrize("stride", [0, 128, 300, 379])
+def test_a_longer_question_never_makes_many_more_windows(stride):
+    length = 384
+    asked = tuple(Question(str(number), "a " * number, (), f"row {number}") for number in range(1, 380, 7))
+    _, template, windows = made([Passage("b " * 20_000, asked)], length, stride)
+    num_windows = np.bincount(windows.question)
+    free = template.room(length, 0) - stride
+    assert num_windows.max() <= -(-20_000 // min(length // 8, free // 2))
+    assert (np.diff(num_windows) >= 0).all()
+
+
+def test_note_tells_which_questions_are_cut_and_how_to_keep_them():
+    corpus, _, windows = made([FIVE], 40, 9)
+    note = cut_note(corpus, windows)
+    kept = int(windows.question_length[windows.question == 1][0])
+    assert f"1 question is too long beside the context that windows share, and cut: {corpus.record(1)}" in note
+    assert f"({corpus.question_lengths[1]} tokens, the first {kept} are used); lower the stride" in note
+    assert cut_note(*made([FIVE], 512, 0)[::2]) is None
 
 
 @pytest.mark.parametrize(("family", "largest"), [("bert", 27), ("roberta", 26), ("gpt2", 30)])

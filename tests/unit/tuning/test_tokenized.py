@@ -5,6 +5,7 @@ from families import FAMILIES
 from passages import corpus_of
 
 from qa_ray.config.fine_tuning import WindowConfig
+from qa_ray.data.windows import widest_stride
 from qa_ray.errors import ConfigError
 from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
@@ -29,8 +30,21 @@ def test_widest_stride_leaves_room_beside_the_longest_question_whose_context_is_
     corpora = [corpus_of(PASSAGES[number : number + 1], tokenizer) for number in (1, 0, 2)]
     [longest] = corpora[0].question_lengths.tolist()
     assert longest < corpora[2].question_lengths.max()
-    most = max_length - longest - template.num_special - 1
+    # A window begins at least an eighth of its length behind the one before.
+    most = max_length - longest - template.num_special - max_length // 8
     check_questions(corpora, WindowConfig(max_length=max_length, stride=most), template)
     words = rf"window\.stride={most + 1} leaves no room .*\({longest} tokens\).*at most {most} can be shared"
     with pytest.raises(ConfigError, match=words):
+        check_questions(corpora, WindowConfig(max_length=max_length, stride=most + 1), template)
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 7, 8, 9, 20])
+@pytest.mark.parametrize("max_length", [40, 64])
+def test_widest_stride_is_right_for_short_questions_too(number: int, max_length: int) -> None:
+    tokenizer = FAMILIES["bert"].tokenizer()
+    template = learn_template(tokenizer)
+    corpora = [corpus_of([Passage(LONG * 2, (Question("one", "the " * number, (), "1"),))], tokenizer)]
+    most = widest_stride(max_length, number, template)
+    check_questions(corpora, WindowConfig(max_length=max_length, stride=most), template)
+    with pytest.raises(ConfigError, match=f"window.stride={most + 1} "):
         check_questions(corpora, WindowConfig(max_length=max_length, stride=most + 1), template)
