@@ -62,11 +62,8 @@ def characters_of(family: Family, text: str) -> list[tuple[int, int]]:
     found = []
     for start, end in told:
         begin, stop = start, end
-        while begin < end and text[begin].isspace():
-            begin += 1
-        while stop > start and text[stop - 1].isspace():
-            stop -= 1
-        if begin < stop:
+        if text[start:end].strip():
+            begin, stop = end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())
             while stop < len(text) and stop not in covered and _is_of_word(text[stop]):
                 stop += 1
             before = begin

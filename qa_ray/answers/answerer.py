@@ -25,10 +25,10 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import pairs_to_passages
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.windows import cut_note, make_windows
-from qa_ray.errors import ConfigError, DataError, ModelError, require
+from qa_ray.errors import ConfigError, DataError, require
 from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.loading import learn_template
-from qa_ray.schema import Float64s, Passage, Problem
+from qa_ray.schema import Passage, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -201,18 +201,23 @@ class QuestionAnswerer:
             n_best=n_best,
             max_answer_length=request.max_answer_length,
         )
-        null_scores = (null.start_logit + null.end_logit).tolist()
-        _check_finite(np.add(log_partition, null_scores), passages)
+        null_scores = null.score.tolist()
         results, short = [], []
         for number, spans in enumerate(_spans(collator.corpus, candidates)):
             context = passages[number].context
             found = distinct_spans(spans, context, limit=request.top_k, align_to_words=request.align_to_words)
             if len(found) < request.top_k and len(spans) == n_best:
                 short.append(number)
-            null_score = None if request.threshold is None else null_scores[number] - request.threshold
-            results.append(
-                rank(found, context, limit=request.top_k, log_partition=log_partition[number], null_score=null_score)
+            null_score = None if request.threshold is None else null_scores[number]
+            answers = rank(
+                found,
+                context,
+                limit=request.top_k,
+                log_partition=log_partition[number],
+                null_score=null_score,
+                threshold=request.threshold or 0.0,
             )
+            results.append(answers)
         if short:
             longer = self._answer([passages[number] for number in short], request, _MORE * n_best)
             for number, answers in zip(short, longer, strict=True):
@@ -277,9 +282,3 @@ def _spans(corpus: Corpus, candidates: Candidates) -> Iterator[list[Span]]:
     bounds = np.searchsorted(candidates.example, np.arange(len(corpus) + 1)).tolist()
     for first, last in pairwise(bounds):
         yield spans[first:last]
-
-
-def _check_finite(sums: Float64s, passages: Sequence[Passage]) -> None:
-    if not np.isfinite(sums).all():
-        record = passages[int(np.argmin(np.isfinite(sums)))].questions[0].record
-        raise ModelError(f"{record}: the model's scores are not finite numbers: its weights are broken")

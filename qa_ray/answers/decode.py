@@ -6,6 +6,7 @@ Two stages. `window_candidates` runs on the device of the logits and finds the n
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,8 @@ def window_candidates(
     The logits are [W, L] of any float type; context_begin and context_end, integers [W], bound the positions that hold
     context (half open). A span is legal if it lies in the context and has at most max_answer_length tokens. Exact:
     a start that is not among the n best by (its logit + the best end logit in its reach) begins no n-best span,
-    so only the n best starts are expanded. Logits outside the context may be anything, NaN included.
+    so only the n best starts are expanded. Logits outside the context may be anything, NaN included; where one within
+    is NaN or infinite, the score of the window's first span is not finite.
     """
     num_windows, length = start_logits.shape
     reach = min(max_answer_length, length)
@@ -190,8 +192,8 @@ def _slices(values: Tensor, begins: Tensor, width: int) -> Tensor:
 def _best_indices(values: Tensor, n: int) -> Tensor:
     """Indices of the n largest of each row, best first, equal values by index: [W, L] -> [W, min(n, L)].
 
-    Goes by groups: the n groups of the largest maxima hold the n largest values. Two short sorts, of about sqrt(n * L)
-    each, cost a fraction of one long selection.
+    NaN counts as the largest of all. Goes by groups of neighbours: the n groups of the largest maxima, equal ones by
+    place, hold the n largest values. Two short sorts, of about sqrt(n * L) each, cost a fraction of one long selection.
     """
     num_rows, length = values.shape
     num_members = max(1, round(math.sqrt(length / n)))
@@ -200,17 +202,17 @@ def _best_indices(values: Tensor, n: int) -> Tensor:
     if num_members > 1 and num_groups > n:
         if length % num_members:
             values = pad(values, (0, num_members * num_groups - length), value=-math.inf)
-        group_best = values.view(num_rows, num_members, num_groups).amax(1)
+        group_best = reduce(torch.maximum, values.view(num_rows, num_groups, num_members).unbind(2))
         group = _sorted_indices(group_best, index[:num_groups], n)
-        member = torch.arange(0, num_members * num_groups, num_groups, device=values.device)
-        index = (group[:, None, :] + member[:, None]).view(num_rows, num_members * n)
+        index = (group[:, :, None] * num_members + index[:num_members]).view(num_rows, n * num_members)
         values = values.gather(1, index)
     return _sorted_indices(values, index, n)
 
 
 def _sorted_indices(values: Tensor, index: Tensor, n: int) -> Tensor:
-    """The entries of `index` of each row's n largest values, best first, equal values by index."""
-    bits = (values + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+    """The entries of `index` of each row's n largest values, NaN and best first, equal values by index."""
+    # -0.0 becomes 0.0, and NaN infinity: half of all NaN bits would sort last.
+    bits = torch.where(values == values, values + 0.0, math.inf).view(torch.int32)
     # Float32s compare as their bits do once negative ones are flipped; inverted, the largest comes first.
     descending = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits).bitwise_not_()
     keys = descending.to(torch.int64).bitwise_left_shift_(_INDEX_BITS).bitwise_or_(index)

@@ -1,6 +1,6 @@
 """Windows through a model: to n-best spans counted in context tokens, to null spans, and to sums over all spans."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from qa_ray.answers.decode import Candidates, join_windows, window_candidates
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.data.collate import Batch, Collator
 from qa_ray.data.windows import Windows
+from qa_ray.errors import ModelError
 from qa_ray.model.compute import Logits, forward
 from qa_ray.schema import Float32s, Int32s, Int64s
 
@@ -27,6 +28,20 @@ class DecodedBatch:
     end_logit: Float32s
     null_start: Float32s
     null_end: Float32s
+
+    def require_finite(self, named: Callable[[int], str]) -> None:
+        """Refuse logits that are no numbers, which these few tell of.
+
+        Raises:
+            ModelError: it names the question of the first window that holds such a logit, by its number in the corpus.
+        """
+        few = (self.start_logit[:, 0], self.end_logit[:, 0], self.null_start, self.null_end)
+        broken = np.flatnonzero(~np.isfinite(few).all(axis=0))
+        if len(broken):
+            raise ModelError(
+                f"{named(int(self.example[broken[0]]))}: the model's scores are not finite numbers: its weights are "
+                "broken, or too large for this precision (try fp32)"
+            )
 
 
 def decode_batch(
@@ -75,7 +90,7 @@ class Scored(NamedTuple):
     null: NullSpans
     """In the order of the examples."""
     log_partition: list[float]
-    """Log of each example's summed exp(score) over all its legal spans; not finite where a logit is not."""
+    """Log of each example's summed exp(score) over all its legal spans."""
 
 
 @torch.inference_mode()
@@ -88,7 +103,11 @@ def score_corpus(
     n_best: int,
     max_answer_length: int,
 ) -> Scored:
-    """Run all windows of a corpus through a model in evaluation mode, at most max_tokens padded tokens at once."""
+    """Run all windows of a corpus through a model in evaluation mode, at most max_tokens padded tokens at once.
+
+    Raises:
+        ModelError: a logit is not a finite number.
+    """
     windows = collator.windows
     found: list[DecodedBatch] = []
     start_logits: list[Float32s] = [np.empty(0, np.float32)] * len(windows)
@@ -99,6 +118,7 @@ def score_corpus(
         batch = batch.to(device)
         logits = forward(model, batch)
         found.append(decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length))
+        found[-1].require_finite(collator.corpus.record)
         start, end = logits.start.cpu().numpy(), logits.end.cpu().numpy()
         for row, window in enumerate(group.tolist()):
             context = slice(begins[row], ends[row])
@@ -129,9 +149,6 @@ def log_partition(
         start_logits: one array a window, of its context tokens only.
         end_logits: the same.
         max_answer_length: in tokens.
-
-    Returns:
-        The log; not finite where a logit is NaN or infinite.
     """
     reach = min(max_answer_length, max(map(len, start_logits)))
     parts = []
@@ -143,7 +160,7 @@ def log_partition(
         # Spans that start before the next window's first token stand in no later window.
         parts.append(_log_sum(scores[: end - begin]))
         carried = scores[end - begin :]
-    with np.errstate(invalid="ignore"):  # the caller looks for what is not finite
+    with np.errstate(invalid="ignore"):  # the caller has looked for what is not finite
         return float(np.logaddexp.reduce(parts))
 
 

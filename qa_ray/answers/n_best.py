@@ -23,6 +23,11 @@ class NullSpans:
     start_logit: Float32s
     end_logit: Float32s
 
+    @property
+    def score(self) -> Float32s:
+        """Start logit plus end logit, added up as those of `Candidates`: a tie is one wherever it is looked at."""
+        return self.start_logit + self.end_logit
+
     @classmethod
     def of(cls, example: Int64s, start_logit: Float32s, end_logit: Float32s) -> Self:
         """Choose among windows, [num_windows]: an answer may stand in any, so the least sure of "no answer" counts."""
@@ -77,9 +82,11 @@ class Spans:
         columns = (self.chances, candidates.start_logit, candidates.end_logit)
         bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
         for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
+            texts = (context[begins[row] : ends[row]] for row in range(first, last))
             yield (
-                (row, Prediction(context[begins[row] : ends[row]], *(column[row].item() for column in columns)))
-                for row in range(first, last)
+                # A span may begin or end with a token of nothing but space, or be one.
+                (row, Prediction(text.strip() or text, *(column[row].item() for column in columns)))
+                for row, text in zip(range(first, last), texts, strict=True)
             )
 
 
@@ -87,7 +94,7 @@ def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_an
     """Join candidates and null spans, given in any order of the questions, and compute their probabilities."""
     order = np.argsort(null.example)
     null = NullSpans(null.example[order], null.start_logit[order], null.end_logit[order])
-    chances, null_chances = probabilities(candidates, null.start_logit + null.end_logit if no_answer else None)
+    chances, null_chances = probabilities(candidates, null.score if no_answer else None)
     return Spans(corpus, candidates, chances, null, null_chances)
 
 
@@ -117,7 +124,13 @@ def distinct_spans(spans: Iterable[Span], context: str, *, limit: int, align_to_
 
 
 def rank(
-    spans: list[Span], context: str, *, limit: int, log_partition: float, null_score: float | None
+    spans: list[Span],
+    context: str,
+    *,
+    limit: int,
+    log_partition: float,
+    null_score: float | None,
+    threshold: float = 0.0,
 ) -> list[Answered]:
     """Return the `limit` best answers with their probabilities; one empty answer of score 0 where there is none at all.
 
@@ -126,14 +139,15 @@ def rank(
         context: where they stand.
         limit: number of answers.
         log_partition: log of the summed exp(score) of all legal spans.
-        null_score: score of "no answer", which joins the spans and the sum; None where there always is an answer.
+        null_score: score of "no answer"; None where there always is an answer.
+        threshold: "no answer" comes before a span where its score less the span's is above it, as in evaluation; less
+            the threshold, its score joins the sum.
     """
     found = list(spans)
     if null_score is not None:
-        found.append(Span(null_score, 0, 0))
-        # Stable: where "no answer" is as good as a span, the span is given.
-        found.sort(key=lambda span: -span.score)
-        log_partition = _log_add(log_partition, null_score)
+        place = next((n for n, span in enumerate(found) if null_score - span.score > threshold), len(found))
+        found.insert(place, Span(null_score - threshold, 0, 0))
+        log_partition = _log_add(log_partition, null_score - threshold)
     answers = [
         Answered(score=min(math.exp(score - log_partition), 1.0), start=start, end=end, answer=context[start:end])
         for score, start, end in found[:limit]

@@ -45,7 +45,7 @@ def token_characters(texts: Sequence[str], bounds: Int32s, starts: Int32s, ends:
 
     Space at either end is left out. Characters of a word that no token covers go with the token that they adjoin, the
     one before them rather than the one behind. So tokens in a row stand for all that is there, with its marks. A token
-    of nothing but space starts where it ended and ends where it started: it adds nothing to its neighbours.
+    of nothing but space stays as it is.
 
     Args:
         texts: each text.
@@ -64,13 +64,12 @@ def token_characters(texts: Sequence[str], bounds: Int32s, starts: Int32s, ends:
     covered &= ~space
     loose = ~covered & ~space
     loose[closing] = False
-    solid = first < last
-    trimmed = np.minimum(_next(~space)[first], last), np.maximum(_previous(~space)[last - 1] + 1, first)
-    first, last = (np.where(solid, own, place) for own, place in zip(trimmed, (first, last), strict=True))
+    begin, end = _next(~space)[first], _previous(~space)[last - 1] + 1
+    solid = begin < last  # neither empty nor blank
+    first, last = np.where(solid, begin, first), np.where(solid, end, last)
     if loose.any():
         loose[loose] = [_is_of_word(code) for code in codes[loose].tolist()]
         before = _previous(~loose)[first - 1]
-        solid = first < last
         first = np.where(solid & (first > 0) & ~covered[before], before + 1, first)
         last = np.where(solid, _next(~loose)[last], last)
     return (first - base).astype(np.int32), (last - base).astype(np.int32)

@@ -22,7 +22,7 @@ from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import write_problems
 from qa_ray.data.windows import cut_note
-from qa_ray.errors import ClusterError, DataError, StorageError, UserError
+from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome
 from qa_ray.locations import absolute, resolve
@@ -194,7 +194,10 @@ def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> Decod
     sender = StreamSender(stream)
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(saved.model, evaluation_mode=True)
-    result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
+    try:
+        result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
+    except ModelError as error:
+        raise ModelError(f"{task.config.model.name}: {error}") from error
     sender.flush()
     if result is None:
         return None

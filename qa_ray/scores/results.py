@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from qa_ray.answers.decode import Candidates
@@ -79,12 +80,9 @@ def assemble(
     spans = find_spans(corpus, candidates, null, no_answer=no_answer)
     ids, best = corpus.ids(), spans.best()
     answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
-    null_scores = (spans.null.start_logit + spans.null.end_logit).tolist()
     # What has no span is held against a score of 0, as Transformers' utils_qa.py does with logits of 0.
-    null_odds = {
-        key: score - (span.start_logit + span.end_logit if span else 0.0)
-        for key, score, span in zip(ids, null_scores, best, strict=True)
-    }
+    scores = np.append(candidates.score, np.float32(0))[spans.best_rows()]
+    null_odds = dict(zip(ids, (spans.null.score.astype(np.float64) - scores).tolist(), strict=True))
     references = {key: corpus.references(question) for question, key in enumerate(ids)}
     if not no_answer:
         answered = {key: texts for key, texts in references.items() if texts}

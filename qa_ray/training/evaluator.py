@@ -13,12 +13,12 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.inference import decode_batch, join_batches
+from qa_ray.answers.inference import DecodedBatch, decode_batch, join_batches
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import share_of_rank
 from qa_ray.data.collate import Collator
-from qa_ray.errors import DataError
+from qa_ray.errors import DataError, ModelError
 from qa_ray.model.compute import forward, span_loss
 from qa_ray.scores.results import Evaluation, assemble
 from qa_ray.tracking.metrics import Progress, Record, ignore
@@ -31,6 +31,8 @@ class _Share:
     candidates: Candidates
     null: NullSpans
     loss: float
+    failure: ModelError | None
+    """Why the rank gave up."""
 
 
 class Evaluator:
@@ -51,12 +53,18 @@ class Evaluator:
     def __call__(
         self, model: nn.Module, accelerator: Accelerator, *, step: int = 0, record: Record = ignore
     ) -> Evaluation | None:
-        """Evaluate `model`, already on the accelerator's device; rank 0 gets the result, the others None."""
+        """Evaluate `model`, already on the accelerator's device; rank 0 gets the result, the others None.
+
+        Raises:
+            ModelError: on all ranks, where one of them meets a logit that is not a finite number.
+        """
         was_training = model.training
         model.eval()
         share = self._run_share(model, accelerator, step, record)
         model.train(was_training)
         shares: list[_Share] = gather_object([share])
+        for failure in (share.failure for share in shares if share.failure):
+            raise failure
         return self._join(shares) if accelerator.is_main_process else None
 
     def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> _Share:
@@ -65,7 +73,8 @@ class Evaluator:
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
         mine = np.flatnonzero(np.isin(windows.question, examples))
         n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
-        found, done, loss = [], 0, 0.0
+        found: list[DecodedBatch] = []
+        done, loss = 0, 0.0
         for group in self._collate.groups(mine, self._config.max_tokens_per_device):
             batch = self._collate(group).to(accelerator.device)
             with torch.no_grad():
@@ -74,9 +83,13 @@ class Evaluator:
             found.append(
                 decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
             )
+            try:
+                found[-1].require_finite(lambda question: f"{corpus.record(question)}, id {corpus.id(question)}")
+            except ModelError as error:
+                return _Share(*join_batches([], n_best=n_best), loss, error)
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))
-        return _Share(*join_batches(found, n_best=n_best), loss)
+        return _Share(*join_batches(found, n_best=n_best), loss, None)
 
     def _join(self, shares: Sequence[_Share]) -> Evaluation:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from answerers import SHORT_WINDOW, save_scattered
 from families import FAMILIES
 from pages import Page
@@ -18,7 +19,7 @@ from small_runs import cpu_accelerator
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import Precision
+from qa_ray.config.policies import NoAnswer, Precision
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
@@ -171,6 +172,23 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
         ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
     ):
         evaluate(options(model=str(place / "fleeting"), out=place / "never"))
+
+
+@pytest.mark.parametrize("no_answer", [NoAnswer.ALLOWED, NoAnswer.NEVER])
+def test_model_whose_scores_are_no_numbers_is_refused_by_name_with_the_question(
+    place: Path, options: Callable[..., EvaluationOptions], no_answer: NoAnswer
+) -> None:
+    broken = place / "broken"
+    if not broken.exists():
+        model = load_model(ModelConfig(name=str(place / "other")))
+        with torch.no_grad():
+            model.qa_outputs.bias[1] = torch.nan
+        shutil.copytree(place / "other", broken)
+        model.save_pretrained(broken)
+    words = r"^\S*/broken: dev\.json data\[0\]\S*, id \S+: the model's scores are not finite numbers"
+    with pytest.raises(ModelError, match=words):
+        evaluate(options(model=str(broken), out=place / "none", no_answer=no_answer))
+    assert not list((place / "none").iterdir())
 
 
 @pytest.mark.parametrize(

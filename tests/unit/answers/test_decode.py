@@ -64,8 +64,7 @@ def assert_exact(
         assert found.score[window].tolist() == scores + [-np.inf] * (n_best - len(scores))
         columns = (found.score, found.first, found.last)
         spans = list(zip(*(column[window, : len(scores)].tolist() for column in columns), strict=True))
-        assert spans == sorted(set(spans), key=lambda span: (-span[0], span[1], span[2]))
-        assert set(spans) <= set(expected)
+        assert spans == expected[:n_best]
         for rank, (_, first, last) in enumerate(spans):
             assert found.start_logit[window, rank] == start[window, first]
             assert found.end_logit[window, rank] == end[window, last]
@@ -117,6 +116,31 @@ def test_any_float_type_is_scored_in_float32(dtype: torch.dtype) -> None:
     found = window_candidates(start, end, begin, stop, n_best=20, max_answer_length=7)
     assert found.start_logit.dtype == found.end_logit.dtype == torch.float32
     assert_exact(found, start.float(), end.float(), begin, stop, 20, 7)
+
+
+@pytest.mark.parametrize("n_best", [1, 3, 20])
+def test_equal_spans_survive_by_place_however_far_a_batch_is_padded(n_best: int) -> None:
+    start, end = torch.randint(0, 2, (2, 8, 100), generator=torch.Generator().manual_seed(0)).float()
+    begin, stop = torch.full((8,), 10), torch.full((8,), 90)
+    plain = window_candidates(start, end, begin, stop, n_best=n_best, max_answer_length=9)
+    assert_exact(plain, start, end, begin, stop, n_best, 9)
+    for left, right in [(0, 4), (0, 28), (0, 412), (7, 0), (61, 300)]:
+        padded = (torch.nn.functional.pad(logits, (left, right), value=-np.inf) for logits in (start, end))
+        found = window_candidates(*padded, begin + left, stop + left, n_best=n_best, max_answer_length=9)
+        assert torch.equal(found.first - left, plain.first)
+        assert torch.equal(found.last - left, plain.last)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("side", [0, 1], ids=["start", "end"])
+@pytest.mark.parametrize("length", [3, 30, 400])
+@pytest.mark.parametrize("n_best", [1, 20])
+def test_a_logit_that_is_no_number_shows_in_the_first_span(value: float, side: int, length: int, n_best: int) -> None:
+    logits = torch.randn(2, length, length, generator=torch.Generator().manual_seed(0))
+    logits[side, torch.arange(length), torch.arange(length)] = value  # another place in each window
+    edges = torch.zeros(length, dtype=torch.int64), torch.full((length,), length)
+    found = window_candidates(*logits, *edges, n_best=n_best, max_answer_length=7)
+    assert not found.score[:, 0].isfinite().any()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)

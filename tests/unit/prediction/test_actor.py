@@ -56,7 +56,7 @@ def test_row_that_the_model_cannot_answer_has_a_reason_and_the_others_their_answ
 ) -> None:
     alone = answerer(QUESTIONS, CONTEXTS)
     forward = answerer.model.forward
-    marked = answerer.tokenizer.convert_tokens_to_ids("[MASK]")
+    marked = answerer.tokenizer.convert_tokens_to_ids("…")
 
     def broken(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
         outputs = forward(input_ids=input_ids, **inputs)
@@ -65,7 +65,7 @@ def test_row_that_the_model_cannot_answer_has_a_reason_and_the_others_their_answ
 
     monkeypatch.setattr(answerer.model, "forward", broken)
     items = [input_question(number) for number in range(len(QUESTIONS))]
-    items[1] = input_question(1, context="[MASK]")
+    items[1] = input_question(1, context="…")
     items[4] = input_question(4, context="\u200b")
     rows = layout().rows(items, answerer)
     assert "scores are not finite" in rows[1]["reason"]

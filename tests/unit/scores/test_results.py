@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from families import FAMILIES
 from passages import corpus_of
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans
+from qa_ray.answers.n_best import NullSpans, Span, rank
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.scores.results import Evaluation, assemble
 
@@ -76,6 +77,38 @@ def test_answer_is_predicted_up_to_the_threshold_even_if_no_answer_scores_higher
     result = assemble(corpus, spans, null_of(5, 9), 1.0, no_answer=True)
     assert result.n_best["q0"][0].text == ""
     assert result.predictions == {"q0": "river", "q1": ""}
+
+
+def test_ties_are_decided_as_the_answerer_does():
+    rng = np.random.default_rng(0)
+    start, end, null_start = rng.normal(0, 5, (3, 60_000)).astype(np.float32)
+    null_end = (start + end) - null_start
+    # Ties of float32 that are none in float64.
+    tied = (null_start + null_end == start + end) & (null_start.astype(float) + null_end != start.astype(float) + end)
+    start, end, null_start, null_end = (column[tied] for column in (start, end, null_start, null_end))
+    number = len(start)
+    assert number > 5_000
+    question = Question("q", "which ?", (Answer("river", 0),), "row")
+    passages = [Passage("river  bridge", (replace(question, id=f"q{row}"),)) for row in range(number)]
+    corpus = corpus_of(passages, FAMILIES["bert"].tokenizer())
+    rows, first = np.arange(number), np.zeros(number, np.int32)
+    candidates, null = Candidates(rows, first, first, start, end), NullSpans(rows, null_start, null_end)
+    for threshold in (0.0, 1.5, -0.1):
+        shifted = NullSpans(rows, null.start_logit + np.float32(threshold), null.end_logit)
+        evaluated = assemble(corpus, candidates, shifted, 1.0, no_answer=True, threshold=threshold).predictions
+        answered = [
+            rank(
+                [Span(score, 0, 5)],
+                "river  bridge",
+                limit=1,
+                log_partition=score,
+                null_score=null_score,
+                threshold=threshold,
+            )
+            for score, null_score in zip(candidates.score.tolist(), shifted.score.tolist(), strict=True)
+        ]
+        assert [answer["answer"] for [answer] in answered] == list(evaluated.values())
+        assert threshold or set(evaluated.values()) == {"river"}
 
 
 def test_no_answer_takes_its_place_among_the_n_best():

@@ -20,6 +20,7 @@ from small_runs import made_passages, make_collator, make_run, tiny_config  # no
 
 from qa_ray.config.fine_tuning import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402
+from qa_ray.errors import ModelError  # noqa: E402
 from qa_ray.model.folder import save_model  # noqa: E402
 from qa_ray.model.loading import load_model, load_tokenizer  # noqa: E402
 from qa_ray.tracking.metrics import TRAIN_LOSS  # noqa: E402
@@ -68,6 +69,7 @@ def work(rank: int, size: int, bert: str, xlnet: str, out: str) -> None:
         "bert-micro-batches": train(bert, accelerator, 33),
         "xlnet": train(xlnet, accelerator, None),
         "evaluation": evaluate(bert, accelerator),
+        "refused": evaluate_broken(bert, accelerator),
     }
     for name, dropout in (("resumed", 0.0), ("resumed-dropout", 0.3)):
         place = Path(out) / name
@@ -178,6 +180,26 @@ def recording(collate: Collator, accelerator: Accelerator) -> Any:
 
     accelerator.backward = recording_backward
     return RecordingCollator(*(getattr(collate, field.name) for field in dataclasses.fields(collate)))
+
+
+def evaluate_broken(folder: str, accelerator: Accelerator) -> str:
+    """How each rank is told of a question whose scores are no numbers: one rank alone meets it."""
+    config = tiny_config(Path(folder))
+    collator, model = make_collator(config, made_passages(3)), load_model(config.model)
+    asked = torch.from_numpy(collator.corpus.question_ids(1).astype("int64"))
+    forward = model.forward
+
+    def broken(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        outputs = forward(input_ids=input_ids, **inputs)
+        outputs.start_logits[(input_ids[:, 1 : 1 + len(asked)] == asked).all(dim=1)] = torch.nan
+        return outputs
+
+    model.forward = broken
+    try:
+        Evaluator(collator, config.evaluate, no_answer=True)(model, accelerator)
+    except ModelError as error:
+        return str(error)
+    return "not refused"
 
 
 def evaluate(folder: str, accelerator: Accelerator) -> Any:

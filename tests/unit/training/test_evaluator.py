@@ -7,7 +7,7 @@ import torch
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.config.fine_tuning import EvalConfig
-from qa_ray.errors import DataError
+from qa_ray.errors import DataError, ModelError
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.scores.metrics import exact_match, f1
 from qa_ray.training.evaluator import Evaluator
@@ -105,7 +105,7 @@ def test_n_best_are_the_best_legal_spans_of_all_windows(evaluated):
         for span, ((begin, end), (score, start_logit, end_logit)) in zip(found, ranked, strict=True):
             assert span.start_logit + span.end_logit == close(score)
             assert (span.start_logit, span.end_logit) == (close(start_logit), close(end_logit))
-            assert span.text == passage.context[begin:end]
+            assert span.text == passage.context[begin:end].strip()
         [nothing] = [span for span in result.n_best[key] if not span.text]
         assert nothing.start_logit + nothing.end_logit == close(null)
 
@@ -238,6 +238,35 @@ def test_batch_size_does_not_change_the_answers(bert):
     )
     assert few.predictions == many.predictions
     assert few.metrics == pytest.approx(many.metrics, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", ["context", "cls"])
+@pytest.mark.parametrize("no_answer", [True, False])
+def test_one_logit_that_is_no_number_in_one_window_of_several_is_refused(bert, value, place, no_answer):
+    config = tiny_config(bert)
+    collator, model = make_collator(config, made_passages(6, num_words=(30, 60))), decisive_model(config)
+    windows = collator.windows
+    middle = int(np.flatnonzero((np.bincount(windows.question) >= 3)[windows.question])[1])
+    evaluator = Evaluator(collator, config.evaluate, no_answer=no_answer)
+    assert evaluator(model, cpu_accelerator()) is not None
+    batch = collator(np.array([middle]))
+    broken = batch.inputs["input_ids"][0, : int(windows.length[middle])]
+    column = int(batch.context_begin[0]) + 2 if place == "context" else 0
+    forward = model.forward
+
+    def spoilt(input_ids, **inputs):
+        outputs = forward(input_ids=input_ids, **inputs)
+        row = (input_ids[:, : len(broken)] == broken).all(1)
+        outputs.end_logits[row, column] = value
+        return outputs
+
+    model.forward = spoilt
+    question = windows.question[middle]
+    with pytest.raises(
+        ModelError, match=rf"made\[{question}\], id q{question}: the model's scores are not finite numbers"
+    ):
+        evaluator(model, cpu_accelerator())
 
 
 @pytest.mark.parametrize("no_answer", [True, False])

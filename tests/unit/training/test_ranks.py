@@ -68,6 +68,12 @@ def test_ranks_evaluate_what_one_process_evaluates(ranks):
             )
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_every_rank_refuses_what_one_of_them_cannot_score(ranks, size):
+    assert len({rank["refused"] for rank in ranks[size]}) == 1
+    assert ranks[size][0]["refused"].startswith("made[1], id q1: the model's scores are not finite numbers")
+
+
 RESUMED = ["resumed", "resumed-dropout"]
 STOP = 2
 
