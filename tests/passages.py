@@ -75,6 +75,16 @@ def characters_of(family: Family, text: str) -> list[tuple[int, int]]:
     return found
 
 
+def holds_no_piece(family: Family, passage: Passage) -> bool:
+    """Whether the family's own tokenizer takes a passage for text: unigram models have special tokens as pieces."""
+    if family.name not in ("deberta", "xlnet"):
+        return True
+    normalizer = family.tokenizer().backend_tokenizer.normalizer
+    texts = [passage.context, *(question.text for question in passage.questions)]
+    pieces = family.tokenizer().all_special_tokens
+    return not any(piece in normalizer.normalize_str(text) for piece in pieces for text in texts)
+
+
 def _is_of_word(character: str) -> bool:
     joins = character in "\u200c\u200d" or "\U0001f3fb" <= character <= "\U0001f3ff"
     return joins or "\U000e0020" <= character <= "\U000e007f" or unicodedata.category(character)[0] in "LMN"

@@ -5,6 +5,7 @@ cutting windows and padding are integer arithmetic that comes later (`windows`, 
 """
 
 import json
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Regex, Tokenizer, pre_tokenizers
 
 from qa_ray.data.characters import token_characters
 from qa_ray.schema import TOKENIZED, Answer, Int32s, Passage, Problem, Question
@@ -36,7 +37,19 @@ def parse_tokenizer(definition: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
+    if content["model"]["type"] == "Unigram":
+        _part_special_tokens(tokenizer)
     return tokenizer
+
+
+def _part_special_tokens(tokenizer: Tokenizer) -> None:
+    """Part special tokens that stand in a text behind their first character: a unigram model has them as pieces."""
+    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    pattern = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens if len(token) > 1)
+    if pattern:
+        parting = pre_tokenizers.Split(Regex(pattern), "merged_with_previous")
+        known = [tokenizer.pre_tokenizer] if tokenizer.pre_tokenizer else []
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*known, parting])
 
 
 def _set_untrimmed(processor: dict[str, Any] | None) -> None:
