@@ -84,7 +84,9 @@ PASSAGES = pa.schema(
 """A row per passage, as read. `problems` tells of rows that could not be read; such a row may hold no question."""
 
 _TOKENS = pa.list_(pa.int32())
-_TOKEN_ANSWER = pa.struct([("text", pa.string()), ("first_token", pa.int32()), ("last_token", pa.int32())])
+_TOKEN_ANSWER = pa.struct(
+    [("text", pa.string()), ("answer_start", pa.int32()), ("first_token", pa.int32()), ("last_token", pa.int32())]
+)
 _TOKEN_QUESTION = pa.struct(
     [
         ("id", pa.string()),

@@ -7,7 +7,7 @@ import tyro
 
 from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import BadRows, DataFormat, Precision
+from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
 from qa_ray.errors import require
 
 _OPTIONS = {
@@ -105,7 +105,11 @@ class AnsweringOptions:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
 
-    def data_config(self, on_bad_row: BadRows = BadRows.ERROR) -> DataConfig:
+    def data_config(
+        self,
+        on_bad_row: BadRows = BadRows.ERROR,
+        impossible_answers: ImpossibleAnswers = ImpossibleAnswers.ERROR,
+    ) -> DataConfig:
         """Where the questions come from."""
         return JobData(
             validation=self.data,
@@ -116,4 +120,5 @@ class AnsweringOptions:
             columns=self.columns,
             max_validation_examples=self.max_examples,
             on_bad_row=on_bad_row,
+            impossible_answers=impossible_answers,
         )

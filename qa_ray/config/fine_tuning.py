@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
-from qa_ray.config.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Schedule
+from qa_ray.config.policies import BadRows, BestBy, DataFormat, ImpossibleAnswers, NoAnswer, Precision, Schedule
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
 
@@ -78,6 +78,8 @@ class DataConfig:
     """Uses only so many validation questions."""
     on_bad_row: BadRows = BadRows.ERROR
     """A row that cannot be used stops the run, or is left out and written to bad_rows.jsonl."""
+    impossible_answers: ImpossibleAnswers = ImpossibleAnswers.ERROR
+    """Answers where is_impossible is true are an error, or are ignored: the question has no answer."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation"):

@@ -39,6 +39,15 @@ class BadRows(StrEnum):
     SKIP = "skip"
 
 
+class ImpossibleAnswers(StrEnum):
+    """What happens to answers that stand at a question whose is_impossible is true."""
+
+    ERROR = "error"
+    """The row contradicts itself, and cannot be used."""
+    IGNORE = "ignore"
+    """They are plausible, yet wrong ones: the question has no answer."""
+
+
 class BestBy(StrEnum):
     """The validation metric that says which epoch's model is kept."""
 

@@ -10,7 +10,7 @@ from qa_ray.schema import Int32s, Int64s
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """Views of one table: `*_bounds[i] : *_bounds[i + 1]` are the places of row i in the values beside it."""
 
     contexts: pa.Array
@@ -30,12 +30,13 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _view(table: pa.Table) -> _Block:
+def view(table: pa.Table) -> Block:
+    """View a table of schema TOKENIZED, whatever it was cut from."""
     ids, starts, ends = (_whole(table[name]) for name in ("input_ids", "offset_starts", "offset_ends"))
     passages = _whole(table["questions"])
     questions = passages.values
     question_ids, answers = questions.field("input_ids"), questions.field("answers")
-    return _Block(
+    return Block(
         contexts=_whole(table["context"]),
         context_bounds=ids.offsets.to_numpy(),
         context_ids=ids.values.to_numpy(),
@@ -65,7 +66,7 @@ class Corpus:
 
     def __init__(self, tables: Sequence[pa.Table], selection: Int64s | None = None) -> None:
         """View `tables` (schema `TOKENIZED`); `selection` keeps only these questions, by their number in the tables."""
-        self._blocks = [_view(table) for table in tables]
+        self._blocks = [view(table) for table in tables]
         parts = [_index(number, block) for number, block in enumerate(self._blocks)]
         index = np.concatenate(parts, axis=1) if parts else np.empty((7, 0), np.int64)
         if selection is not None:
@@ -145,7 +146,7 @@ class Corpus:
         texts: list[str] = block.answers.field("text")[begin:end].to_pylist()
         return texts
 
-    def _context(self, question: int) -> tuple[_Block, int, int]:
+    def _context(self, question: int) -> tuple[Block, int, int]:
         block, passage = self._blocks[self.block[question]], self.passage[question]
         return block, block.context_bounds[passage], block.context_bounds[passage + 1]
 
@@ -154,7 +155,7 @@ class Corpus:
         return text
 
 
-def _index(number: int, block: _Block) -> Int64s:
+def _index(number: int, block: Block) -> Int64s:
     """Rows block, row, passage, question length, context length, first and last answer token; a column a question."""
     begin, end = int(block.passage_bounds[0]), int(block.passage_bounds[-1])
     rows = np.arange(begin, end)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
@@ -59,9 +60,9 @@ def _encoded(questions: Any) -> tuple[bytes, str]:
         if hasattr(questions, "to_parquet") and hasattr(questions, "columns"):
             return _parquet(pa.Table.from_pandas(questions, preserve_index=False)), ".parquet"
         if isinstance(questions, Mapping):
-            return json.dumps(questions, ensure_ascii=False).encode(), ".json"
+            return _json(questions).encode(), ".json"
         if isinstance(questions, Sequence) and all(isinstance(row, Mapping) for row in questions):
-            return "".join(f"{json.dumps(dict(row), ensure_ascii=False)}\n" for row in questions).encode(), ".jsonl"
+            return "".join(f"{_json(dict(row))}\n" for row in questions).encode(), ".jsonl"
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(
             f"the questions in memory cannot be written as rows: {error}. Give texts, numbers, and lists or dicts of "
@@ -71,6 +72,17 @@ def _encoded(questions: Any) -> tuple[bytes, str]:
         f"questions cannot be a {type(questions).__name__}: give a path, a datasets.Dataset, a pandas.DataFrame, a "
         "list of dicts, or nested SQuAD as a dict"
     )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for numbers and arrays of numpy."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is neither text nor a number")
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.policies import ImpossibleAnswers
 from qa_ray.data.files import HubSplit, SourceFile, find_files
 from qa_ray.data.rows import IMPOSSIBLE, Row, SourceRow, read_rows
 from qa_ray.data.validation import WHOLE_FILE, RowError, expect_id, expect_position, expect_text, shown
@@ -14,7 +15,13 @@ from qa_ray.errors import DataError
 from qa_ray.schema import PASSAGES, Answer, Passage, Problem, Question, passages_to_table, table_to_passages
 
 _TABLE_PASSAGES = 256
-_FLAGS = {"true": True, "1": True, "false": False, "0": False, "none": None, "": None}
+_KEYS = ("text", "answer_start")
+# pandas makes a column of flags floats where one is missing.
+_FLAGS = {
+    **dict.fromkeys(("true", "1", "1.0"), True),
+    **dict.fromkeys(("false", "0", "0.0"), False),
+    **dict.fromkeys(("none", "nan", ""), None),
+}
 
 
 def find_sources(data: DataConfig, location: str) -> Sequence[SourceFile | HubSplit]:
@@ -105,12 +112,13 @@ def _answers(record: str, row: Row, data: DataConfig) -> tuple[Answer, ...]:
     if impossible is ...:
         raise RowError(Problem(record, IMPOSSIBLE, shown(row[IMPOSSIBLE]), "expected true or false"))
     field = data.columns.answers
-    if impossible and field not in row:
+    if impossible and (field not in row or data.impossible_answers is ImpossibleAnswers.IGNORE):
         return ()
     answers = _stated_answers(record, row, data)
     if impossible is not None and impossible is bool(answers):
         message = (
-            "expected no answers where is_impossible is true: drop the answers, or set it to false"
+            "expected no answers where is_impossible is true: drop the answers, set it to false, or, if they are only "
+            f"plausible ones, set {data.option('impossible_answers')}=ignore"
             if impossible
             else "expected an answer where is_impossible is false: give one, or set it to true"
         )
@@ -121,14 +129,13 @@ def _answers(record: str, row: Row, data: DataConfig) -> tuple[Answer, ...]:
 def _stated_answers(record: str, row: Row, data: DataConfig) -> tuple[Answer, ...]:
     """Return a row's answers from {text, answer_start}, a list of such, or plain text with a column of its starts."""
     columns, field = data.columns, data.columns.answers
-    value = _decoded(cell(record, row, field))
+    value = _decoded(cell(record, row, field), has_start=_is_start(row.get(columns.answer_start)))
     if _is_nothing(value):
         return ()
-    keys = ("text", "answer_start")
     if isinstance(value, dict):
-        return _pairs(record, columns, *(cell(record, value, key, f"{field}.{key}") for key in keys))
+        return _pairs(record, columns, *(cell(record, value, key, f"{field}.{key}") for key in _KEYS))
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        parts = ([cell(record, item, key, f"{field}[{n}].{key}") for n, item in enumerate(value)] for key in keys)
+        parts = ([cell(record, item, key, f"{field}[{n}].{key}") for n, item in enumerate(value)] for key in _KEYS)
         return _pairs(record, columns, *parts)
     if columns.answer_start not in row:
         message = f"is plain text, so a column must say where it starts: there is no {columns.answer_start!r}; name it"
@@ -137,8 +144,11 @@ def _stated_answers(record: str, row: Row, data: DataConfig) -> tuple[Answer, ..
     return _pairs(record, columns, value, row[columns.answer_start], in_column=True)
 
 
-def _decoded(value: object) -> object:
-    """Return what a cell with JSON holds: CSV has no cells for objects. Other text, also text in brackets, stays."""
+def _decoded(value: object, *, has_start: bool) -> object:
+    """Return what a cell with JSON holds: CSV has no cells for objects. Other text, also text in brackets, stays.
+
+    Text whose start stands in a column is an answer, be it `[]`, unless it holds answers with starts of their own.
+    """
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
@@ -146,11 +156,14 @@ def _decoded(value: object) -> object:
     except (ValueError, RecursionError):
         return value
     items = decoded if isinstance(decoded, list) else [decoded]
-    return decoded if all(isinstance(item, dict) for item in items) else value
+    stated = all(isinstance(item, dict) for item in items)
+    if has_start:
+        stated = stated and bool(items) and all(key in item for item in items for key in _KEYS)
+    return decoded if stated else value
 
 
 def _is_nothing(value: object) -> bool:
-    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+    return value is None or value == [] or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _pairs(
@@ -175,13 +188,21 @@ def _pairs(
 
 def _start(record: str, field: str, value: object) -> int:
     """Return a start that may be written as text, or as a float where pandas filled a gap in the column."""
+    return expect_position(record, field, _whole(value))
+
+
+def _is_start(value: object) -> bool:
+    """Whether a cell of the column of starts holds one, or a list of them."""
+    starts = [_whole(start) for start in (value if isinstance(value, list) else [value])]
+    return bool(starts) and all(isinstance(start, int) and start >= 0 for start in starts)
+
+
+def _whole(value: object) -> object:
     number = value
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             number = float(value)
-    if isinstance(number, float) and number.is_integer():
-        value = int(number)
-    return expect_position(record, field, value)
+    return int(number) if isinstance(number, float) and number.is_integer() else value
 
 
 def to_tables(items: Iterable[Passage | Problem]) -> Iterator[pa.Table]:

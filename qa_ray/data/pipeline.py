@@ -17,7 +17,8 @@ from ray.data import DataContext
 
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat
-from qa_ray.data.corpus import Corpus
+from qa_ray.data.corpus import Corpus, view
+from qa_ray.data.digests import Digests, text_digests, token_digests
 from qa_ray.data.files import SourceFile
 from qa_ray.data.passages import find_sources, read_tables
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
@@ -74,6 +75,8 @@ class Split:
     """Whether some question in use has no answer."""
     digest: str
     """Of the questions in use, their contexts and reference answers, in their order; the tokenizer changes nothing."""
+    token_digest: str
+    """Of what the tokenizer made of them: token ids and character offsets."""
 
     def __len__(self) -> int:
         return len(self.selection)
@@ -135,7 +138,8 @@ class _Summary:
     ids: list[str]
     records: list[str]
     answered: Bools
-    digests: list[bytes]
+    text_digests: Digests
+    token_digests: Digests
     problems: list[Problem]
 
 
@@ -143,6 +147,7 @@ class _Summary:
 def _summarise(table: pa.Table) -> _Summary | None:
     if not table.num_rows:
         return None  # nothing was tokenised, and the block has no columns
+    block = view(table)
     questions = pc.list_flatten(table["questions"]).combine_chunks()
     problems = pc.list_flatten(table["problems"]).to_pylist()
     answered = np.asarray(pc.list_value_length(pc.struct_field(questions, "answers"))) > 0
@@ -150,22 +155,10 @@ def _summarise(table: pa.Table) -> _Summary | None:
         pc.struct_field(questions, "id").to_pylist(),
         pc.struct_field(questions, "record").to_pylist(),
         answered,
-        _digests(table["context"].to_pylist(), table["questions"].to_pylist()),
+        text_digests(block),
+        token_digests(block),
         [Problem(**problem) for problem in problems],
     )
-
-
-def _digests(contexts: list[str], passages: list[list[dict[str, Any]]]) -> list[bytes]:
-    """Digest of each question with its context and its answers."""
-    digests = []
-    for context, questions in zip(contexts, passages, strict=True):
-        whole = hashlib.sha256(context.encode())
-        for question in questions:
-            own = whole.copy()
-            for text in (question["id"], question["text"], *(answer["text"] for answer in question["answers"])):
-                own.update(b"\0" + text.encode())
-            digests.append(own.digest())
-    return digests
 
 
 def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split:
@@ -176,7 +169,6 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
     ids = [key for summary in summaries for key in summary.ids]
     records = [record for summary in summaries for record in summary.records]
     answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
-    digests = [digest for summary in summaries for digest in summary.digests]
     first_places, repeated = first_uses(ids, records)
     problems = [problem for summary in summaries for problem in summary.problems] + repeated
     selection = np.array(first_places, np.int64)[:max_examples]
@@ -186,5 +178,11 @@ def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split
         selection=selection,
         problems=tuple(problems),
         has_unanswerable=not answered[selection].all(),
-        digest=hashlib.sha256(b"".join(digests[place] for place in selection)).hexdigest(),
+        digest=_joined([summary.text_digests for summary in summaries], selection),
+        token_digest=_joined([summary.token_digests for summary in summaries], selection),
     )
+
+
+def _joined(parts: Sequence[Digests], selection: Int64s) -> str:
+    """One digest of the selected questions, by their number in all parts."""
+    return hashlib.sha256(np.concatenate(parts)[selection].tobytes() if parts else b"").hexdigest()

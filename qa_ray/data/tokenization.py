@@ -160,10 +160,11 @@ def _question_array(groups: Sequence[Sequence[_TokenQuestion]]) -> pa.ListArray:
     answer_struct = pa.StructArray.from_arrays(
         [
             pa.array([answer.text for question, _, _ in rows for answer in question.answers], pa.string()),
+            pa.array([answer.answer_start for question, _, _ in rows for answer in question.answers], pa.int32()),
             pa.array([first for first, _ in answers], pa.int32()),
             pa.array([last for _, last in answers], pa.int32()),
         ],
-        ["text", "first_token", "last_token"],
+        ["text", "answer_start", "first_token", "last_token"],
     )
     ids = [ids for _, ids, _ in rows]
     id_bounds = _bounds(ids)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qa_ray.config.answering import NUM_RESAMPLES, AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
-from qa_ray.config.policies import BadRows, NoAnswer
+from qa_ray.config.policies import BadRows, ImpossibleAnswers, NoAnswer
 from qa_ray.errors import require
 
 _FEWEST_RESAMPLES = 100
@@ -24,6 +24,8 @@ class EvaluationOptions(AnsweringOptions):
     """Folder that takes predictions, scores and report.html."""
     on_bad_row: BadRows = BadRows.ERROR
     """A row that cannot be used stops the job, or is left out and written to bad_rows.jsonl."""
+    impossible_answers: ImpossibleAnswers = ImpossibleAnswers.ERROR
+    """Answers where is_impossible is true are an error, or are ignored: the question has no answer."""
     n_best: int | None = None
     """Answer candidates kept per question, if not as saved."""
     no_answer_threshold: float | None = None
@@ -52,7 +54,7 @@ class EvaluationOptions(AnsweringOptions):
         """The configuration in which `model` is evaluated."""
         return Config(
             model=ModelConfig(name=model, trust_remote_code=self.trust_remote_code),
-            data=self.data_config(self.on_bad_row),
+            data=self.data_config(self.on_bad_row, self.impossible_answers),
             window=WindowConfig(max_length=settings.max_length, stride=settings.stride),
             train=TrainConfig(precision=self.precision),
             evaluate=EvalConfig(

@@ -93,10 +93,13 @@ def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> Train
 
 
 def _begin(config: Config, found: ExistingRun, resources: Resources, context: RunContext) -> tuple[Prepared, Tracker]:
-    folder = found.folder
+    folder, written = found.folder, json.dumps(dataclasses.asdict(config), indent=1).encode()
     try:
-        folder.write(CONFIG, json.dumps(dataclasses.asdict(config), indent=1).encode())
+        if not found.resumed:
+            folder.write(CONFIG, written)
         prepared = prepare(config, folder, resources, splits=context.splits, stream=context.stream)
+        if found.resumed:  # a run that may not go on so is left as it was
+            folder.write(CONFIG, written)
         splits = prepared.task.train, prepared.task.validation
         tracker = start_tracker(
             config.tracking,

@@ -21,9 +21,11 @@ from qa_ray.data.windows import cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.runs.fingerprint import Fingerprint, hold_to
 from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import start_stream
 from qa_ray.runs.worker import TrainingTask, make_collator
+from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import DataUse
 from qa_ray.training.evaluator import Evaluator
@@ -70,7 +72,7 @@ def tokenize_data(data: DataConfig, tokenizer: FastTokenizer) -> Splits:
 def prepare(
     config: Config, folder: RunFolder, resources: Resources, *, splits: Splits | None = None, stream: Any = None
 ) -> Prepared:
-    """Check model, windows and data, and tokenise.
+    """Check model, windows and data, and tokenise; a run that goes on must find its data and tokens as they were.
 
     Args:
         config: the run's configuration.
@@ -89,6 +91,8 @@ def prepare(
     check_model(config.model, tokenizer)
     template = learn_template(tokenizer)
     splits = splits or tokenize_data(config.data, tokenizer)
+    found = Fingerprint.of(splits.train, splits.validation, template)
+    hold_to(folder, [(config, found)], begun=bool(CheckpointStore(folder).names()))
     no_answer = config.evaluate.no_answer is NoAnswer.ALLOWED or (
         config.evaluate.no_answer is NoAnswer.AUTO and splits.has_unanswerable
     )

@@ -19,6 +19,8 @@ from qa_ray.locations import is_local, within
 
 CONFIG = "config.json"
 """The run's configuration."""
+FINGERPRINT = "fingerprint.jsonl"
+"""Digests of the data and the tokenizer that the run was begun with."""
 ENVIRONMENT = "environment.json"
 """Versions and hardware that the run was made with."""
 METRICS = "metrics.jsonl"

@@ -113,11 +113,7 @@ class TrainingLoop:
         return self._parts().take(self.state)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot, on any number of ranks; the model holds the weights of that moment already.
-
-        Raises:
-            DataError: the training windows have changed.
-        """
+        """Go on from a snapshot of the same windows, on any number of ranks; the model holds its weights already."""
         self.state = self._parts().put(snapshot)
 
     def train_epoch(self, pause: Callable[[], bool] = lambda: False) -> bool:
@@ -154,14 +150,7 @@ class TrainingLoop:
         return self.state.step >= self.num_steps
 
     def _parts(self) -> Parts:
-        return Parts(
-            self._accelerator,
-            self._optimizer,
-            self._schedule,
-            self._meter,
-            self._collate.windows,
-            self._config.train.seed,
-        )
+        return Parts(self._accelerator, self._optimizer, self._schedule, self._meter, self._config.train.seed)
 
     def _train_step(self, batch: Int64s) -> None:
         self._forward_backward(batch)

@@ -19,8 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from qa_ray.data.windows import Windows
-from qa_ray.errors import DataError
 from qa_ray.schema import Int64s
 from qa_ray.training.throughput import Meter
 
@@ -59,7 +57,7 @@ class Snapshot:
     """A training loop's state between two steps."""
 
     facts: dict[str, Any]
-    """What JSON holds: counters, schedule, gradient scaler, the optimizer's settings, the windows' digest."""
+    """What JSON holds: counters, schedule, gradient scaler, the optimizer's settings."""
     optimizer: Tensors
     """The optimizer's running means, by parameter number and name."""
     ranks: list[Tensors]
@@ -97,7 +95,6 @@ class Parts:
     optimizer: Optimizer
     schedule: LRScheduler
     meter: Meter
-    windows: Windows
     seed: int
 
     def take(self, state: TrainState) -> Snapshot:
@@ -110,22 +107,12 @@ class Parts:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "param_groups": whole["param_groups"],
             "world_size": self.accelerator.num_processes,
-            "windows": digest(self.windows),
         }
         return Snapshot(facts, _flat(whole["state"]), ranks)
 
     def put(self, snapshot: Snapshot) -> TrainState:
-        """Put a snapshot back, on any number of ranks; with as many as before the run goes on bit for bit.
-
-        Raises:
-            DataError: the windows are not those that the snapshot was taken of.
-        """
+        """Put a snapshot back, on any number of ranks; with as many as before the run goes on bit for bit."""
         facts = snapshot.facts
-        if facts["windows"] != digest(self.windows):
-            raise DataError(
-                "data.train gives other windows than when the run was saved: its files or the tokenizer have changed. "
-                "Bring them back, or start a new run with another run.name"
-            )
         # Whether it is fused follows from this machine's precision, not from that of the run before.
         groups = [
             saved | {"fused": own["fused"]}
@@ -158,14 +145,6 @@ class Parts:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.schedule._last_lr = rates
-
-
-def digest(windows: Windows) -> str:
-    """Digest of all windows and their labels."""
-    whole = hashlib.sha256()
-    for name in Windows.__slots__:
-        whole.update(np.ascontiguousarray(getattr(windows, name), np.int64).tobytes())
-    return whole.hexdigest()
 
 
 def _flat(state: dict[int, Tensors]) -> Tensors:

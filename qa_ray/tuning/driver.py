@@ -20,6 +20,7 @@ from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within
 from qa_ray.pages.view import Report
 from qa_ray.runs.driver import train
+from qa_ray.runs.fingerprint import hold_to
 from qa_ray.runs.resources import plan_resources
 from qa_ray.runs.resume import check_unchanged
 from qa_ray.runs.signals import Interruptible
@@ -28,7 +29,7 @@ from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
-from qa_ray.tuning.space import Parameters, read_space, written
+from qa_ray.tuning.space import Parameters, apply, read_space, written
 from qa_ray.tuning.study import Study
 from qa_ray.tuning.sweep import run_trials, trials_at_once
 from qa_ray.tuning.tokenized import key_of, tokenize_all
@@ -127,6 +128,8 @@ def _run(study: Study, tracker: Tracker) -> None:
     """Run all trials that are left."""
     config, base = study.config, study.config.base
     tokenized = tokenize_all(base, read_space(config.space))
+    uses = [(apply(base, dict(key)), data.fingerprint) for key, data in tokenized.items()]
+    hold_to(study.folder, uses, begun=bool(study.sweep.trials))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)

@@ -48,7 +48,11 @@ _KINDS = {type(None): "None", bool: "true or false", int: "whole numbers", float
 _WORDS: dict[type, dict[str, Value]] = {type(None): {"none": None}, bool: {"true": True, "false": False}}
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
-_FIXED = ("data.validation", "data.max_validation_examples", "data.on_bad_row", "evaluate.best_by", "train.log_every")
+_FIXED = (
+    *(f"data.{name}" for name in ("validation", "max_validation_examples", "on_bad_row", "impossible_answers")),
+    "evaluate.best_by",
+    "train.log_every",
+)
 # Each of their values means other tokens: all of them are made before the first trial.
 _TOKENS = ("data.", "model.name", "model.revision", "model.tokenizer")
 

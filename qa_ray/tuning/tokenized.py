@@ -17,6 +17,7 @@ from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows, widest_stride
 from qa_ray.errors import ConfigError, UserError
 from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.runs.fingerprint import Fingerprint
 from qa_ray.runs.preparation import Splits, tokenize_data
 from qa_ray.tuning.space import Parameters, Space, apply, changes_tokens, defaults
 
@@ -37,6 +38,11 @@ class TokenizedData:
 
     splits: Splits
     tokenizer: FastTokenizer
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What trials on these data compute from."""
+        return Fingerprint.of(self.splits.train, self.splits.validation, learn_template(self.tokenizer))
 
     def why_infeasible(self, config: Config, parameters: Parameters) -> str | None:
         """Why a trial on these data could not run, or would cut questions; None if it can run."""

@@ -81,7 +81,22 @@ def test_digest_tells_data_apart_and_not_tokenizers_or_limits(tmp_path: Path, to
     others = [longer, write_rows(tmp_path / "b.jsonl", 1, 5)]
     others.append(write_rows(tmp_path / "c.jsonl", 0, 5, question="Which other?"))
     others.append(write_rows(tmp_path / "d.jsonl", 0, 5, answers=None))
-    assert len({digest, *(read(place, tokenizer).digest for place in others)}) == 5
+    for start in (0, 14):
+        answers = {"text": ["the"], "answer_start": [start]}
+        others.append(write_rows(tmp_path / f"{start}.jsonl", 0, 5, context="the number is the one", answers=answers))
+    assert len({digest, *(read(place, tokenizer).digest for place in others)}) == 7
+
+
+def test_digest_is_of_the_questions_in_the_order_of_the_files(tmp_path: Path, tokenizer: str) -> None:
+    folders = {"whole": [(0, 9)], "cut": [(0, 4), (4, 5)], "turned": [(4, 5), (0, 4)]}
+    for name, parts in folders.items():
+        (tmp_path / name).mkdir()
+        for number, (first, count) in enumerate(parts):
+            write_rows(tmp_path / name / f"{number}.jsonl", first, count)
+    whole, cut, turned = (read(tmp_path / name, tokenizer) for name in folders)
+    assert (whole.digest, whole.token_digest) == (cut.digest, cut.token_digest)
+    assert whole.digest != turned.digest
+    assert whole.token_digest != turned.token_digest
 
 
 def test_file_that_cannot_be_read_stops_even_a_lenient_run(tmp_path: Path, tokenizer: str) -> None:

@@ -9,11 +9,12 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray_runs import prepare, small_config
+from ray_runs import NAMES, prepare, small_config, write_squad
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
+from qa_ray.errors import DataError
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.sweep import release_lost_reservations
@@ -53,6 +54,14 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     assert (sent.info.status, sent.data.params, sent.data.metrics) == ("FINISHED", lost.data.params, lost.data.metrics)
     assert sent.data.tags["mlflow.parentRunId"] == lost.data.tags["mlflow.parentRunId"]
     assert sent.data.tags["sweep.status"] == "finished"
+    # Its trials could not be compared with one that is measured by other questions.
+    trials = tmp_path / "runs" / "sweep" / "trials.json"
+    record = trials.read_text().replace('"finished"', '"running"', 1)
+    trials.write_text(record)
+    write_squad(tmp_path / "validation.json", NAMES[6:9])
+    with pytest.raises(DataError, match=r"run\.name=sweep was begun with has changed: data\.validation=.* holds other"):
+        search(config)
+    assert trials.read_text() == record
 
 
 @ray.remote(num_cpus=0)

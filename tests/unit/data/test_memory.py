@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
@@ -68,6 +69,12 @@ def test_questions_in_memory_are_those_of_a_file(questions: Any, tmp_path: Path)
     assert passages(stored(questions, str(tmp_path))) == passages(str(file))
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    answers = {"text": np.array(["Ada"], object), "answer_start": np.array([ROWS[0]["context"].index("Ada")])}
+    rows = [{**ROWS[0], "answers": answers, "is_impossible": np.bool_(False)}]
+    assert passages(stored(rows, str(tmp_path)))[0].questions[0].answers[0].text == "Ada"
+
+
 def test_selection_and_order_of_a_dataset_are_kept(tmp_path: Path) -> None:
     chosen = Dataset.from_list(ROWS).select([2, 0])
     assert [passage.questions[0].id for passage in passages(stored(chosen, str(tmp_path)))] == ["q2", "q0"]
@@ -107,7 +114,7 @@ def test_bad_row_in_memory_is_named_by_its_line(tmp_path: Path) -> None:
         (DatasetDict({"train": Dataset.from_list(ROWS)}), r"give one of them, such as dataset\['train'\]"),
         (3, "questions cannot be a int: give a path"),
         ([1, 2], "questions cannot be a list"),
-        ([{"context": object()}], "cannot be written as rows: Object of type object"),
+        ([{"context": object()}], "cannot be written as rows: Object of type object is neither text nor a number"),
     ],
     ids=["several splits", "a number", "numbers", "an object in a row"],
 )

@@ -1,61 +1,18 @@
 """Every layout of a file gives the same passages, and every fault in one is told with its file and row."""
 
-import csv
 import json
 import re
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from flat_rows import LISTED, NESTED, ROWS, STARTS, TEXTS, dumped, flat, read, rows_of, write
 
 from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import find_files
-from qa_ray.data.passages import read_passages, read_split
+from qa_ray.data.passages import read_passages
 from qa_ray.data.validation import check, is_fatal
 from qa_ray.schema import Answer, Passage, Question
-
-ROWS = [
-    ("007", "Zoë 🦉 met Ann.\nThen, Bob.", 'Who met "Ann"?', [("Zoë 🦉", 0)]),
-    ("8", "Zoë 🦉 met Ann.\nThen, Bob.", "Who else?", [("Ann", 10), ("Bob", 21)]),
-    ("9", "Second, context", "Why?", []),
-    ("10", "Zoë 🦉 met Ann.\nThen, Bob.", "Again?", [("Bob", 21)]),
-]
-NESTED = [{"text": [t for t, _ in a], "answer_start": [s for _, s in a]} for *_, a in ROWS]
-LISTED = [[{"text": t, "answer_start": s} for t, s in a] for *_, a in ROWS]
-TEXTS = [[t for t, _ in a] for *_, a in ROWS]
-STARTS = [[s for _, s in a] for *_, a in ROWS]
-
-
-def flat(answers, starts=None):
-    table = {
-        "id": [row[0] for row in ROWS],
-        "context": [row[1] for row in ROWS],
-        "question": [row[2] for row in ROWS],
-        "answers": answers,
-        "title": ["unused"] * len(ROWS),
-    }
-    return table if starts is None else {**table, "answer_start": starts}
-
-
-def rows_of(table):
-    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-
-
-def write(path, table):
-    if path.suffix == ".parquet":
-        pq.write_table(pa.table(table), path, row_group_size=3)
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows_of(table))
-        else:
-            csv.writer(file).writerows([list(table), *(row.values() for row in rows_of(table))])
-
-
-def read(path, max_examples=None, **options):
-    return read_split(DataConfig(**options), str(path), max_examples)
 
 
 def contents(passages):
@@ -68,10 +25,6 @@ def expected(rows=ROWS):
         question = (identifier, text, tuple(Answer(*answer) for answer in answers))
         contexts.setdefault(context, []).append(question)
     return list(contexts.items())
-
-
-def dumped(values):
-    return [json.dumps(value) for value in values]
 
 
 @pytest.mark.parametrize(

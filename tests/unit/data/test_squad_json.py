@@ -9,6 +9,7 @@ from passages import SAMPLE, SQUAD, read_file
 
 from qa_ray.benchmark.workload import to_squad
 from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.policies import ImpossibleAnswers
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.data.validation import check
@@ -70,6 +71,11 @@ def test_keys_are_those_of_squad_whatever_the_columns_of_other_files(read):
 def test_impossible_question_has_no_answers_whatever_is_plausible(read, given_answers):
     plausible = [{"text": "Ann", "answer_start": 0}]
     (passage,) = read(document(is_impossible=True, answers=given_answers, plausible_answers=plausible))
+    assert passage.questions[0].answers == ()
+
+
+def test_answers_of_an_impossible_question_are_ignored_if_asked(read):
+    (passage,) = read(document(is_impossible=True), impossible_answers=ImpossibleAnswers.IGNORE)
     assert passage.questions[0].answers == ()
 
 

@@ -9,7 +9,7 @@ from command_lines import parser
 from qa_ray.cli.arguments import parse_options
 from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.config.policies import BadRows, DataFormat, Precision
+from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.errors import ConfigError, DataError
@@ -106,8 +106,10 @@ def test_path_is_told_as_it_is_and_what_to_do_by_options(
 def test_data_are_read_as_the_options_say(parse: Callable[..., EvaluationOptions]) -> None:
     words = ["--hub", "user/set", "--hub-config", "plain", "--hub-revision", "v2", "--format", "jsonl"]
     words += ["--max-examples", "9", "--on-bad-row", "skip", "--columns.context", "body"]
+    words += ["--impossible-answers", "ignore"]
     data = parse("m", "--data", "validation", *words).configure("m", SAVED).data
     assert (data.validation, data.hub, data.hub_config, data.revision) == ("validation", "user/set", "plain", "v2")
     assert (data.format, data.on_bad_row) == (DataFormat.JSONL, BadRows.SKIP)
+    assert data.impossible_answers is ImpossibleAnswers.IGNORE
     assert (data.max_validation_examples, data.max_train_examples) == (9, None)
     assert data.columns.context == "body"

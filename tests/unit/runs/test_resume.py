@@ -9,7 +9,16 @@ from checkpoints import OLD, publish
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import RunConfig
-from qa_ray.config.policies import BadRows, BestBy, DataFormat, NoAnswer, Precision, Resume, Schedule
+from qa_ray.config.policies import (
+    BadRows,
+    BestBy,
+    DataFormat,
+    ImpossibleAnswers,
+    NoAnswer,
+    Precision,
+    Resume,
+    Schedule,
+)
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.runs.resume import Example, TrainResult, find_run
 from qa_ray.storage.run_folder import CONFIG, RunFolder
@@ -142,6 +151,7 @@ OTHER = {
     "data.max_train_examples": 7,
     "data.max_validation_examples": 7,
     "data.on_bad_row": BadRows.SKIP,
+    "data.impossible_answers": ImpossibleAnswers.IGNORE,
     "window.max_length": 200,
     "window.stride": 7,
     "batch.size": 7,

@@ -69,6 +69,7 @@ def test_domain_is_written_as_in_the_records_of_earlier_sweeps() -> None:
         ("optim.betas=choice(0.9)", "a field of this type cannot be searched"),
         ("cluster.num_workers=choice(1, 2)", "it changes no score"),
         ("data.validation=choice(a, b)", "scores could not be compared"),
+        ("data.impossible_answers=choice(error, ignore)", "scores could not be compared"),
         ("data.max_train_examples=randint(10, 20)", r"searched by choice\(VALUE, ...\) only"),
         ("nowhere.toml", "nowhere.toml cannot be read: No such file"),
     ],
