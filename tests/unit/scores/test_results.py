@@ -1,9 +1,12 @@
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 from families import FAMILIES
 from passages import corpus_of
+from strict import read
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
@@ -127,3 +130,19 @@ def test_saved_evaluation_is_the_same_when_it_is_loaded(tmp_path, no_answer):
     assert loaded.predictions == saved.predictions
     assert loaded.null_odds == saved.null_odds
     assert loaded.n_best == saved.n_best
+
+
+def test_files_are_strict_json_whatever_the_logits_are_and_can_be_loaded(tmp_path):
+    corpus = corpus_with("town", "river")
+    spans = candidates_of(corpus, (0, "town", math.inf), (1, "river", 3))
+    saved = assemble(corpus, spans, null_of(1, 2), math.nan, no_answer=True, threshold=0.0)
+    saved.save(tmp_path)
+    found = {path.stem: read(path) for path in tmp_path.glob("*.json")}
+    assert found["null_odds"] == {"q0": None, "q1": -1.0}
+    assert found["metrics"] == {**saved.metrics, "loss": None}
+    [best, *_] = found["nbest_predictions"]["q0"]
+    assert (best["text"], best["start_logit"]) == ("town", None)
+    loaded = Evaluation.load(tmp_path, corpus)
+    assert math.isnan(loaded.metrics["loss"])
+    assert dataclasses.asdict(loaded)["null_odds"] == saved.null_odds
+    assert loaded.predictions == saved.predictions == {"q0": "town", "q1": "river"}
