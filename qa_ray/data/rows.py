@@ -217,7 +217,13 @@ def _parquet_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
     filesystem, path = source.open()
     with filesystem.open_input_file(path) as stream:
         file = pa.parquet.ParquetFile(stream)
-        batches = file.iter_batches(_BATCH_ROWS, columns=wanted.of(file.schema_arrow.names), use_threads=False)
+        columns = wanted.of(file.schema_arrow.names)
+        # One after the other: a batch across a sound row group and a damaged one would lose both.
+        batches = (
+            batch
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+        )
         yield from _table_rows(batches, source.name, file.metadata.num_rows)
 
 
