@@ -18,6 +18,8 @@ from qa_ray.storage.strict_json import to_json
 
 _METRICS = "metrics.json"
 _SPANS = "spans.safetensors"
+FILES = ("predictions.json", "nbest_predictions.json", "null_odds.json", _METRICS, _SPANS)
+"""What an evaluation is saved in."""
 
 
 @dataclass(frozen=True, slots=True)

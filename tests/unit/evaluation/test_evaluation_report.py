@@ -114,6 +114,12 @@ def test_files_hold_the_intervals_and_the_comparison(
 
 def test_comparison_of_an_earlier_evaluation_does_not_stay(mine: EvaluatedModel, tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("{}")
+    mine.evaluation.save(tmp_path / "against")
+    (tmp_path / "against" / "bad_rows.jsonl").write_text("{}\n")
+    (tmp_path / "against" / "notes.txt").write_text("mine")
+    save_outcome(mine, tmp_path, data="dev.json", comparison=None, **DRAWS)
+    assert [path.name for path in (tmp_path / "against").iterdir()] == ["notes.txt"]
+    (tmp_path / "against" / "notes.txt").unlink()
     save_outcome(mine, tmp_path, data="dev.json", comparison=None, **DRAWS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "intervals.json",
