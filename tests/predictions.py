@@ -1,6 +1,9 @@
 """Jobs of batch answering in tests: a tiny model with a threshold, 30 questions, and the parts that a job leaves."""
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +61,19 @@ def read(out: Path) -> list[dict[str, Any]]:
     if all(path.suffix == ".parquet" for path in paths):
         return [row for path in paths for row in pq.read_table(path).to_pylist()]
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def damaged(path: Path, row_group: int) -> Iterator[None]:
+    """Meanwhile a row group of a Parquet file cannot be read; its size and time stay, as with a network's error."""
+    column = pq.ParquetFile(path).metadata.row_group(row_group).column(0)
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    end = begin + column.total_compressed_size
+    path.write_bytes(content[:begin] + bytes(end - begin) + content[end:])
+    os.utime(path, ns=times)
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=times)

@@ -1,6 +1,5 @@
 """The benchmark job: run the cases, print a table, write the results."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from qa_ray.config.recipes import minilm
 from qa_ray.errors import StorageError
 from qa_ray.model.compute import emulates_bf16
 from qa_ray.runs.connection import start_ray
+from qa_ray.storage.strict_json import to_json
 from qa_ray.tracking.environment import describe_environment, versions
 
 _NO_BF16 = "left out: bf16, for which this machine has no instructions"
@@ -46,7 +46,7 @@ def benchmark(options: BenchmarkOptions) -> str:
     limit = recipe.batch.max_tokens_per_device if device.type == "cpu" else None
     batch = replace(recipe.batch, size=options.batch_size, max_tokens_per_device=limit)
     report, rows = measure(options, replace(recipe, batch=batch), bf16=not emulates_bf16(device))
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
     padding = [f"padding in an epoch, {name}: {share:.1%}" for name, share in report.get("padding_share", {}).items()]
     return "\n".join([table(rows), *padding, *report["notes"], f"written to {options.out}"])
 

@@ -1,5 +1,6 @@
 """The choices that a configuration offers: enums, so that a choice has a name and a typing error is caught."""
 
+import math
 from enum import StrEnum
 
 
@@ -59,6 +60,10 @@ class BestBy(StrEnum):
     def sign(self) -> int:
         """1 where more is better, -1 where less is: times this, more is always better."""
         return -1 if self is BestBy.LOSS else 1
+
+    def merit(self, value: float | None) -> float:
+        """A number of which more is better; what is not finite, or not known, is worse than all else."""
+        return self.sign * value if value is not None and math.isfinite(value) else -math.inf
 
 
 class NoAnswer(StrEnum):

@@ -217,14 +217,33 @@ def _parquet_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
     filesystem, path = source.open()
     with filesystem.open_input_file(path) as stream:
         file = pa.parquet.ParquetFile(stream)
-        batches = file.iter_batches(_BATCH_ROWS, columns=wanted.of(file.schema_arrow.names), use_threads=False)
+        columns = wanted.of(file.schema_arrow.names)
+        # One after the other: a batch across a sound row group and a damaged one would lose both.
+        batches = (
+            batch
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+        )
         yield from _table_rows(batches, source.name, file.metadata.num_rows)
 
 
 def _table_rows(batches: Iterable[pa.RecordBatch | pa.Table], name: str, total: int) -> Iterator[SourceRow]:
-    rows = (row for batch in batches for row in batch.to_pylist())
+    rows = (row for batch in batches for row in _contents(batch))
     for number, row in enumerate(rows):
-        yield SourceRow(f"{name} row {number}", row, (number + 1) / total)
+        record = f"{name} row {number}"
+        content = Problem(record, "row", "(not shown)", "is not UTF-8") if row is None else row
+        yield SourceRow(record, content, (number + 1) / total)
+
+
+def _contents(batch: pa.RecordBatch | pa.Table) -> list[Row | None]:
+    """The rows; None for one with text that is not UTF-8, which nobody has checked before it is read."""
+    try:
+        rows: list[Row | None] = batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for place in range(batch.num_rows) for row in _contents(batch.slice(place, 1))]
+    return rows
 
 
 def _hub_rows(split: HubSplit, wanted: Wanted) -> Iterator[SourceRow]:

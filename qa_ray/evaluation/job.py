@@ -1,8 +1,10 @@
 """The evaluation job on the driver: check models and data, evaluate on the cluster, and leave scores and a report."""
 
+import contextlib
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from qa_ray.data.validation import write_problems
 from qa_ray.data.windows import cut_note
 from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
-from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome
+from qa_ray.evaluation.report import AGAINST, BAD_ROWS, EvaluatedModel, EvaluationResult, save_outcome
 from qa_ray.locations import absolute, resolve
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import open_for, open_model
@@ -81,7 +83,7 @@ def evaluate(options: EvaluationOptions) -> EvaluationResult:
     if not resources.use_gpu:
         choose_precision(options.precision, torch.device("cpu"), "--precision")
     names = [options.model] + ([options.against] if options.against else [])
-    tasks = [_prepare(options, name, resources) for name in names]
+    tasks = [_prepare(options, name, place, resources) for name, place in zip(names, _places(options), strict=False)]
     no_answer = options.no_answer is NoAnswer.ALLOWED or (
         options.no_answer is NoAnswer.AUTO
         and any(task.split.has_unanswerable or task.threshold is not None for task in tasks)
@@ -91,24 +93,36 @@ def evaluate(options: EvaluationOptions) -> EvaluationResult:
     return _conclude(options, outcomes)
 
 
+def _places(options: EvaluationOptions) -> tuple[Path, Path]:
+    """The folders of the model's files, and of those of the one that it is compared with."""
+    return options.out, options.out / AGAINST
+
+
 def _claim(folder: Path) -> None:
     """Find out whether results can be written before anything is computed."""
     if folder.name == EVALUATION and (folder.resolve().parent / METRICS).is_file():
         raise StorageError(
             f"--out={folder} is where a training run keeps its own predictions and scores: name another folder"
         )
-    try:
+    with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that the user can mend."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
             f"--out={folder} cannot be written: {error.strerror or error} (it must be a folder that you may write to)"
         ) from error
 
 
-def _prepare(options: EvaluationOptions, name: str, resources: Resources) -> EvaluationTask:
-    """Check a model, with its weights, and tokenise the questions for it."""
+def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Resources) -> EvaluationTask:
+    """Check a model, with its weights, and tokenise the questions for it; `place` takes the rows that are left out."""
     saved = open_for(options, name)
     config = options.configure(name, saved.settings)
     tokenizer, threshold = saved.tokenizer, saved.settings.no_answer_threshold
@@ -120,9 +134,8 @@ def _prepare(options: EvaluationOptions, name: str, resources: Resources) -> Eva
         max_examples=options.max_examples,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
     )
-    if split.problems:
-        write_problems(split.problems, str(options.out / "bad_rows.jsonl"))
-        logger.warning("%d rows cannot be used and were left out; bad_rows.jsonl says why", len(split.problems))
+    with _written(options.out):
+        _tell_bad_rows(split, place / BAD_ROWS)
     if (split.corpus().answer_first < 0).all():
         raise DataError(f"{options.data} has no question with an answer: there is nothing to measure a model by")
     return EvaluationTask(
@@ -133,6 +146,15 @@ def _prepare(options: EvaluationOptions, name: str, resources: Resources) -> Eva
         threshold=threshold,
         num_threads=resources.cpus_per_worker,
     )
+
+
+def _tell_bad_rows(split: Split, file: Path) -> None:
+    """Write why rows are left out, in place of what an earlier evaluation wrote."""
+    file.unlink(missing_ok=True)
+    if split.problems:
+        file.parent.mkdir(exist_ok=True)
+        write_problems(split.problems, file)
+        logger.warning("%d rows cannot be used and were left out; %s says why", len(split.problems), file)
 
 
 def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> EvaluatedModel:
@@ -222,10 +244,9 @@ def _conclude(options: EvaluationOptions, outcomes: list[EvaluatedModel]) -> Eva
     comparison: Comparison | None = None
     for other in others:
         comparison = compare(first.table, other.table, other.name, **draws)
-    try:
+    place, against = _places(options)
+    with _written(place):
         for other in others:
-            other.evaluation.save(options.out / "against")
-        save_outcome(first, options.out, data=options.data, comparison=comparison, **draws)
-    except OSError as error:
-        raise StorageError(f"--out={options.out} cannot be written: {error.strerror or error}") from error
+            other.evaluation.save(against)
+        save_outcome(first, place, data=options.data, comparison=comparison, **draws)
     return EvaluationResult(models=outcomes, comparison=comparison, folder=options.out, **draws)

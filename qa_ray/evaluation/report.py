@@ -13,9 +13,13 @@ from qa_ray.pages.report import render
 from qa_ray.pages.view import Report
 from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable, tabulate
-from qa_ray.scores.results import Evaluation, write_json
+from qa_ray.scores.results import FILES, Evaluation, write_json
 
 REPORT = "report.html"
+BAD_ROWS = "bad_rows.jsonl"
+"""The rows that were left out, if there were any, with the reason."""
+AGAINST = "against"
+"""Folder of the other model's files."""
 _COMPARISON = "comparison.json"
 _NO_ANSWER = "(no answer)"
 _SHOWN_FLIPS = 3
@@ -74,9 +78,9 @@ def save_outcome(
     outcome.evaluation.save(folder)
     scores = headline_scores(outcome.table, num_resamples=num_resamples, seed=seed)
     write_json(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
-    # One of an earlier evaluation would be taken for this one's.
-    (folder / _COMPARISON).unlink(missing_ok=True)
-    if comparison is not None:
+    if comparison is None:
+        _remove_comparison(folder)
+    else:
         write_json(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
     config = outcome.config
     page = render(
@@ -96,6 +100,15 @@ def save_outcome(
         seed=seed,
     )
     (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _remove_comparison(folder: Path) -> None:
+    """Remove that of an earlier evaluation, which would be taken for this one's; what else is there is not ours."""
+    (folder / _COMPARISON).unlink(missing_ok=True)
+    for name in (*FILES, BAD_ROWS):
+        (folder / AGAINST / name).unlink(missing_ok=True)
+    if (folder / AGAINST).is_dir() and not any((folder / AGAINST).iterdir()):
+        (folder / AGAINST).rmdir()
 
 
 def summary(result: EvaluationResult) -> str:

@@ -1,6 +1,5 @@
 """The HTML report's browser of errors: what its script reads, and the controls."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -8,6 +7,7 @@ from itertools import pairwise
 from qa_ray.pages.page import Page
 from qa_ray.scores import analysis
 from qa_ray.scores.question_table import QuestionTable
+from qa_ray.storage.strict_json import to_json
 
 MAX_ERRORS = 200
 MAX_CONTEXT = 10_000
@@ -45,7 +45,7 @@ def add_errors(page: Page, table: QuestionTable) -> None:
             }
         )
     shown = {"contexts": list(contexts), "examples": examples}
-    page.data["error-data"] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+    page.data["error-data"] = to_json(shown, ensure_ascii=False, separators=(",", ":"))
 
 
 def excerpt(context: str, spans: Sequence[Sequence[int]]) -> tuple[str, list[list[int]]]:

@@ -17,7 +17,7 @@ _SHARE = (0, 1.02)
 _MAX_POINTS = 1000
 
 Line = Mapping[str, Any]
-"""A line of metrics.jsonl: phase, step and metrics."""
+"""A line of metrics.jsonl: phase, step and metrics, null where they were not finite."""
 
 
 def loss_curves(history: Sequence[Line]) -> go.Figure | None:
@@ -132,7 +132,7 @@ def precision_recall_curve(curve: PrecisionRecall) -> go.Figure:
 
 def _curve(figure: go.Figure, history: Sequence[Line], metric: str, name: str, colour: str, mode: str) -> None:
     # A run that went on from a checkpoint may have recorded a step twice: the later one counts.
-    found = {line["step"]: line[metric] for line in history if metric in line}
+    found = {line["step"]: line[metric] for line in history if line.get(metric) is not None}
     steps = sorted(found)
     if steps:
         steps = [steps[place] for place in spread(len(steps), _MAX_POINTS).tolist()]

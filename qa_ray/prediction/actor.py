@@ -1,7 +1,6 @@
 """What runs on each actor of the pool: answer a part's questions, and write the rows."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.prediction.parts import ANSWERS, InputQuestion, OutputFolder, Part, pack, unpack
 from qa_ray.runs.worker import set_up_process
+from qa_ray.storage.strict_json import to_json
 
 _ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
 _AnswersOrReason = list[Answered] | str
@@ -70,7 +70,7 @@ class AnswerFormat:
     def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
         """Return the content of the file that holds `rows`."""
         if self.out_format is OutFormat.JSONL:
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+            return "".join(to_json(row, ensure_ascii=False) + "\n" for row in rows).encode()
         sink = pa.BufferOutputStream()
         pa.parquet.write_table(pa.Table.from_pylist(list(rows), self.schema()), sink)
         return bytes(sink.getvalue())

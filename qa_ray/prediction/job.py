@@ -189,9 +189,10 @@ def _run(task: PredictionTask, inputs: list[Input], data: DataConfig, resources:
             progress.add(part)
     if failures:
         listed = "".join(f"\n  {failure}" for failure in failures[:_SHOWN_FAILURES])
+        others = " and in the other files" if options.max_examples is None else ""
         raise DataError(
-            f"{len(failures)} of {len(inputs)} files cannot be read; all other questions are answered, and the same "
-            f"command tries again what is missing:{listed}"
+            f"{len(failures)} of {len(inputs)} files cannot be read to their end; all questions before that{others} "
+            f"are answered, and the same command tries again what is missing:{listed}"
         )
     return progress
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import ArrowException, fs
+from pyarrow import fs
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.data.files import HubSplit, SourceFile
@@ -25,6 +25,7 @@ from qa_ray.schema import Passage, Problem, Question
 from qa_ray.storage.run_folder import guarded, read_file, write_file
 
 _PATTERN = re.compile(r"part-(\d{5,})-(\d{6,})\.\w+")
+_INCOMPLETE = "-incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Some questions of one input, or why no more of it can be read."""
+    """Some questions of one input, or why no more of it can be read; its name says whether rows are missing."""
 
     name: str = ""
     questions: list[InputQuestion] | None = None
@@ -105,9 +106,9 @@ def _reason(problem: Problem) -> str:
     return f"{problem.field}={problem.value}: {problem.message}"
 
 
-def part_name(index: int, number: int, ending: str) -> str:
-    """Name of a part's file."""
-    return f"part-{index:05}-{number:06}.{ending}"
+def part_name(index: int, number: int, ending: str, *, whole: bool = True) -> str:
+    """Name of a part's file; one that is not `whole` lacks rows that cannot be read, and never counts as finished."""
+    return f"part-{index:05}-{number:06}{'' if whole else _INCOMPLETE}.{ending}"
 
 
 def finished_parts(names: Iterable[str]) -> dict[int, tuple[int, ...]]:
@@ -123,31 +124,48 @@ def finished_parts(names: Iterable[str]) -> dict[int, tuple[int, ...]]:
 def read_parts(
     inputs: Iterable[Input], data: DataConfig, *, size: int, max_rows: int | None, ending: str
 ) -> Iterator[Part]:
-    """Yield the parts of `inputs`, of up to `size` questions, up to `max_rows` in all."""
+    """Yield the parts of `inputs`, of up to `size` questions, up to `max_rows` in all.
+
+    Where an input breaks off, the part under way is yielded as far as it was read, and then why. With `max_rows` that
+    is the end: what would come next depends on how many rows are missing.
+    """
     left = max_rows
     for item in inputs:
         done, num_rows = 0.0, 0
-        try:
-            rows = islice(read_rows(item.source, data, answers=False), left)
-            for number, chunk in enumerate(_chunks(rows, size)):
+        rows = islice(read_rows(item.source, data, answers=False), left)
+        for number, (chunk, error) in enumerate(_chunks(rows, size)):
+            if chunk:
                 finished = number in item.finished
                 questions = None if finished else [input_question(row, data.columns) for row in chunk]
                 share, done = chunk[-1].share - done, chunk[-1].share
                 num_rows += len(chunk)
-                name = part_name(item.index, number, ending)
+                name = part_name(item.index, number, ending, whole=error is None)
                 yield Part(name=name, questions=questions, num_rows=len(chunk), size=share * item.size)
-        except DataError as error:
-            failure = DataError(f"{item.source.name}, after {num_rows} rows: {error}")
-            yield Part(size=(1 - done) * item.size, failure=failure)
+            if error is not None:
+                failure = DataError(f"{item.source.name}, after {num_rows} rows: {error}")
+                yield Part(size=(1 - done) * item.size, failure=failure)
+                if max_rows is not None:
+                    return
         if left is not None:
             left -= num_rows
             if left == 0:
                 return
 
 
-def _chunks(rows: Iterator[SourceRow], size: int) -> Iterator[list[SourceRow]]:
-    while chunk := list(islice(rows, size)):
-        yield chunk
+def _chunks(rows: Iterator[SourceRow], size: int) -> Iterator[tuple[list[SourceRow], DataError | None]]:
+    """Yield `size` rows at a time and, where no more can be read, those that were read since, with the reason."""
+    chunk: list[SourceRow] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == size:
+                yield chunk, None
+                chunk = []
+    except DataError as error:
+        yield chunk, error
+        return
+    if chunk:
+        yield chunk, None
 
 
 MANIFEST = "predict.json"
@@ -235,12 +253,18 @@ class OutputFolder:
         self.write(MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
     def sweep(self) -> None:
-        """Delete what killed writers left half written."""
-        with contextlib.suppress(OSError, ArrowException):
+        """Delete what killed writers left half written, and the parts that lack rows: they are made anew.
+
+        Raises:
+            StorageError: it cannot be deleted; a question would then be there twice.
+        """
+        with self._guard("written"):
             filesystem, path = self._open()
             for info in filesystem.get_file_info(fs.FileSelector(f"{path}/{ANSWERS}", allow_not_found=True)):
-                if info.base_name.startswith(".part-"):
-                    filesystem.delete_file(info.path)
+                if info.base_name.startswith(".part-") or f"{_INCOMPLETE}." in info.base_name:
+                    # Another job may have deleted it just now.
+                    with contextlib.suppress(FileNotFoundError):
+                        filesystem.delete_file(info.path)
 
     def _open(self) -> tuple[fs.FileSystem, str]:
         if is_local(self.location):

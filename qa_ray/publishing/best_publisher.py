@@ -76,6 +76,6 @@ class BestPublisher:
 
 def best_step(evaluations: Mapping[int, Mapping[str, float]], best_by: BestBy) -> int | None:
     """The step of the best evaluation after training began, the earliest of equals; None if there is none."""
-    values = {step: metrics[EVAL_PREFIX + best_by] for step, metrics in dict(evaluations).items() if step > 0}
-    scores = {step: best_by.sign * value for step, value in values.items()}
+    values = {step: metrics.get(EVAL_PREFIX + best_by) for step, metrics in dict(evaluations).items() if step > 0}
+    scores = {step: best_by.merit(value) for step, value in values.items()}
     return max(scores, key=lambda step: (scores[step], -step)) if scores else None

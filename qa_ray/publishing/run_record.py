@@ -23,6 +23,7 @@ from qa_ray.storage.run_folder import (
     RunFolder,
     checkpoint_name,
 )
+from qa_ray.tracking.metrics import metrics_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class RunRecord:
     """Some validation questions, once training has ended."""
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval]
-    """95% intervals of the metrics, once training has ended."""
+    """95% intervals of the metrics that have one, once training has ended."""
     answers: Json
     """How answers are decoded: window, n-best, threshold."""
     architecture: Json
@@ -76,7 +77,7 @@ class RunRecord:
             before=result.before if result else _before(run),
             questions=[example.question for example in result.examples] if result else (),
             metrics=metrics,
-            intervals={name: Interval(**fields) for name, fields in intervals.items()},
+            intervals={name: Interval(**fields) for name, fields in intervals.items() if None not in fields.values()},
             answers=_read(run, f"{place}{MODEL}/{SETTINGS}"),
             architecture=_read(run, f"{place}{MODEL}/config.json"),
             environment=_read(run, ENVIRONMENT) if run.read(ENVIRONMENT) else {},
@@ -100,7 +101,7 @@ def _result(run: RunFolder) -> TrainResult:
 def _before(run: RunFolder) -> Mapping[str, float] | None:
     """What was measured before the first step, in a run that has not ended."""
     lines = (json.loads(line) for line in (run.read(METRICS) or b"").splitlines())
-    return next((line for line in lines if line["step"] == 0), None)
+    return next((metrics_of(line) for line in lines if line["step"] == 0), None)
 
 
 def _read(run: RunFolder, name: str) -> Any:

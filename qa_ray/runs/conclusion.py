@@ -34,6 +34,7 @@ from qa_ray.storage.run_folder import (
     RunFolder,
     checkpoint_name,
 )
+from qa_ray.storage.strict_json import to_json
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tracking.tracker import Candidate, Tracker
 
@@ -121,7 +122,7 @@ def _report(prepared: Prepared) -> QuestionTable:
     train, validation = task.train, task.validation
     table = tabulate(evaluation, collator.corpus, collator.windows)
     intervals = {name: score._asdict() for name, score in headline_scores(table).items()}
-    folder.write(INTERVALS, json.dumps(intervals, indent=1).encode())
+    folder.write(INTERVALS, to_json(intervals, indent=1).encode())
     page = render(
         table,
         evaluation.metrics,

@@ -16,7 +16,8 @@ from qa_ray.locations import within
 from qa_ray.pages.view import Report
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import CONFIG, MODEL, REPORT, RESULT, RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.storage.strict_json import to_json
+from qa_ray.tracking.metrics import EVAL_PREFIX, metrics_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class TrainResult:
 
     def save(self, folder: RunFolder) -> None:
         """Write it into the run's folder, which says that the run is finished."""
-        folder.write(RESULT, json.dumps(dataclasses.asdict(self), indent=1).encode())
+        folder.write(RESULT, to_json(dataclasses.asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, folder: RunFolder) -> "TrainResult | None":
@@ -108,7 +109,8 @@ class TrainResult:
         fields = json.loads(content)
         examples = [Example(**example) for example in fields.pop("examples")]
         examples = [replace(example, excerpt=example.excerpt and Excerpt(*example.excerpt)) for example in examples]
-        return cls(**fields | {"examples": examples, "trained_now": False})
+        measured = {name: metrics_of(fields[name]) for name in ("before", "best") if fields[name] is not None}
+        return cls(**fields | measured | {"examples": examples, "trained_now": False})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from qa_ray.runs.ranks import on_main
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import EVALUATION, MODEL, OWNER, RunFolder, checkpoint_name
+from qa_ray.storage.strict_json import to_json
 from qa_ray.storage.upload import Uploader
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.snapshot import Snapshot
@@ -41,7 +43,12 @@ class Best:
 
     step: int
     score: float
-    """Higher is better."""
+    """Higher is better; minus infinity if the metric was not finite."""
+
+    @classmethod
+    def of(cls, step: int, score: float | None) -> "Best":
+        """What JSON made of it."""
+        return cls(step, -math.inf if score is None else score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Saved:
         """Read the checkpoint `name` in the local folder `folder`, which is a copy if it was `fetched`."""
         best = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["best"]
         history = [json.loads(line) for line in (folder / _HISTORY).read_text(encoding="utf-8").splitlines()]
-        return cls(name, folder, Snapshot.read(folder), Best(**best) if best else None, history, fetched)
+        return cls(name, folder, Snapshot.read(folder), Best.of(**best) if best else None, history, fetched)
 
     def discard(self) -> None:
         """Delete the copy, if it is one."""
@@ -170,7 +177,7 @@ class Saver:
         if evaluation is None:
             return
         by = self._config.evaluate.best_by
-        score = by.sign * evaluation.metrics[by]
+        score = by.merit(evaluation.metrics[by])
         if self.best is None or score > self.best.score:
             self.best = Best(snapshot.step, score)
         self._stage_and_submit(snapshot, model, evaluation)
@@ -212,8 +219,8 @@ class Saver:
             "best": dataclasses.asdict(self.best) if self.best else None,
             "config": dataclasses.asdict(self._config),
         }
-        (folder / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        lines = "".join(json.dumps(line) + "\n" for line in self._history)
+        (folder / _FACTS).write_text(to_json(facts, indent=1) + "\n", encoding="utf-8")
+        lines = "".join(to_json(line) + "\n" for line in self._history)
         (folder / _HISTORY).write_text(lines, encoding="utf-8")
         if evaluation:
             evaluation.save(folder / EVALUATION)

@@ -3,7 +3,6 @@
 Rank 0 sends without waiting; the driver fetches. So workers need no tracking server, and none can slow them.
 """
 
-import json
 import logging
 import threading
 import time
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
 from qa_ray.runs.progress import Display
+from qa_ray.storage.strict_json import to_json
 from qa_ray.tracking.metrics import Line, Progress, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
@@ -185,7 +185,7 @@ class Follower:
     def _write_lines(self) -> None:
         self._written_at = time.monotonic()
         try:
-            self._write("".join(json.dumps(line) + "\n" for line in self._lines).encode())
+            self._write("".join(to_json(line) + "\n" for line in self._lines).encode())
         except StorageError as error:
             # They are in the checkpoints too, and are written again before long.
             logger.warning("metrics.jsonl is not written: %s", error)

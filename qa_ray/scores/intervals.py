@@ -9,6 +9,7 @@ import numpy as np
 from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Float64s
+from qa_ray.scores.metrics import percent
 from qa_ray.scores.question_table import QuestionTable
 
 LEVEL = 0.95
@@ -153,8 +154,10 @@ class Comparison:
 def headline_scores(table: QuestionTable, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, Interval]:
     """exact_match and f1 in percent and, where no answer may be predicted, those of HasAns and NoAns as well."""
     names, values, members = _rows(table)
-    found = intervals(values, members, num_resamples=num_resamples, seed=seed)
-    return dict(zip(names, found, strict=True))
+    found = intervals(100 * values, members, num_resamples=num_resamples, seed=seed)
+    # As the metrics are summed: both then have the same digits.
+    means = [percent(row[chosen]) for row, chosen in zip(values, members, strict=True)]
+    return {name: score._replace(mean=mean) for name, score, mean in zip(names, found, means, strict=True)}
 
 
 def compare(
@@ -167,7 +170,8 @@ def compare(
     """
     require_same_questions(table.ids, other.ids)
     names, values, members = _rows(table)
-    differences = paired_differences(values, _rows(other)[1], members, num_resamples=num_resamples, seed=seed)
+    others_values = 100 * _rows(other)[1]
+    differences = paired_differences(100 * values, others_values, members, num_resamples=num_resamples, seed=seed)
     mine, others = table.scores.exact_match, other.scores.exact_match
     return Comparison(
         name=name,
@@ -199,11 +203,11 @@ def verdict(difference: Difference, one: str, other: str) -> str:
 
 
 def _rows(table: QuestionTable) -> tuple[list[str], Float64s, Bools]:
-    """Names, scores in percent and the questions that count, a row for each score."""
+    """Names, scores in [0, 1] and the questions that count, a row for each score."""
     groups = {"": np.ones(len(table), bool)}
     if table.threshold is not None:
         groups |= {"HasAns_": table.has_answer, "NoAns_": ~table.has_answer}
     groups = {prefix: group for prefix, group in groups.items() if group.any()}
     names = [f"{prefix}{score}" for prefix in groups for score in ("exact" if prefix else "exact_match", "f1")]
-    values = np.tile(100 * np.stack(table.scores), (len(groups), 1))
+    values = np.tile(np.stack(table.scores), (len(groups), 1))
     return names, values, np.repeat(np.stack(list(groups.values())), 2, axis=0)

@@ -54,7 +54,7 @@ def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
     Raises DataError for an id without a prediction or without a reference text, and for no ids at all.
     """
     exacts, f1s = squad_question_scores(predictions, references)
-    return {"exact_match": _percent(exacts), "f1": _percent(f1s), "total": len(references)}
+    return {"exact_match": percent(exacts), "f1": percent(f1s), "total": len(references)}
 
 
 def squad_question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> QuestionScores:
@@ -94,16 +94,16 @@ def squad_v2_scores(
     best_f1 = best_threshold(f1s, has_answer, null)
     chosen = best_f1 if threshold is None else threshold
     exact_at, f1_at = (at_threshold(scores, has_answer, null, chosen) for scores in (exacts, f1s))
-    result = {"exact_match": _percent(exact_at), "f1": _percent(f1_at), "total": len(references)}
+    result = {"exact_match": percent(exact_at), "f1": percent(f1_at), "total": len(references)}
     for name, group in (("HasAns", has_answer), ("NoAns", ~has_answer)):
         if group.any():
-            result[f"{name}_exact"] = _percent(exact_at[group])
-            result[f"{name}_f1"] = _percent(f1_at[group])
+            result[f"{name}_exact"] = percent(exact_at[group])
+            result[f"{name}_f1"] = percent(f1_at[group])
             result[f"{name}_total"] = int(group.sum())
     return result | {
-        "best_exact": _percent(at_threshold(exacts, has_answer, null, best_exact)),
+        "best_exact": percent(at_threshold(exacts, has_answer, null, best_exact)),
         "best_exact_thresh": best_exact,
-        "best_f1": _percent(at_threshold(f1s, has_answer, null, best_f1)),
+        "best_f1": percent(at_threshold(f1s, has_answer, null, best_f1)),
         "best_f1_thresh": best_f1,
         "threshold": chosen,
     }
@@ -147,6 +147,12 @@ def best_threshold(scores: Float64s, has_answer: Bools, no_answer_scores: Float6
     return float(best[np.argmin(np.abs(best))])
 
 
+def percent(scores: Iterable[float]) -> float:
+    """Mean of scores in [0, 1], in percent; the sum is exact, so their order does not matter."""
+    values = list(scores)
+    return 100.0 * math.fsum(values) / len(values)
+
+
 def _cut_points(distinct: Float64s) -> Float64s:
     """Thresholds below, between and above ascending values: [K] -> [K + 1], -inf where no float lies below."""
     lower, upper = distinct[:-1], distinct[1:]
@@ -163,11 +169,6 @@ def _word_f1(words: Sequence[str], reference: Sequence[str], both_empty: float) 
         return both_empty
     num_same = (Counter(words) & Counter(reference)).total()
     return 2 * num_same / (len(words) + len(reference))
-
-
-def _percent(scores: Iterable[float]) -> float:
-    values = list(scores)
-    return 100.0 * math.fsum(values) / len(values)
 
 
 def _require(references: Mapping[str, Sequence[str]], given: Mapping[str, object], noun: str) -> None:

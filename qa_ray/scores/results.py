@@ -1,6 +1,7 @@
 """From n-best spans to answers, metrics and the files of the official SQuAD scripts."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from qa_ray.answers.n_best import NullSpans, Spans, find_spans
 from qa_ray.data.corpus import Corpus
 from qa_ray.schema import Prediction
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
+from qa_ray.storage.strict_json import to_json
 
 _METRICS = "metrics.json"
 _SPANS = "spans.safetensors"
+FILES = ("predictions.json", "nbest_predictions.json", "null_odds.json", _METRICS, _SPANS)
+"""What an evaluation is saved in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,9 @@ class Evaluation:
         arrays = load_file(folder / _SPANS)
         candidates = Candidates(*(arrays[f"candidates.{name}"] for name in Candidates.__slots__))
         null = NullSpans(*(arrays[f"null.{name}"] for name in NullSpans.__slots__))
-        threshold = metrics.get("threshold")
-        return assemble(corpus, candidates, null, metrics["loss"], no_answer=threshold is not None, threshold=threshold)
+        threshold, loss = metrics.get("threshold"), metrics["loss"]
+        loss = math.nan if loss is None else loss
+        return assemble(corpus, candidates, null, loss, no_answer=threshold is not None, threshold=threshold)
 
 
 def assemble(
@@ -93,5 +98,5 @@ def assemble(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that people may read, too."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a file that people may read, too; a number that is not finite is null there."""
+    path.write_text(to_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """What is measured while a run goes on: the metrics' names, and how far a phase has come."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,12 +47,13 @@ class Progress:
 
 
 Line = dict[str, Any]
-"""A line of metrics.jsonl: time, phase, step and metrics."""
+"""A line of metrics.jsonl: time, phase, step and metrics; where it is read from JSON, what was not finite is None."""
 
 
-def metrics_of(line: Line) -> dict[str, float]:
-    """The metrics of a line."""
-    return {name: value for name, value in line.items() if name not in ("time", "phase", "step")}
+def metrics_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a line that are finite: fp16's gradient norm is not where it skips a step."""
+    found = {name: value for name, value in line.items() if name not in ("time", "phase", "step")}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 Record = Callable[[Progress], None]

@@ -30,12 +30,13 @@ _CROSS = {Status.STOPPED: "x", Status.FAILED: "triangle-down"}
 
 
 def compared_epoch(sweep: Sweep) -> int | None:
-    """The last epoch that every evaluated trial has reached, after which the fields' importance can be estimated.
+    """The last epoch after which every evaluated trial has a score, when the fields' importance can be estimated.
 
     None if there are too few trials for that, or all scored the same.
     """
-    epoch = min((record.epochs for record in sweep.evaluated), default=0)
-    scores = [record.scores(sweep.objective)[epoch] for record in sweep.evaluated]
+    by_epoch = [record.scores(sweep.objective) for record in sweep.evaluated]
+    epoch = max(set.intersection(*map(set, by_epoch)), default=None) if by_epoch else None
+    scores = [] if epoch is None else [one[epoch] for one in by_epoch]
     return epoch if len(scores) >= MIN_TRIALS and max(scores) > min(scores) else None
 
 
@@ -83,7 +84,7 @@ def scores_by_epoch(sweep: Sweep) -> go.Figure:
     figure = plot_intermediate_values(_study(sweep, sweep.evaluated))
     scores = [sweep.objective.by.sign * (record.score(sweep.objective) or 0) for record in sweep.evaluated]
     for trace, record, colour in zip(figure.data, sweep.evaluated, _colours(scores), strict=True):
-        symbols = ["circle"] * (record.epochs - 1) + [_symbol(record)]
+        symbols = ["circle"] * (len(record.scores(sweep.objective)) - 1) + [_symbol(record)]
         trace.update(name=record.name, hovertext=_hover(record), line={"color": colour, "width": 2})
         trace.marker.update(size=9, symbol=symbols)
     for epoch in rung_epochs(sweep):

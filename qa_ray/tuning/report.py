@@ -119,9 +119,9 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
 def _gain(sweep: Sweep) -> list[str]:
     """A line that compares the best trial with the one of the configuration's own values, if there is one."""
     default, best, by = sweep.default, sweep.best, sweep.objective.by
-    if default is None or best is None or not default.evaluations:
+    own, most = (one and one.score(sweep.objective) for one in (default, best))
+    if default is None or best is None or own is None:
         return []
-    own, most = default.score(sweep.objective), best.score(sweep.objective)
     if best == default:
         return [f"No trial was better than the default setting ({by} {own:.2f})."]
     stopped = f" after {default.epochs} of {sweep.config.train.epochs} epochs" * (default.status is Status.STOPPED)

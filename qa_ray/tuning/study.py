@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -160,7 +161,7 @@ class Study:
             seconds_to_first_step=before.seconds_to_first_step if first_step is None else first_step,
         )
         for epoch in sorted(evaluations.keys() - before.evaluations.keys()):
-            score = evaluations[epoch][self._objective.metric]
+            score = evaluations[epoch].get(self._objective.metric, math.nan)
             better = most is not None and self._objective.better(score, most)
             mark = " (better than any trial before)" if better else ""
             logger.info("%s: epoch %d, %s %.2f%s", record.name, epoch, self._objective.by, score, mark)

@@ -6,6 +6,7 @@ The process takes no CPU from the workers, and stands on the sweep's own node, a
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import queue
 import time
@@ -26,7 +27,7 @@ from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress
+from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress, metrics_of
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
 from qa_ray.tuning.tokenized import Key, key_of
@@ -169,7 +170,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         metric = EVAL_PREFIX + self._config.evaluate.best_by
         return {
             EPOCH: epoch,
-            metric: evaluations[epoch][metric],
+            metric: evaluations[epoch].get(metric, math.nan),
             EVALUATIONS: json.dumps(evaluations),
             FIRST_STEP: self._first_step,
         }
@@ -189,4 +190,4 @@ def _recorded_evaluations(folder: RunFolder) -> dict[int, dict[str, float]]:
 
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.startswith(EVAL_PREFIX)}
+    return {name: value for name, value in metrics_of(metrics).items() if name.startswith(EVAL_PREFIX)}

@@ -11,6 +11,7 @@ from qa_ray.config.policies import BestBy
 from qa_ray.pages.view import Report
 from qa_ray.runs.resume import TrainResult
 from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.strict_json import to_json
 from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import Parameters, Space, read_space
@@ -74,7 +75,7 @@ class TrialRecord:
     reason: str | None = None
     """Why it was pruned or stopped, or has failed."""
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Validation metrics by epoch."""
+    """Validation metrics by epoch: those that were finite."""
     began: float = 0.0
     """When it was begun first, in seconds since 1970."""
     ended: float = 0.0
@@ -95,17 +96,19 @@ class TrialRecord:
         return max(self.evaluations, default=0)
 
     def scores(self, objective: Objective) -> dict[int, float]:
-        """What it scored after each epoch."""
-        return {epoch: metrics[objective.metric] for epoch, metrics in self.evaluations.items()}
+        """What it scored after each epoch, but those after which the metric was not finite."""
+        metric = objective.metric
+        return {epoch: metrics[metric] for epoch, metrics in self.evaluations.items() if metric in metrics}
 
     def best_epoch(self, objective: Objective) -> int | None:
-        """The first epoch that scored best; None before the first evaluation."""
+        """The first epoch that scored best; None before the first score."""
         scores = self.scores(objective)
         return max(scores, key=lambda epoch: objective.by.sign * scores[epoch], default=None)
 
     def score(self, objective: Objective) -> float | None:
         """The best score of any epoch."""
-        return objective.best(self.scores(objective).values()) if self.evaluations else None
+        scores = self.scores(objective)
+        return objective.best(scores.values()) if scores else None
 
 
 def read_trials(folder: RunFolder) -> dict[int, TrialRecord]:
@@ -123,7 +126,7 @@ def write_trials(folder: RunFolder, trials: Iterable[TrialRecord]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    folder.write(TRIALS, json.dumps([dataclasses.asdict(record) for record in trials], indent=1).encode())
+    folder.write(TRIALS, to_json([dataclasses.asdict(record) for record in trials], indent=1).encode())
 
 
 def _record(fields: dict[str, Any]) -> TrialRecord:
@@ -167,8 +170,8 @@ class Sweep:
 
     @property
     def evaluated(self) -> list[TrialRecord]:
-        """Trials that were evaluated at least once."""
-        return [record for record in self.trials if record.evaluations]
+        """Trials that have at least one score."""
+        return [record for record in self.trials if record.scores(self.objective)]
 
 
 @dataclass(frozen=True, slots=True)

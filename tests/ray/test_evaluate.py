@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,10 +17,11 @@ from pages import Page
 from passages import corpus_of, read_file
 from ray_runs import NAMES, write_squad
 from small_runs import cpu_accelerator
+from strict import read as read_strictly
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import NoAnswer, Precision
+from qa_ray.config.policies import BadRows, NoAnswer, Precision
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
@@ -251,3 +253,31 @@ def test_data_without_answers_cannot_measure_a_model(place: Path, options: Calla
     (place / "unanswerable.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"unanswerable\.json has no question with an answer"):
         evaluate(options(data=str(place / "unanswerable.json")))
+
+
+def test_rows_that_are_left_out_are_told_for_each_model_and_do_not_stay(
+    place: Path, options: Callable[..., EvaluationOptions], shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.loads((place / "dev.json").read_text())
+    paragraphs = content["data"][0]["paragraphs"]
+    paragraphs[1]["qas"][0]["question"] = " "
+    # BERT's tokenizer drops it; RoBERTa's, of bytes, makes tokens of it.
+    paragraphs[2] = {"context": "\u200b", "qas": [{"id": "blank", "question": "Who?", "answers": []}]}
+    (place / "bad.json").write_text(json.dumps(content))
+    FAMILIES["roberta"].save(place / "bytes")
+    save_scattered(place / "bytes" / "model", place / "bytes", seed=3, threshold=None)
+    out = place / "again"
+    shutil.copytree(place / "out", out)
+    chosen = {"data": str(place / "bad.json"), "against": str(place / "bytes" / "model"), "out": out}
+    with caplog.at_level(logging.WARNING), pytest.raises(DataError, match="of which 22 are the same"):
+        evaluate(options(**chosen, on_bad_row=BadRows.SKIP))
+    mine, others = (read_strictly(folder / "bad_rows.jsonl") for folder in (out, out / "against"))
+    assert [problem["field"] for problem in mine] == ["question", "context"]
+    assert [problem["field"] for problem in others] == ["question"]
+    for number, folder in ((2, out), (1, out / "against")):
+        line = f"{number} rows cannot be used and were left out; {folder / 'bad_rows.jsonl'} says why"
+        assert line in caplog.messages
+    alone = ClusterConfig(num_workers=1, cpus_per_worker=1)
+    evaluate(options(out=out, cluster=alone))
+    assert not {"bad_rows.jsonl", "against", "comparison.json"} & {path.name for path in out.iterdir()}
+    assert read(out, "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)

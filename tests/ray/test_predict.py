@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from answerers import assert_same, open_cpu
-from predictions import ROWS, asked_of, parts, prepare, read, write_lines
+from predictions import ROWS, asked_of, damaged, parts, prepare, read, write_lines
 from ray_runs import NAMES, write_squad
 
 from qa_ray.config.fine_tuning import Columns
@@ -167,15 +167,26 @@ def test_file_that_cannot_be_read_to_its_end_is_told_once_all_else_is_written(
     (tmp_path / "data").mkdir()
     table = pa.table({"question": [r["question"] for r in ROWS], "context": [r["context"] for r in ROWS]})
     for name in ("a", "b", "c"):
-        pq.write_table(table, tmp_path / "data" / f"{name}.parquet")
-    (tmp_path / "data" / "b.parquet").write_bytes(b"PAR1 but no more")
-    given = options(data=str(tmp_path / "data"), part_size=30)
-    for _ in range(2):
-        with pytest.raises(
-            DataError, match=r"1 of 3 files cannot be read.*\n.*b\.parquet, after 0 rows: cannot be read as"
-        ):
-            predict(given)
-    assert len(read(tmp_path / "out")) == 60
+        pq.write_table(table, tmp_path / "data" / f"{name}.parquet", row_group_size=10)
+    (tmp_path / "data" / "c.parquet").write_bytes(b"PAR1 but no more")
+    given = options(data=str(tmp_path / "data"), part_size=8)
+    words = r"2 of 3 files cannot be read to their end; all questions before that and in the other files are answered.*"
+    with damaged(tmp_path / "data" / "b.parquet", row_group=2):
+        for _ in range(2):
+            with pytest.raises(DataError, match=words) as raised:
+                predict(given)
+            assert "b.parquet, after 20 rows: cannot be read on node" in str(raised.value)
+            assert "c.parquet, after 0 rows: cannot be read as" in str(raised.value)
+            assert list(parts(tmp_path / "out"))[-1] == "part-00001-000002-incomplete.parquet"
+            records = [row["record"] for row in read(tmp_path / "out")]
+            assert records == [f"a.parquet row {row}" for row in range(30)] + [
+                f"b.parquet row {row}" for row in range(20)
+            ]
+    # It can be read again; the other one still cannot.
+    with pytest.raises(DataError, match="1 of 3 files cannot be read"):
+        predict(given)
+    records = [row["record"] for row in read(tmp_path / "out")]
+    assert records == [f"{name}.parquet row {row}" for name in "ab" for row in range(30)]
 
 
 def test_model_that_another_node_has_not_ends_the_job_in_words(

@@ -1,14 +1,18 @@
 """What an evaluation prints and leaves: the tables as they stand on the terminal, and the files."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 from evaluations import Asked, evaluation_of
+from pages import Page
+from strict import parse, read
 
 from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
 from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome, summary
-from qa_ray.scores.intervals import Comparison, compare
+from qa_ray.scores.intervals import Comparison, Difference, Interval, compare
 
 DRAWS = {"num_resamples": 100, "seed": 0}
 TOWNS = [
@@ -110,6 +114,12 @@ def test_files_hold_the_intervals_and_the_comparison(
 
 def test_comparison_of_an_earlier_evaluation_does_not_stay(mine: EvaluatedModel, tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("{}")
+    mine.evaluation.save(tmp_path / "against")
+    (tmp_path / "against" / "bad_rows.jsonl").write_text("{}\n")
+    (tmp_path / "against" / "notes.txt").write_text("mine")
+    save_outcome(mine, tmp_path, data="dev.json", comparison=None, **DRAWS)
+    assert [path.name for path in (tmp_path / "against").iterdir()] == ["notes.txt"]
+    (tmp_path / "against" / "notes.txt").unlink()
     save_outcome(mine, tmp_path, data="dev.json", comparison=None, **DRAWS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "intervals.json",
@@ -120,3 +130,23 @@ def test_comparison_of_an_earlier_evaluation_does_not_stay(mine: EvaluatedModel,
         "report.html",
         "spans.safetensors",
     ]
+
+
+def test_files_and_the_page_are_strict_json_where_a_score_has_no_interval(
+    mine: EvaluatedModel, other: EvaluatedModel, tmp_path: Path
+) -> None:
+    comparison = dataclasses.replace(
+        compare(mine.table, other.table, other.name, **DRAWS),
+        scores={"f1": Interval(50.0, math.nan, math.nan)},
+        differences={"f1": Difference(1.0, math.nan, math.nan, math.nan)},
+    )
+    history = [{"time": 1.0, "phase": "train", "step": step, "train_loss": loss} for step, loss in [(1, None), (2, 3)]]
+    outcome = dataclasses.replace(mine, history=history)
+    save_outcome(outcome, tmp_path, data="dev.json", comparison=comparison, **DRAWS)
+    assert read(tmp_path / "comparison.json")["scores"] == {"f1": {"mean": 50.0, "low": None, "high": None}}
+    assert {path.stem for path in tmp_path.glob("*.json") if read(path)} >= {"metrics", "intervals", "comparison"}
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    figures, errors = (parse(page.by_id(key).text) for key in ("figure-data", "error-data"))
+    assert errors["examples"]
+    [curve] = [trace for figure in figures for trace in figure["data"] if trace.get("name") == "training"]
+    assert (curve["x"], curve["y"]) == ([2], [3])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from answerers import CONTEXTS, QUESTIONS, open_cpu, save_decisive
 from families import FAMILIES
+from strict import parse
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.model.folder import open_model
@@ -92,3 +94,9 @@ def test_fingerprint_is_that_of_weights_and_tokenizer(folder: Path) -> None:
     with torch.no_grad():
         second.model.qa_outputs.bias[0] += 1e-6
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_row_is_strict_json_whatever_its_score_is(answerer: QuestionAnswerer) -> None:
+    jsonl = layout(out_format=OutFormat.JSONL)
+    [row] = jsonl.rows([input_question(0)], answerer)
+    assert parse(jsonl.encode([row | {"score": math.nan}])) == row | {"score": None}

@@ -101,3 +101,13 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     pq.write_table(pa.table({"k": [3], "asked": ["q"], "body": ["c"]}), tmp_path / "f.parquet")
     found = read(tmp_path / "f.parquet", id="k", question="asked", context="body")
     assert found == [good("f.parquet row 0", id="3")]
+
+
+def test_parquet_row_that_is_not_utf8_spoils_no_other(tmp_path: Path) -> None:
+    texts = pa.array([b"one", b"\xff", b"three"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"question": ["q"] * 3, "context": texts}), tmp_path / "q.parquet")
+    assert [(item.record, item.context, item.reason) for item in read(tmp_path / "q.parquet")] == [
+        ("q.parquet row 0", "one", None),
+        ("q.parquet row 1", None, "row=(not shown): is not UTF-8"),
+        ("q.parquet row 2", "three", None),
+    ]

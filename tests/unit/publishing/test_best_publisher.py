@@ -1,6 +1,7 @@
 """The best model so far on a Hub of our own, while a run is going on."""
 
 import logging
+import math
 import shutil
 import threading
 import time
@@ -120,8 +121,13 @@ def test_nothing_is_published_unless_it_is_asked_for(hub: Hub, run: RunFolder, c
         ({0: 9.0}, BestBy.F1, None),
         ({0: 9.0, 2: 1.0, 4: 3.0, 6: 3.0}, BestBy.F1, 4),
         ({2: 1.0, 4: 3.0}, BestBy.LOSS, 2),
+        ({2: math.nan, 4: 3.0, 6: None}, BestBy.LOSS, 4),
+        ({2: None, 4: math.inf}, BestBy.LOSS, 2),
     ],
-    ids=["nothing yet", "before training", "first of equals", "least loss"],
+    ids=["nothing yet", "before training", "first of equals", "least loss", "no numbers", "no number at all"],
 )
-def test_best_step_is_the_one_that_training_keeps(scores: dict[int, float], by: BestBy, best: int | None) -> None:
-    assert best_step({step: {f"eval_{by}": score} for step, score in scores.items()}, by) == best
+def test_best_step_is_the_one_that_training_keeps(
+    scores: dict[int, float | None], by: BestBy, best: int | None
+) -> None:
+    evaluations = {step: {} if score is None else {f"eval_{by}": score} for step, score in scores.items()}
+    assert best_step(evaluations, by) == best

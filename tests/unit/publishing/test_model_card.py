@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 import yaml
 from finished_run import change, finished_run
 from huggingface_hub import EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+from pyarrow.fs import LocalFileSystem
 
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
-from qa_ray.storage.run_folder import ENVIRONMENT, RunFolder
+from qa_ray.storage.run_folder import CHECKPOINTS, ENVIRONMENT, EVALUATION, INTERVALS, METRICS, MODEL, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,24 @@ def test_run_without_intervals_has_a_table_without_them(plain: RunRecord) -> Non
     text = card_of(dataclasses.replace(plain, intervals={})).text
     assert "interval" not in text
     assert "| Exact match | 50.00 | 1.50 |" in text
+
+
+def test_score_without_an_interval_has_an_empty_cell(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    change(run, INTERVALS, exact_match={"mean": 50.0, "low": None, "high": None})
+    text = card_of(RunRecord.read(run)).text
+    assert "| Exact match | 50.00 |  | 1.50 |" in text
+    assert re.search(r"\| F1 \| [\d.]+ \| [\d.]+ to [\d.]+ \|", text)
+
+
+def test_metrics_before_the_first_step_are_those_that_were_finite(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    store = f"{CHECKPOINTS}/step-00000004"
+    for name in (MODEL, EVALUATION):
+        run.copy(LocalFileSystem(), str(tmp_path / "first" / name), f"{store}/{name}")
+    line = {"time": 1.0, "phase": "evaluate", "step": 0, "eval_f1": 3.25, "eval_loss": None}
+    run.write(METRICS, json.dumps(line).encode())
+    assert RunRecord.read(run, 4).before == {"eval_f1": 3.25}
 
 
 def test_metadata_holds_scores_and_no_path_of_this_machine(plain: RunRecord, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import logging
+import math
 
 import pytest
 from checkpoints import OLD, publish
+from strict import parse
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import RunConfig
@@ -22,6 +24,7 @@ from qa_ray.config.policies import (
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.runs.resume import Example, TrainResult, find_run
 from qa_ray.storage.run_folder import CONFIG, RunFolder
+from qa_ray.storage.run_folder import RESULT as RESULT_FILE
 
 RESULT = TrainResult(
     folder="runs/run",
@@ -243,3 +246,9 @@ def test_field_that_did_not_exist_when_the_run_was_begun_is_no_change(config, fo
     recorded["optim"]["gone_since"] = 1
     folder.write(CONFIG, json.dumps(recorded).encode())
     assert find_run(config).resumed
+
+
+def test_result_is_strict_json_and_can_be_read(folder):
+    dataclasses.replace(RESULT, best={"eval_f1": 81.25, "eval_loss": math.inf}).save(folder)
+    assert parse(folder.read(RESULT_FILE))["best"] == {"eval_f1": 81.25, "eval_loss": None}
+    assert TrainResult.read(folder).scores == {"f1": 81.25}

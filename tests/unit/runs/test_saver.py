@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pickle
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from checkpoints import place
 from savers import SavedRun, fail
+from strict import read
 
 from qa_ray.config.policies import BestBy
 from qa_ray.model.loading import load_model
@@ -132,8 +134,9 @@ def test_what_a_killed_process_left_is_deleted(copies, run, gate):
         (BestBy.EXACT_MATCH, [(50, 40, 2.0), (60, 10, 3.0), (55, 90, 1.0)], 3),
         (BestBy.LOSS, [(50, 40, 2.0), (60, 10, 1.5), (55, 90, 3.0)], 2),
         (BestBy.F1, [(50, 40, 2.0), (50, 41, 1.0), (50, 42, 0.5)], 1),
+        (BestBy.LOSS, [(50, 40, math.nan), (60, 10, 1.5), (55, 90, math.inf)], 2),
     ],
-    ids=["f1", "exact_match", "loss, where lower is better", "the first of equals"],
+    ids=["f1", "exact_match", "loss, where lower is better", "the first of equals", "what is no number is worst"],
 )
 def test_best_evaluation_is_known(run, by, scores, best):
     saver = run.saver(best_by=by)
@@ -220,3 +223,22 @@ def test_checkpoint_holds_neither_secrets_nor_pickles(run, monkeypatch):
         monkeypatch.setattr(pickle, name, unpickled)
     monkeypatch.setattr(torch, "load", unpickled)
     load_model(dataclasses.replace(run.config.model, name=run.found().model))
+
+
+def test_checkpoint_of_what_is_not_finite_is_strict_json_and_the_run_goes_on_from_it(run):
+    # fp16's gradient norm where a step is skipped, and the loss of an evaluation that overflowed.
+    line = {"time": 1.5, "phase": "train", "step": 1, "train_loss": 2.0}
+    saver = run.saver([line | {"grad_norm": math.inf}], best_by=BestBy.LOSS)
+    run.loop.train_epoch()
+    run.save_epoch(saver, loss=math.nan)
+    saver.close()
+    found = run.found()
+    for path in [*found.folder.rglob("*.json"), *found.folder.rglob("*.jsonl")]:
+        read(path)
+    assert found.history == [line | {"grad_norm": None}]
+    assert found.best == Best(run.loop.state.step, -math.inf)
+    saver = run.saver(saved=found, best_by=BestBy.LOSS)
+    run.loop.train_epoch()
+    run.save_epoch(saver, loss=3.0)
+    assert saver.best == Best(run.loop.state.step, -3.0)
+    saver.close()

@@ -32,6 +32,33 @@ def test_scores_of_the_questions_average_to_the_metrics(bert, no_answer: bool) -
     assert list(table.predictions) == [result.predictions[key] for key in table.ids]
 
 
+@pytest.mark.parametrize(
+    ("best", "v1_exact", "v1_f1", "v2_f1"),
+    [("The", 1, 0, 1), ("river", 0, 0, 0)],
+    ids=["the same", "another answer"],
+)
+def test_reference_of_nothing_but_an_article_counts_in_intervals_as_in_the_metrics(
+    best: str, v1_exact: float, v1_f1: float, v2_f1: float
+) -> None:
+    # The official v1.1 script finds the two texts equal, but gives them no F1, as they share no word.
+    asked = [
+        Asked("What?", RIVER, "The", best),
+        Asked("Which river?", RIVER, "river", "river"),
+        Asked("What does it do?", RIVER, "river Vltava flows through Prague", "Vltava flows"),
+    ] * 7
+    for no_answer, own_f1 in ((False, v1_f1), (True, v2_f1)):
+        evaluation, corpus, windows = evaluation_of(asked, no_answer=no_answer)
+        table = tabulate(evaluation, corpus, windows)
+        assert (table.scores.exact_match[0], table.scores.f1[0]) == (v1_exact, own_f1)
+        found = headline_scores(table, num_resamples=50)
+        assert {name: score.mean for name, score in found.items()} == {
+            name: evaluation.metrics[name] for name in found
+        }, "to the last digit"
+        assert found["exact_match"].mean == pytest.approx(100 * (v1_exact + 1 + 0) / 3)
+        assert found["f1"].mean == pytest.approx(100 * (own_f1 + 1 + 4 / 7) / 3)
+        assert all(0 < score.low < score.mean < score.high for score in found.values())
+
+
 def test_spans_are_where_the_texts_stand() -> None:
     asked = [
         Asked("Which river?", RIVER, "river Vltava", "Vltava"),

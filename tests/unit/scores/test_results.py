@@ -1,10 +1,12 @@
+import dataclasses
 import json
-from dataclasses import replace
+import math
 
 import numpy as np
 import pytest
 from families import FAMILIES
 from passages import corpus_of
+from strict import read
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans, Span, rank
@@ -89,7 +91,7 @@ def test_ties_are_decided_as_the_answerer_does():
     number = len(start)
     assert number > 5_000
     question = Question("q", "which ?", (Answer("river", 0),), "row")
-    passages = [Passage("river  bridge", (replace(question, id=f"q{row}"),)) for row in range(number)]
+    passages = [Passage("river  bridge", (dataclasses.replace(question, id=f"q{row}"),)) for row in range(number)]
     corpus = corpus_of(passages, FAMILIES["bert"].tokenizer())
     rows, first = np.arange(number), np.zeros(number, np.int32)
     candidates, null = Candidates(rows, first, first, start, end), NullSpans(rows, null_start, null_end)
@@ -160,3 +162,19 @@ def test_saved_evaluation_is_the_same_when_it_is_loaded(tmp_path, no_answer):
     assert loaded.predictions == saved.predictions
     assert loaded.null_odds == saved.null_odds
     assert loaded.n_best == saved.n_best
+
+
+def test_files_are_strict_json_whatever_the_logits_are_and_can_be_loaded(tmp_path):
+    corpus = corpus_with("town", "river")
+    spans = candidates_of(corpus, (0, "town", math.inf), (1, "river", 3))
+    saved = assemble(corpus, spans, null_of(1, 2), math.nan, no_answer=True, threshold=0.0)
+    saved.save(tmp_path)
+    found = {path.stem: read(path) for path in tmp_path.glob("*.json")}
+    assert found["null_odds"] == {"q0": None, "q1": -1.0}
+    assert found["metrics"] == {**saved.metrics, "loss": None}
+    [best, *_] = found["nbest_predictions"]["q0"]
+    assert (best["text"], best["start_logit"]) == ("town", None)
+    loaded = Evaluation.load(tmp_path, corpus)
+    assert math.isnan(loaded.metrics["loss"])
+    assert dataclasses.asdict(loaded)["null_odds"] == saved.null_odds
+    assert loaded.predictions == saved.predictions == {"q0": "town", "q1": "river"}

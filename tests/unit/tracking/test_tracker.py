@@ -194,12 +194,14 @@ def test_run_that_ended_is_completed_from_its_folder(
         second.finish(RunStatus.FINISHED)
     assert only_run(local_store).info.status == "RUNNING"
     lines = [{"time": 1.0, "phase": "train", "step": step, "train_loss": loss} for step, loss in ((4, 3.0), (5, 2.0))]
+    lines[1]["grad_norm"] = None  # fp16 skipped the step: it was infinite
     folder.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     folder.write("evaluation/predictions.json", b"{}")
     send_owed(TrackingConfig(), folder, RunStatus.FINISHED)
     run = only_run(local_store)
     assert run.info.status == "FINISHED"
     assert sorted(curve(local_store, "train_loss")) == [(4, 3.0), (5, 2.0)]
+    assert "grad_norm" not in run.data.metrics
     assert run.data.params == {"train.epochs": "3"}
     assert run.data.tags["ray.job_id"] == "1"
     assert run.inputs.dataset_inputs[0].dataset.name == "train"

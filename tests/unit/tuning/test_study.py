@@ -2,13 +2,21 @@
 
 import itertools
 import logging
+import math
 from pathlib import Path
 
 import pytest
+from pages import Page
+from strict import parse
 from sweeps import F1
 
+from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.config.operation import RunConfig
+from qa_ray.config.policies import BestBy
+from qa_ray.tracking.metrics import metrics_of
+from qa_ray.tuning.figures import compared_epoch
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.report import render, text_table
 from qa_ray.tuning.space import Parameters
 from qa_ray.tuning.study import Study
 from qa_ray.tuning.trials import Status, TrialRecord
@@ -79,3 +87,33 @@ def test_best_trial_is_a_finished_one(tmp_path: Path, caplog: pytest.LogCaptureF
         "trial-001: epoch 2, f1 60.00 (better than any trial before)",
         "trial-002: epoch 2, f1 50.00 (better than any trial before)",
     ]
+
+
+def test_evaluation_without_a_score_is_told_and_counts_for_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunConfig(name="sweep", storage_path=str(tmp_path))
+    evaluate = EvalConfig(best_by=BestBy.LOSS)
+    config = SweepConfig(run=run, tune=TUNE, space=("window.stride=choice(8, 16)",), evaluate=evaluate)
+    study = Study(config)
+    scores = {"eval_f1": 50.0, "eval_exact_match": 40.0}
+    with caplog.at_level(logging.INFO, "qa_ray"):
+        for number, losses in enumerate([(math.nan, 3.0), (2.0, math.nan), (math.inf,)]):
+            study.next_trial(lambda point: None)
+            for epoch, loss in enumerate(losses, start=1):
+                found = metrics_of({"step": 1, "eval_loss": loss} | scores)
+                study.evaluated(number, {epoch: found}, None)
+            study.ended(number, Status.FINISHED)
+    assert "trial-001: epoch 2, loss nan" in caplog.messages
+    sweep = Study(config).sweep
+    assert [record.score(sweep.objective) for record in sweep.trials] == [3.0, 2.0, None]
+    assert sweep.best == sweep.trials[1]
+    assert [record.number for record in sweep.evaluated] == [0, 1]
+    assert compared_epoch(sweep) is None
+    lines = text_table(sweep).splitlines()
+    assert [line.split()[2:5] for line in lines[1:4]] == [["2", "50.00", "40.00"]] * 2 + [["1", "0:00", "finished"]]
+    assert lines[-1] == "trial-001 has loss 2.00, the default setting 3.00."
+    page = Page(render(sweep))
+    figures = parse(page.by_id("figure-data").text)
+    [over_epochs] = [figure for figure in figures if figure["layout"]["xaxis"]["title"].get("text") == "epoch"]
+    assert [(trace["x"], trace["y"]) for trace in over_epochs["data"]] == [([2], [3.0]), ([1], [2.0])]
