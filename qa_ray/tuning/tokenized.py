@@ -16,8 +16,10 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
 from qa_ray.errors import ConfigError, UserError
-from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
+from qa_ray.model.rehearsal import rehearse
 from qa_ray.runs.preparation import Splits, tokenize_data
+from qa_ray.runs.worker import make_collator
 from qa_ray.tuning.space import Parameters, Space, apply, changes_tokens, defaults
 
 logger = logging.getLogger(__name__)
@@ -41,10 +43,13 @@ class TokenizedData:
     def why_infeasible(self, config: Config, parameters: Parameters) -> str | None:
         """Why a trial on these data could not run, or would cut questions; None if it can run."""
         try:
-            window = apply(config, parameters).window
-            check_window(config.model, self.tokenizer, window.max_length)
+            point = apply(config, parameters)
+            check_window(config.model, self.tokenizer, point.window.max_length)
+            settings = load_settings(config.model)
+            template = learn_template(self.tokenizer, settings)
             corpora = self.splits.train.corpus(), self.splits.validation.corpus()
-            check_questions(corpora, window, learn_template(self.tokenizer))
+            check_questions(corpora, point.window, template)
+            rehearse(config.model, settings, *(make_collator(point, corpus, template) for corpus in corpora))
         except UserError as error:
             return str(error)
         return None

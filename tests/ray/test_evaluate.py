@@ -24,7 +24,7 @@ from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import summary
-from qa_ray.model.loading import learn_template, load_model, load_tokenizer
+from qa_ray.model.loading import learn_template, load_model, load_settings, load_tokenizer
 from qa_ray.runs.worker import make_collator
 from qa_ray.scores.metrics import squad_v2_scores
 from qa_ray.scores.results import Evaluation
@@ -73,7 +73,7 @@ def plain(place: Path) -> Evaluation:
     config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=SHORT_WINDOW)
     tokenizer = load_tokenizer(config.model)
     corpus = corpus_of(read_file(str(place / "dev.json")), tokenizer)
-    collator = make_collator(config, corpus, learn_template(tokenizer))
+    collator = make_collator(config, corpus, learn_template(tokenizer, load_settings(config.model)))
     assert len(collator.windows) > len(corpus)
     evaluator = Evaluator(collator, config.evaluate, no_answer=True)
     return evaluator(load_model(config.model), cpu_accelerator())

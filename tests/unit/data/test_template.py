@@ -8,7 +8,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from qa_ray.data.template import Segment, Template
 from qa_ray.errors import ModelError
-from qa_ray.model.loading import learn_template
 
 # Segments as tokens; type ids of the whole pair as one digit a token.
 LAYOUTS = {
@@ -46,7 +45,7 @@ def learn(tokenizer, *no_answer_ids, pad_left=False):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layout_of_a_family_is_learnt(name):
     family, tokenizer = FAMILIES[name], FAMILIES[name].tokenizer()
-    template = learn_template(tokenizer)
+    template = FAMILIES[name].template()
     segments = (template.prefix, template.middle, template.suffix)
     *tokens, types = LAYOUTS[name]
     assert [" ".join(tokenizer.convert_ids_to_tokens(segment.ids)) for segment in segments] == tokens
@@ -63,15 +62,15 @@ def test_layout_of_a_family_is_learnt(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_truncation_and_padding_left_on_by_an_earlier_call_change_nothing(name):
     tokenizer = FAMILIES[name].tokenizer()
-    expected = learn_template(tokenizer)
+    expected = FAMILIES[name].template()
     tokenizer("a", "b a b a b", truncation=True, max_length=4, padding="max_length")
-    assert learn_template(tokenizer) == expected
+    assert FAMILIES[name].template() == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_places_are_those_of_an_encoded_pair(name):
     family, tokenizer = FAMILIES[name], FAMILIES[name].tokenizer()
-    template = learn_template(tokenizer)
+    template = FAMILIES[name].template()
     question, context = "Who built the bridge?", "Charles IV. laid the first stone."
     encoding = tokenizer(*((context, question) if family.context_first else (question, context)))
     owners = encoding.sequence_ids()

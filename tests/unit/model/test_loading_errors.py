@@ -11,7 +11,7 @@ from transformers import (
 
 from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.errors import ConfigError, ModelError, UserError
-from qa_ray.model.loading import check_model, check_window, learn_template, load_model, load_tokenizer
+from qa_ray.model.loading import check_model, check_window, learn_template, load_model, load_settings, load_tokenizer
 
 
 def config_of(folder, **fields):
@@ -109,7 +109,7 @@ def test_tokenizer_without_padding_pads_with_its_end_token(saved, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
     loaded = load_tokenizer(config_of(tmp_path))
     assert loaded.pad_token == loaded.eos_token == "</s>"
-    assert learn_template(loaded).pad_id == loaded.eos_token_id
+    assert learn_template(loaded, load_settings(config_of(saved("llama")))).pad_id == loaded.eos_token_id
 
 
 def test_tokenizer_without_padding_and_end_is_refused(saved, tmp_path):

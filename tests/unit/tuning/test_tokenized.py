@@ -6,7 +6,6 @@ from passages import corpus_of
 
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.errors import ConfigError
-from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tuning.tokenized import check_questions
 
@@ -25,7 +24,7 @@ def test_widest_stride_leaves_room_beside_the_longest_question_whose_context_is_
     family: str, max_length: int
 ) -> None:
     tokenizer = FAMILIES[family].tokenizer()
-    template = learn_template(tokenizer)
+    template = FAMILIES[family].template()
     corpora = [corpus_of(PASSAGES[number : number + 1], tokenizer) for number in (1, 0, 2)]
     [longest] = corpora[0].question_lengths.tolist()
     assert longest < corpora[2].question_lengths.max()
