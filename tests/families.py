@@ -194,3 +194,12 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
+
+MISMATCHED = Family(
+    name="mismatched",
+    backend=lambda: tiny_tokenizers.word_piece(lowercase=True),
+    special_tokens=_BERT_TOKENS,
+    config_name="LongformerConfig",
+    settings=_WIDTHS | _POSITIONS | {"attention_window": [8, 16]},
+)
+"""A Longformer, which looks for the three separators of RoBERTa's windows, with BERT's, which have two."""

@@ -177,7 +177,8 @@ def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
     tokenizer = load_tokenizer(config.model)
     definition = tokenizer.backend_tokenizer.to_str()
     split = tokenize_split(config.data, config.data.train, max_examples=None, tokenizer=definition)
-    lengths = make_collator(config, split.corpus(), learn_template(tokenizer, load_settings(config.model))).windows.length
+    template = learn_template(tokenizer, load_settings(config.model))
+    lengths = make_collator(config, split.corpus(), template).windows.length
     ledgers, ledger = {}, ""
     for step in range(1, steps + 1):
         epoch, position = divmod(step - 1, STEPS_PER_EPOCH)

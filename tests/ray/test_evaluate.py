@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from answerers import SHORT_WINDOW, save_scattered
-from families import FAMILIES
+from families import FAMILIES, MISMATCHED
 from pages import Page
 from passages import corpus_of, read_file
 from ray_runs import NAMES, write_squad
@@ -171,6 +171,16 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
         ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
     ):
         evaluate(options(model=str(place / "fleeting"), out=place / "never"))
+
+
+def test_model_that_fails_on_a_window_is_refused_before_workers_start(
+    options: Callable[..., EvaluationOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MISMATCHED.save(tmp_path / "model")
+    monkeypatch.setattr(job, "make_trainer", None)
+    words = r"/model fails on a window of 96 tokens .*: AssertionError: .*\(lower --max-length, and see"
+    with pytest.raises(ModelError, match=words):
+        evaluate(options(model=str(tmp_path / "model"), max_length=96, stride=16))
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,7 @@ def test_roberta_with_a_tokenizer_of_two_types_is_trained(tmp_path):
     settings.update({"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id})
     AutoModelForQuestionAnswering.from_config(settings).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    config = tiny_config(
-        tmp_path / "model", model={"tokenizer": str(tmp_path / "tokenizer")}, train={"max_steps": 1}
-    )
+    config = tiny_config(tmp_path / "model", model={"tokenizer": str(tmp_path / "tokenizer")}, train={"max_steps": 1})
     check_model(config.model, load_tokenizer(config.model))
     assert make_run(config, made_passages(4)).train().loop.state.step == 1
 

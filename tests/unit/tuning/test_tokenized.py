@@ -1,13 +1,19 @@
-"""The widest stride that the data allow is exactly the widest one that cuts no question."""
+"""Points that cannot be tried are known: the widest stride is exactly the widest one that cuts no question."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from families import FAMILIES
+from families import FAMILIES, MISMATCHED, Family
 from passages import corpus_of
+from small_runs import tiny_config
 
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.errors import ConfigError
+from qa_ray.runs.preparation import Splits
 from qa_ray.schema import Answer, Passage, Question
-from qa_ray.tuning.tokenized import check_questions
+from qa_ray.tuning.tokenized import TokenizedData, check_questions
 
 LONG = "the river flows through the old town and under the bridge " * 8
 PASSAGES = [
@@ -33,3 +39,23 @@ def test_widest_stride_leaves_room_beside_the_longest_question_whose_context_is_
     words = rf"window\.stride={most + 1} leaves no room .*\({longest} tokens\).*at most {most} can be shared"
     with pytest.raises(ConfigError, match=words):
         check_questions(corpora, WindowConfig(max_length=max_length, stride=most + 1), template)
+
+
+@pytest.mark.parametrize(
+    ("family", "max_length", "words"),
+    [
+        (FAMILIES["bert"], 64, None),
+        (FAMILIES["bert"], 513, "window.max_length=513 is beyond the 512 tokens"),
+        (MISMATCHED, 64, "fails on a window of 64 tokens"),
+    ],
+    ids=["sound", "too long", "mismatched"],
+)
+def test_point_that_the_model_cannot_compute_is_not_tried(
+    family: Family, max_length: int, words: str | None, tmp_path: Path
+) -> None:
+    family.save(tmp_path)
+    # The part of a split that is asked for; a whole one stands in Ray's object store.
+    split: Any = SimpleNamespace(corpus=lambda: corpus_of(PASSAGES[:1], family.tokenizer()))
+    data = TokenizedData(Splits(split, split), family.tokenizer())
+    reason = data.why_infeasible(tiny_config(tmp_path), {"window.max_length": max_length})
+    assert reason is None if words is None else words in str(reason)
