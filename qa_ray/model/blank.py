@@ -44,8 +44,8 @@ def num_positions(settings: PretrainedConfig, *, trust_remote_code: bool) -> int
 class _WithoutWeights(TorchFunctionMode):
     """Weights that are made here get no memory, and so no values; buffers, such as the numbers of positions, do.
 
-    torch.empty is what layers make their weights with, and nothing else. Unlike accelerate's init_empty_weights, a mode
-    of torch holds in this thread alone: another one may be loading a model meanwhile.
+    torch.empty is what layers make their weights with, and hardly anything else. Unlike accelerate's
+    init_empty_weights, a mode of torch holds in this thread alone: another one may be loading a model meanwhile.
     """
 
     def __torch_function__(
@@ -63,6 +63,8 @@ def _blank(settings: PretrainedConfig, *, shallow: bool, trust_remote_code: bool
         model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(
             settings, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
+    if any(buffer.is_meta for buffer in model.buffers()):
+        raise ValueError("its buffers are made as weights are, so that their values are not known")
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
             # Unlike torch's zeros, numpy's take no memory until they are written to.

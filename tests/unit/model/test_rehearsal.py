@@ -120,22 +120,39 @@ class OwnModel(BertForQuestionAnswering):
 """
 
 
-def test_model_whose_code_comes_with_it_is_run_if_it_is_trusted(tmp_path, monkeypatch):
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """Make a configuration, and settings, of a model whose code comes with it."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "own"
+    return lambda code: save_own_code(tmp_path / "own", code)
+
+
+def save_own_code(folder, code):
     settings = FAMILIES["bert"].config()
     settings.auto_map = {"AutoConfig": "own.OwnConfig", "AutoModelForQuestionAnswering": "own.OwnModel"}
     settings.save_pretrained(folder)
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"model_type": "bert"', '"model_type": "own"'))
-    (folder / "own.py").write_text(_CODE)
+    (folder / "own.py").write_text(code)
     config = ModelConfig(name=str(folder), trust_remote_code=True)
     settings = load_settings(config)
     assert type(settings).__name__ == "OwnConfig"
+    return config, settings
+
+
+def test_model_whose_code_comes_with_it_is_run_if_it_is_trusted(own_code):
+    config, settings = own_code(_CODE)
     windows = windows_of(FAMILIES["bert"])
     rehearse(config, settings, replace(windows, template=replace(windows.template, uses_type_ids=False)))
     with pytest.raises(ModelError, match=r"TypeError: .*token_type_ids"):
         rehearse(config, settings, windows)
+
+
+def test_model_of_whose_buffers_nothing_is_known_is_not_judged(own_code):
+    made = "torch.empty(config.max_position_embeddings, dtype=torch.long).copy_(torch.arange(520))"
+    code = _CODE.replace("torch.arange(config.max_position_embeddings)", made)
+    assert code != _CODE
+    rehearse(*own_code(code), windows_of(FAMILIES["bert"]))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
