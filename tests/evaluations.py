@@ -13,7 +13,6 @@ from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows, make_windows
-from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.scores.metrics import QuestionScores
 from qa_ray.scores.question_table import QuestionTable
@@ -36,8 +35,8 @@ class Asked:
 
 def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Evaluation, Corpus, Windows]:
     """The evaluation of a model that gives these answers; windows hold few tokens, so that contexts have several."""
-    tokenizer = FAMILIES["bert"].tokenizer()
-    corpus = corpus_of([_passage(number, item) for number, item in enumerate(asked)], tokenizer)
+    family = FAMILIES["bert"]
+    corpus = corpus_of([_passage(number, item) for number, item in enumerate(asked)], family.tokenizer())
     spans = [_tokens(corpus, number, item.best) for number, item in enumerate(asked)]
     first, last = (np.array(column, np.int32) for column in zip(*spans, strict=True))
     zeros = np.zeros(len(asked), np.float32)
@@ -52,7 +51,7 @@ def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Ev
         threshold=THRESHOLD if no_answer else None,
     )
     room = int(corpus.question_lengths.max()) + 20
-    return evaluation, corpus, make_windows(corpus, WindowConfig(max_length=room, stride=4), learn_template(tokenizer))
+    return evaluation, corpus, make_windows(corpus, WindowConfig(max_length=room, stride=4), family.template())
 
 
 def _passage(number: int, item: Asked) -> Passage:

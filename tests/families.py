@@ -2,6 +2,7 @@
 
 FAMILIES["xlnet"].tokenizer()     a transformers tokenizer with the family's layout, trained on a few sentences
 FAMILIES["xlnet"].config()        a configuration of two layers that fits it
+FAMILIES["xlnet"].template()      how windows are joined
 FAMILIES["xlnet"].save(folder)    both, with random weights in safetensors, as `model.name` takes them
 """
 
@@ -16,6 +17,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedTokenizerFast
+
+from qa_ray.data.template import Template
+from qa_ray.model.loading import learn_template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,10 @@ class Family:
         }
         config_class = getattr(transformers, self.config_name)
         return config_class(vocab_size=len(tokenizer), **roles, **self.settings)
+
+    def template(self) -> Template:
+        """How the tokenizer joins pairs for the model."""
+        return learn_template(self.tokenizer(), self.config())
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and a randomly initialised model with a span head; the same weights each time."""
@@ -190,3 +198,12 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
+
+MISMATCHED = Family(
+    name="mismatched",
+    backend=lambda: tiny_tokenizers.word_piece(lowercase=True),
+    special_tokens=_BERT_TOKENS,
+    config_name="LongformerConfig",
+    settings=_WIDTHS | _POSITIONS | {"attention_window": [8, 16]},
+)
+"""A Longformer, which looks for the three separators of RoBERTa's windows, with BERT's, which have two."""

@@ -16,7 +16,7 @@ from qa_ray.config.fine_tuning import BatchConfig, Config, ModelConfig, OptimCon
 from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model.loading import learn_template, load_model, load_tokenizer
+from qa_ray.model.loading import learn_template, load_model, load_settings, load_tokenizer
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tracking.metrics import Progress
 from qa_ray.training.loop import TrainingLoop
@@ -92,7 +92,7 @@ def changed(config: Config, /, **sections: dict[str, Any]) -> Config:
 def make_collator(config: Config, passages: list[Passage]) -> Collator:
     """Tokenise passages and cut them into windows."""
     tokenizer = load_tokenizer(config.model)
-    corpus, template = corpus_of(passages, tokenizer), learn_template(tokenizer)
+    corpus, template = corpus_of(passages, tokenizer), learn_template(tokenizer, load_settings(config.model))
     windows = make_windows(corpus, config.window, template)
     return Collator(corpus, windows, template, config.batch.pad_to_multiple_of, config.window.max_length)
 

@@ -82,7 +82,7 @@ class QuestionAnswerer:
         self._limit = saved.limit
         self._max_tokens = max_tokens
         self._backend = parse_tokenizer(saved.tokenizer.backend_tokenizer.to_str())
-        self._template = learn_template(saved.tokenizer)
+        self._template = learn_template(saved.tokenizer, saved.model.config)
 
     @classmethod
     def from_pretrained(

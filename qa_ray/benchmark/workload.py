@@ -16,7 +16,7 @@ from qa_ray.data.template import Template
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe
 from qa_ray.errors import DataError
-from qa_ray.model.loading import learn_template, load_tokenizer
+from qa_ray.model.loading import learn_template, load_settings, load_tokenizer
 from qa_ray.runs.worker import make_collator
 from qa_ray.schema import Passage, Question
 
@@ -42,7 +42,8 @@ class Workload:
         if problems or not passages:
             raise DataError(f"--data={location}: {describe(problems) if problems else 'it holds no question'}")
         tokenizer = load_tokenizer(config.model)
-        return cls(config=config, tokenizer=tokenizer, template=learn_template(tokenizer), passages=passages)
+        template = learn_template(tokenizer, load_settings(config.model))
+        return cls(config=config, tokenizer=tokenizer, template=template, passages=passages)
 
     @cached_property
     def rows(self) -> Dataset:

@@ -29,6 +29,8 @@ class ModelConfig:
     """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
     trust_remote_code: bool = False
     """Runs Python code that comes with the model. Only for models whose code you have read."""
+    resize_embeddings: bool = False
+    """Gives the model embeddings for the tokens that its tokenizer has more, such as markers that you added to it."""
 
     def __post_init__(self) -> None:
         require(bool(self.name), "model.name is empty: name a Hub id or a folder")

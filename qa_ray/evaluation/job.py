@@ -126,6 +126,7 @@ def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Reso
     saved = open_for(options, name)
     config = options.configure(name, saved.settings)
     tokenizer, threshold = saved.tokenizer, saved.settings.no_answer_threshold
+    template = learn_template(tokenizer, saved.model.config)
     # The workers load it for themselves.
     del saved
     split = tokenize_split(
@@ -142,7 +143,7 @@ def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Reso
         config=config,
         model=absolute(name),
         split=split,
-        template=learn_template(tokenizer),
+        template=template,
         threshold=threshold,
         num_threads=resources.cpus_per_worker,
     )

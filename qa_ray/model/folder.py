@@ -17,6 +17,7 @@ from qa_ray.config.answering import AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.errors import ModelError, StorageError, UserError, require
 from qa_ray.locations import resolve
+from qa_ray.model.forward_check import check_forward, made_windows
 from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_model, load_tokenizer
 
 SETTINGS = "qa_ray.json"
@@ -38,10 +39,11 @@ def open_for(options: AnsweringOptions, name: str, *, revision: str | None = Non
     """Open the model `name`, with the answer settings that a job's options ask for.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it cannot compute a window of that length.
         ConfigError: a setting cannot work, with this model or at all.
     """
     saved = open_model(name, revision=revision, trust_remote_code=options.trust_remote_code)
+    template = learn_template(saved.tokenizer, saved.model.config)
     settings = answer_settings(options, name, saved.settings)
     length, stride = settings.max_length, settings.stride
     require(
@@ -49,9 +51,11 @@ def open_for(options: AnsweringOptions, name: str, *, revision: str | None = Non
         f"--max-length={length} is beyond the {saved.limit} tokens that {name} takes: lower it",
     )
     require(
-        learn_template(saved.tokenizer).room(length, 0) - stride >= 2,
+        template.room(length, 0) - stride >= 2,
         f"--stride={stride} leaves no room for a question in --max-length={length}: lower it or raise --max-length",
     )
+    config = ModelConfig(name=name, revision=revision, trust_remote_code=options.trust_remote_code)
+    check_forward(config, saved.model.config, made_windows(saved.tokenizer, template, length), option="--max-length")
     return saved._replace(settings=settings)
 
 

@@ -1,5 +1,6 @@
 """Load a tokenizer and a model; a batch in, start and end logits out."""
 
+import inspect
 import logging
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from qa_ray.data.template import Template
 from qa_ray.data.tokenization import parse_tokenizer as load_backend
 from qa_ray.errors import ConfigError, ModelError
 from qa_ray.locations import resolve
+from qa_ray.model.empty import num_positions
 
 logger = logging.getLogger(__name__)
 
@@ -61,26 +63,53 @@ def load_tokenizer(config: ModelConfig) -> FastTokenizer:
     return tokenizer
 
 
-def learn_template(tokenizer: FastTokenizer) -> Template:
-    """Learn from a tokenizer how its family joins a question and its context."""
+def load_settings(config: ModelConfig) -> PretrainedConfig:
+    """Load a model's configuration.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
+    try:
+        return AutoConfig.from_pretrained(
+            resolve(config.name), revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(_cannot_load("model", config.name, error)) from error
+
+
+def learn_template(tokenizer: FastTokenizer, settings: PretrainedConfig | None = None) -> Template:
+    """Learn from a tokenizer how its family joins a question and its context, for the model with these settings.
+
+    Without settings, it is a model that takes whatever the tokenizer makes.
+    """
     known = (tokenizer.cls_token_id, tokenizer.bos_token_id)
     return Template.learn(
         load_backend(tokenizer.backend_tokenizer.to_str()),
         pad_left=tokenizer.padding_side == "left",
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
-        uses_type_ids="token_type_ids" in tokenizer.model_input_names,
+        uses_type_ids="token_type_ids" in tokenizer.model_input_names
+        and (settings is None or _takes_type_ids(settings)),
         no_answer_ids=tuple(token_id for token_id in known if token_id is not None),
     )
 
 
+def _takes_type_ids(settings: PretrainedConfig) -> bool:
+    """Whether the model tells types of tokens apart; of models whose code comes with them, their tokenizer knows it."""
+    # RoBERTa has an embedding for one type, to which all tokens belong where none is given.
+    if getattr(settings, "type_vocab_size", None) == 1:
+        return False
+    models = AutoModelForQuestionAnswering._model_mapping
+    if type(settings) not in models:
+        return True
+    return "token_type_ids" in inspect.signature(models[type(settings)].forward).parameters
+
+
 def input_limit(config: ModelConfig, tokenizer: FastTokenizer) -> int | None:
-    """Most tokens that the model takes: the tokenizer's limit or, if it has none, the model's positions."""
-    limit: int = tokenizer.model_max_length
-    if limit > _NO_LIMIT:
-        limit = getattr(_load_settings(config), "max_position_embeddings", None) or 0
-    # Models with relative positions have no limit, which XLNet gives as -1.
-    return limit if limit > 0 else None
+    """Most tokens that the model takes: the tokenizer's limit or the model's positions, whichever is lower."""
+    positions = num_positions(load_settings(config), trust_remote_code=config.trust_remote_code)
+    limits = [limit for limit in (tokenizer.model_max_length, positions) if limit is not None and limit < _NO_LIMIT]
+    return min(limits, default=None)
 
 
 def check_window(config: ModelConfig, tokenizer: FastTokenizer, max_length: int) -> None:
@@ -100,16 +129,17 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
     Raises:
         ModelError: the model cannot be found, its family has no span head, or the tokenizer is not its own.
     """
-    settings = _load_settings(config)
+    settings = load_settings(config)
     if type(settings) not in AutoModelForQuestionAnswering._model_mapping and not config.trust_remote_code:
         raise ModelError(
             f"model.name={config.name}: transformers has no question-answering head for {settings.model_type} models: "
             "choose a model of another family, such as BERT, RoBERTa, DeBERTa, XLNet or ModernBERT"
         )
-    if len(tokenizer) > settings.vocab_size:
+    if len(tokenizer) > settings.vocab_size and not config.resize_embeddings:
         raise ModelError(
             f"the tokenizer {config.tokenizer or config.name} has {len(tokenizer)} tokens, but the model {config.name} "
-            f"has embeddings for {settings.vocab_size}: they do not belong together"
+            f"has embeddings for {settings.vocab_size}: they do not belong together. If you added tokens to the "
+            "model's own tokenizer, model.resize_embeddings=true gives the model embeddings for them"
         )
 
 
@@ -119,7 +149,7 @@ def count_weights(config: ModelConfig) -> int:
     Raises:
         ModelError: the model cannot be found, or its family has no span head.
     """
-    settings = _load_settings(config)
+    settings = load_settings(config)
     try:
         with torch.device("meta"):
             model = AutoModelForQuestionAnswering.from_config(settings, trust_remote_code=config.trust_remote_code)
@@ -131,13 +161,14 @@ def count_weights(config: ModelConfig) -> int:
 def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel:
     """Load an encoder or decoder with a span head, in fp32, from safetensors only.
 
-    A model without such a head gets a new one, which is said in the log; with new_head=False it is refused.
+    A model without such a head gets a new one, which is said in the log; with new_head=False it is refused. What is new
+    is drawn from torch's random numbers: the same on all ranks that are seeded alike.
 
     Raises:
         ModelError: the model cannot be found, has no span head for its family, holds other weights than it says, or,
             with new_head=False, lacks any weight.
     """
-    settings = _load_settings(config)
+    settings = load_settings(config)
     if config.dropout is not None:
         _override_dropout(settings, config.dropout)
     for name in ("use_cache", "use_mems_eval"):
@@ -168,7 +199,17 @@ def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel
         logger.warning("%s lacks %d tensors, such as %s: they start at random", config.name, len(body), min(body))
     if head:
         logger.info("%s has no question-answering head: a new one is trained from scratch", config.name)
+    if config.resize_embeddings:
+        _add_embeddings(model, len(load_tokenizer(config)))
     return model
+
+
+def _add_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
+    """Grow the embeddings to `num_tokens`; those of models that have more, to make a round number, stay."""
+    if num_tokens > model.get_input_embeddings().weight.shape[0]:
+        # New rows are drawn as the others were before they were trained. The other way, from the mean of all others,
+        # spares a head that predicts tokens, of which there is none; and it makes all new tokens alike.
+        model.resize_token_embeddings(num_tokens, mean_resizing=False)
 
 
 def _load_weights(
@@ -189,15 +230,6 @@ def _load_weights(
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_cannot_load("model", config.name, error)) from error
     return model, set(report["missing_keys"])
-
-
-def _load_settings(config: ModelConfig) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(
-            resolve(config.name), revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(_cannot_load("model", config.name, error)) from error
 
 
 def _override_dropout(settings: PretrainedConfig, rate: float) -> None:

@@ -17,7 +17,7 @@ from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.config.operation import PublishOptions
 from qa_ray.errors import PublishError, require
 from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret
-from qa_ray.model.loading import learn_template, load_tokenizer
+from qa_ray.model.loading import learn_template, load_settings, load_tokenizer
 from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
@@ -150,7 +150,8 @@ def _stage(model: Path, folder: Path, *, remote_code: bool) -> None:
 
 
 def _write_card(folder: Path, record: RunRecord, repo_id: str, options: PublishOptions) -> ModelCard:
-    template = learn_template(load_tokenizer(ModelConfig(name=str(folder))))
+    model = ModelConfig(name=str(folder), trust_remote_code=record.config["model"]["trust_remote_code"])
+    template = learn_template(load_tokenizer(model), load_settings(model))
     card = make_card(
         record,
         repo_id,

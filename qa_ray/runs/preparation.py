@@ -15,12 +15,14 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.policies import NoAnswer
+from qa_ray.data.collate import Collator
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
 from qa_ray.data.windows import cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
-from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.model.forward_check import check_forward
+from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.fingerprint import Fingerprint, hold_to
 from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import start_stream
@@ -89,7 +91,8 @@ def prepare(
     tokenizer = load_tokenizer(config.model)
     check_window(config.model, tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)
-    template = learn_template(tokenizer)
+    settings = load_settings(config.model)
+    template = learn_template(tokenizer, settings)
     splits = splits or tokenize_data(config.data, tokenizer)
     found = Fingerprint.of(splits.train, splits.validation, template)
     hold_to(folder, [(config, found)], begun=bool(CheckpointStore(folder).names()))
@@ -110,14 +113,19 @@ def prepare(
         num_threads=resources.cpus_per_worker,
         stream=stream or start_stream(),
     )
-    _describe_data(task, folder)
+    check_forward(config.model, settings, *_describe_data(task, folder))
     return Prepared(config, folder, task, resources)
 
 
-def _describe_data(task: TrainingTask, folder: RunFolder) -> None:
-    """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated."""
+def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
+    """Say how much data there is, write down what was left out or cut, and refuse data that cannot be evaluated.
+
+    Returns what makes the windows of both splits.
+    """
+    collators = []
     for name, split in (("train", task.train), ("validation", task.validation)):
         collator = make_collator(task.config, split.corpus(), task.template)
+        collators.append(collator)
         corpus, windows = collator.corpus, collator.windows
         if name == "validation":
             Evaluator(collator, task.config.evaluate, no_answer=task.no_answer)
@@ -132,6 +140,7 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> None:
             )
         if note := cut_note(corpus, windows):
             logger.warning("%s: %s", name, note)
+    return collators
 
 
 def _write_lines(folder: RunFolder, name: str, split: Split) -> None:

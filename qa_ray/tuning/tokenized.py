@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
+from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.config.fine_tuning import Config, WindowConfig
@@ -16,9 +17,11 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows, widest_stride
 from qa_ray.errors import ConfigError, UserError
-from qa_ray.model.loading import check_model, check_window, learn_template, load_tokenizer
+from qa_ray.model.forward_check import check_forward
+from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.fingerprint import Fingerprint
 from qa_ray.runs.preparation import Splits, tokenize_data
+from qa_ray.runs.worker import make_collator
 from qa_ray.tuning.space import Parameters, Space, apply, changes_tokens, defaults
 
 logger = logging.getLogger(__name__)
@@ -34,23 +37,30 @@ def key_of(parameters: Mapping[str, Any]) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedData:
-    """One tokenised data set, and the tokenizer that made it."""
+    """One tokenised data set, and the tokenizer and the model for which it was made."""
 
     splits: Splits
     tokenizer: FastTokenizer
+    settings: PretrainedConfig
+
+    @property
+    def template(self) -> Template:
+        """How windows are put together."""
+        return learn_template(self.tokenizer, self.settings)
 
     @property
     def fingerprint(self) -> Fingerprint:
         """What trials on these data compute from."""
-        return Fingerprint.of(self.splits.train, self.splits.validation, learn_template(self.tokenizer))
+        return Fingerprint.of(self.splits.train, self.splits.validation, self.template)
 
     def why_infeasible(self, config: Config, parameters: Parameters) -> str | None:
         """Why a trial on these data could not run, or would cut questions; None if it can run."""
         try:
-            window = apply(config, parameters).window
-            check_window(config.model, self.tokenizer, window.max_length)
-            corpora = self.splits.train.corpus(), self.splits.validation.corpus()
-            check_questions(corpora, window, learn_template(self.tokenizer))
+            point = apply(config, parameters)
+            check_window(point.model, self.tokenizer, point.window.max_length)
+            template, corpora = self.template, (self.splits.train.corpus(), self.splits.validation.corpus())
+            check_questions(corpora, point.window, template)
+            check_forward(point.model, self.settings, *(make_collator(point, corpus, template) for corpus in corpora))
         except UserError as error:
             return str(error)
         return None
@@ -83,7 +93,7 @@ def _tokenize(config: Config) -> TokenizedData:
         len(splits.validation),
         time.monotonic() - began,
     )
-    return TokenizedData(splits, tokenizer)
+    return TokenizedData(splits, tokenizer, load_settings(config.model))
 
 
 def check_questions(corpora: Iterable[Corpus], window: WindowConfig, template: Template) -> None:

@@ -34,7 +34,7 @@ from ray_runs import command, prepare, small_config, training_workers, write_squ
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch
 from qa_ray.data.pipeline import tokenize_split
-from qa_ray.model.loading import learn_template, load_tokenizer
+from qa_ray.model.loading import learn_template, load_settings, load_tokenizer
 from qa_ray.runs.driver import train
 from qa_ray.runs.worker import make_collator
 from qa_ray.storage.checkpoint_store import MANIFEST
@@ -177,7 +177,8 @@ def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
     tokenizer = load_tokenizer(config.model)
     definition = tokenizer.backend_tokenizer.to_str()
     split = tokenize_split(config.data, config.data.train, max_examples=None, tokenizer=definition)
-    lengths = make_collator(config, split.corpus(), learn_template(tokenizer)).windows.length
+    template = learn_template(tokenizer, load_settings(config.model))
+    lengths = make_collator(config, split.corpus(), template).windows.length
     ledgers, ledger = {}, ""
     for step in range(1, steps + 1):
         epoch, position = divmod(step - 1, STEPS_PER_EPOCH)

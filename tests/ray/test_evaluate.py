@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from answerers import SHORT_WINDOW, save_scattered
-from families import FAMILIES
+from families import FAMILIES, MISMATCHED
 from pages import Page
 from passages import corpus_of, read_file
 from ray_runs import NAMES, write_squad
@@ -27,7 +27,7 @@ from qa_ray.evaluation import job
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import summary
-from qa_ray.model.loading import learn_template, load_model, load_tokenizer
+from qa_ray.model.loading import learn_template, load_model, load_settings, load_tokenizer
 from qa_ray.runs.worker import make_collator
 from qa_ray.scores.metrics import squad_v2_scores
 from qa_ray.scores.results import Evaluation
@@ -76,7 +76,7 @@ def plain(place: Path) -> Evaluation:
     config = Config(model=ModelConfig(name=str(place / "run" / "model")), window=SHORT_WINDOW)
     tokenizer = load_tokenizer(config.model)
     corpus = corpus_of(read_file(str(place / "dev.json")), tokenizer)
-    collator = make_collator(config, corpus, learn_template(tokenizer))
+    collator = make_collator(config, corpus, learn_template(tokenizer, load_settings(config.model)))
     assert len(collator.windows) > len(corpus)
     evaluator = Evaluator(collator, config.evaluate, no_answer=True)
     return evaluator(load_model(config.model), cpu_accelerator())
@@ -191,6 +191,16 @@ def test_model_whose_scores_are_no_numbers_is_refused_by_name_with_the_question(
     with pytest.raises(ModelError, match=words):
         evaluate(options(model=str(broken), out=place / "none", no_answer=no_answer))
     assert not list((place / "none").iterdir())
+
+
+def test_model_that_fails_on_a_window_is_refused_before_workers_start(
+    options: Callable[..., EvaluationOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MISMATCHED.save(tmp_path / "model")
+    monkeypatch.setattr(job, "make_trainer", None)
+    words = r"/model fails on a window of 96 tokens .*: AssertionError: .*\(lower --max-length, and see"
+    with pytest.raises(ModelError, match=words):
+        evaluate(options(model=str(tmp_path / "model"), max_length=96, stride=16))
 
 
 @pytest.mark.parametrize(

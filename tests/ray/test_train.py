@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 import ray
+from families import MISMATCHED
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray_runs import metrics_of, outcome_of, small_config
@@ -266,6 +267,16 @@ def test_mistake_is_refused_before_training_and_leaves_the_name_free(
     config = make_config("mistaken", **changes)
     with pytest.raises(kind, match=words):
         train(config)
+    assert not (place / "runs" / "mistaken").exists()
+
+
+def test_model_that_fails_on_a_window_is_refused_before_training_and_leaves_the_name_free(
+    make_config: Callable[..., Config], place: Path, tmp_path: Path
+) -> None:
+    MISMATCHED.save(tmp_path)
+    words = rf"the model {tmp_path} fails on a window of \d+ tokens .*: AssertionError: .*\(lower window\.max_length"
+    with pytest.raises(ModelError, match=words):
+        train(make_config("mistaken", model={"name": str(tmp_path)}))
     assert not (place / "runs" / "mistaken").exists()
 
 

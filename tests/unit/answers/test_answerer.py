@@ -99,7 +99,7 @@ def test_threshold_decides_between_an_answer_and_none_as_in_evaluation(decisive)
 def all_spans(answerer, question, context, window):
     """Score and place of every legal span, from windows run one by one, and the lowest CLS score."""
     corpus = corpus_of([Passage(context, (Question("q", question, (), "r"),))], answerer.tokenizer)
-    template = learn_template(answerer.tokenizer)
+    template = learn_template(answerer.tokenizer, answerer.model.config)
     windows = make_windows(corpus, window, template)
     collate = Collator(corpus, windows, template, 1, window.max_length)
     starts, ends = corpus.offsets(0)

@@ -12,7 +12,6 @@ from passages import SAMPLE, SQUAD, corpus_of, read_file
 from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
 from qa_ray.data.batching import micro_batches, padded_length, plan_epoch, share_of_rank
 from qa_ray.data.windows import make_windows
-from qa_ray.model.loading import learn_template
 
 LENGTHS = st.lists(st.integers(1, 384), max_size=200).map(lambda values: np.array(values, np.int64))
 CONFIGS = st.builds(BatchConfig, size=st.integers(1, 20), length_pool=st.integers(1, 6))
@@ -176,7 +175,7 @@ def test_padded_length_bounds_the_number_of_shapes():
 def test_padding_is_little_more_than_rounding_up(file):
     tokenizer = FAMILIES["bert"].tokenizer()
     corpus = corpus_of(read_file(file), tokenizer)
-    lengths = make_windows(corpus, WindowConfig(), learn_template(tokenizer)).length
+    lengths = make_windows(corpus, WindowConfig(), FAMILIES["bert"].template()).length
     plan = plan_epoch(lengths, BatchConfig(), seed=42, epoch=0)
     padded = sum(len(batch) * padded_length(int(lengths[batch].max()), 8, 384) for batch in plan.batches())
     rounded = sum(padded_length(length, 8, 384) for length in lengths.tolist())

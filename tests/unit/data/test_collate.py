@@ -9,7 +9,6 @@ from passages import corpus_of
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 
 CONTEXT = (
@@ -31,7 +30,7 @@ FAMILY = pytest.mark.parametrize("name", FAMILIES)
 
 def collator(name, max_length=40, pad_to_multiple_of=8):
     tokenizer = FAMILIES[name].tokenizer()
-    corpus, template = corpus_of(PASSAGES, tokenizer), learn_template(tokenizer)
+    corpus, template = corpus_of(PASSAGES, tokenizer), FAMILIES[name].template()
     windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=8), template)
     return Collator(corpus, windows, template, pad_to_multiple_of, max_length)
 

@@ -1,5 +1,6 @@
 """The layout that is learnt from a tokenizer is the one in which it joins question and context."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,7 @@ def learn(tokenizer, *no_answer_ids, pad_left=False):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layout_of_a_family_is_learnt(name):
     family, tokenizer = FAMILIES[name], FAMILIES[name].tokenizer()
-    template = learn_template(tokenizer)
+    template = FAMILIES[name].template()
     segments = (template.prefix, template.middle, template.suffix)
     *tokens, types = LAYOUTS[name]
     assert [" ".join(tokenizer.convert_ids_to_tokens(segment.ids)) for segment in segments] == tokens
@@ -63,15 +64,15 @@ def test_layout_of_a_family_is_learnt(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_truncation_and_padding_left_on_by_an_earlier_call_change_nothing(name):
     tokenizer = FAMILIES[name].tokenizer()
-    expected = learn_template(tokenizer)
+    expected = FAMILIES[name].template()
     tokenizer("a", "b a b a b", truncation=True, max_length=4, padding="max_length")
-    assert learn_template(tokenizer) == expected
+    assert FAMILIES[name].template() == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_places_are_those_of_an_encoded_pair(name):
     family, tokenizer = FAMILIES[name], FAMILIES[name].tokenizer()
-    template = learn_template(tokenizer)
+    template = FAMILIES[name].template()
     question, context = "Who built the bridge?", "Charles IV. laid the first stone."
     encoding = tokenizer(*((context, question) if family.context_first else (question, context)))
     owners = encoding.sequence_ids()
@@ -81,6 +82,34 @@ def test_places_are_those_of_an_encoded_pair(name):
     cls_id = next((i for i in (tokenizer.cls_token_id, tokenizer.bos_token_id) if i in encoding["input_ids"]), None)
     place = 0 if cls_id is None else encoding["input_ids"].index(cls_id)
     assert template.cls_index(len(owners)) == place
+
+
+def typed_tokenizer(family):
+    tokenizer = copy.deepcopy(FAMILIES[family].tokenizer())
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("of_tokenizer", "of_model", "changes", "sent"),
+    [
+        ("bert", "bert", {}, True),
+        ("bert", "bert", {"type_vocab_size": 3}, True),
+        ("bert", "roberta", {}, False),
+        ("roberta", "roberta", {}, False),
+        ("bert", "roberta", {"type_vocab_size": 2}, True),
+        ("distilbert", "distilbert", {}, False),
+        ("modernbert", "modernbert", {}, False),
+        ("llama", "llama", {}, False),
+        ("gpt2", "gpt2", {}, True),
+        ("deberta", "deberta", {}, True),
+        ("xlnet", "xlnet", {}, True),
+    ],
+)
+def test_type_ids_go_only_to_a_model_that_tells_types_apart(of_tokenizer, of_model, changes, sent):
+    settings = FAMILIES[of_model].config()
+    settings.update(changes)
+    assert learn_template(typed_tokenizer(of_tokenizer), settings).uses_type_ids == sent
 
 
 def test_room_is_negative_for_a_question_that_fills_the_window():

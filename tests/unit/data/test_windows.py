@@ -10,7 +10,6 @@ from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import cut_note, make_windows
 from qa_ray.errors import ConfigError
-from qa_ray.model.loading import learn_template
 from qa_ray.schema import Answer, Passage, Question
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -28,7 +27,7 @@ FIVE = Passage(
 
 def made(given_passages, max_length, stride, family="bert"):
     tokenizer = FAMILIES[family].tokenizer()
-    corpus, template = corpus_of(given_passages, tokenizer), learn_template(tokenizer)
+    corpus, template = corpus_of(given_passages, tokenizer), FAMILIES[family].template()
     return corpus, template, make_windows(corpus, WindowConfig(max_length=max_length, stride=stride), template)
 
 
@@ -162,7 +161,7 @@ def test_window_edge_inside_a_symbol_leaves_its_answer_to_another_window():
 
 
 def test_empty_corpus_has_no_windows():
-    template = learn_template(FAMILIES["bert"].tokenizer())
+    template = FAMILIES["bert"].template()
     windows = make_windows(Corpus([]), WindowConfig(), template)
     assert len(windows) == 0
     assert windows.length.shape == windows.context_begin.shape == windows.cut_questions.shape == (0,)

@@ -14,7 +14,6 @@ from passages import AS_TEXT, SAMPLE, SQUAD, characters_of, corpus_of, holds_no_
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
-from qa_ray.model.loading import learn_template
 
 SETTINGS = [(16, 0), (16, 7), (24, 1), (32, 16), (48, 0), (64, 40), (512, 128)]
 FILES = [(f"{SAMPLE}/validation.json", setting) for setting in [(128, 64), (96, 0), (80, 40)]]
@@ -94,7 +93,7 @@ def check_label(windows, window, offsets, whole_offsets, answer):
 
 def check_against_tokenizer(family, given_passages, max_length, stride):
     """Hold every window of every question that the tokenizer can cut to the tokenizer's own."""
-    corpus, template = corpus_of(given_passages, family.tokenizer()), learn_template(family.tokenizer())
+    corpus, template = corpus_of(given_passages, family.tokenizer()), family.template()
     windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=stride), template)
     if not len(corpus):
         assert len(windows) == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from families import MISMATCHED
 
 from qa_ray.config.fine_tuning import DataConfig, ModelConfig
 from qa_ray.config.policies import BadRows
@@ -103,6 +104,12 @@ def test_sound_model_passes(bert: Path) -> None:
 def test_window_beyond_the_model_is_an_error(bert: Path) -> None:
     with pytest.raises(ConfigError, match="beyond the"):
         look_at_model(ModelConfig(name=str(bert)), 100_000)
+
+
+def test_model_that_cannot_compute_its_tokenizers_windows_is_an_error(tmp_path: Path) -> None:
+    MISMATCHED.save(tmp_path)
+    with pytest.raises(ModelError, match=f"the model {tmp_path} fails on a window of 32 tokens"):
+        look_at_model(ModelConfig(name=str(tmp_path)), 32)
 
 
 def test_folder_without_weights_is_an_error(bert: Path, tmp_path: Path, saved: Callable[[str], Path]) -> None:

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from small_runs import tiny_config
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
+from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.answering import AnswerSettings
 from qa_ray.errors import ConfigError, ModelError, StorageError
 from qa_ray.model.folder import SETTINGS, open_model, save_model
@@ -124,6 +126,19 @@ def test_model_of_short_inputs_gets_windows_that_fit(bert, tmp_path):
     tokenizer.save_pretrained(folder)
     settings = open_model(str(folder)).settings
     assert (settings.max_length, settings.stride) == (100, 50)
+
+
+def test_default_window_is_one_that_the_models_positions_reach(tmp_path):
+    settings = FAMILIES["roberta"].config()
+    settings.max_position_embeddings = 130
+    AutoModelForQuestionAnswering.from_config(settings).save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(FAMILIES["roberta"].tokenizer())
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(tmp_path)
+    saved = open_model(str(tmp_path))
+    assert (saved.limit, saved.settings.max_length, saved.settings.stride) == (128, 128, 64)
+    answer = QuestionAnswerer(saved, device="cpu")(question="Where?", context="The river Vltava flows. " * 100)
+    assert answer["answer"]
 
 
 @pytest.mark.parametrize(

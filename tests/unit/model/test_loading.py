@@ -68,6 +68,17 @@ def test_family_is_trained_evaluated_saved_and_opened_by_transformers(saved, fam
     assert AutoTokenizer.from_pretrained(tmp_path)(*pair).input_ids == tokenizer(*pair).input_ids
 
 
+def test_roberta_with_a_tokenizer_of_two_types_is_trained(tmp_path):
+    tokenizer = FAMILIES["bert"].tokenizer()
+    settings = FAMILIES["roberta"].config()
+    settings.update({"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id})
+    AutoModelForQuestionAnswering.from_config(settings).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = tiny_config(tmp_path / "model", model={"tokenizer": str(tmp_path / "tokenizer")}, train={"max_steps": 1})
+    check_model(config.model, load_tokenizer(config.model))
+    assert make_run(config, made_passages(4)).train().loop.state.step == 1
+
+
 @every_family
 def test_padding_further_changes_neither_logits_nor_loss(saved, family):
     config = tiny_config(saved(family), window={"max_length": 256})

@@ -11,7 +11,15 @@ from transformers import (
 
 from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.errors import ConfigError, ModelError, UserError
-from qa_ray.model.loading import check_model, check_window, learn_template, load_model, load_tokenizer
+from qa_ray.model.loading import (
+    check_model,
+    check_window,
+    input_limit,
+    learn_template,
+    load_model,
+    load_settings,
+    load_tokenizer,
+)
 
 
 def config_of(folder, **fields):
@@ -109,7 +117,7 @@ def test_tokenizer_without_padding_pads_with_its_end_token(saved, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
     loaded = load_tokenizer(config_of(tmp_path))
     assert loaded.pad_token == loaded.eos_token == "</s>"
-    assert learn_template(loaded).pad_id == loaded.eos_token_id
+    assert learn_template(loaded, load_settings(config_of(saved("llama")))).pad_id == loaded.eos_token_id
 
 
 def test_tokenizer_without_padding_and_end_is_refused(saved, tmp_path):
@@ -133,6 +141,18 @@ def test_window_longer_than_the_model_takes_is_refused(bert, of_tokenizer):
     with pytest.raises(ConfigError) as error:
         check_window(config, tokenizer, limit + 1)
     assert_says(error, f"window.max_length={limit + 1}", limit, "lower it")
+
+
+@pytest.mark.parametrize(
+    ("family", "of_tokenizer", "limit"),
+    [("roberta", 10**30, 518), ("roberta", 700, 518), ("roberta", 518, 518), ("roberta", 517, 517), ("bert", 700, 520)],
+)
+def test_lower_of_the_tokenizers_and_the_models_limit_holds(saved, family, of_tokenizer, limit):
+    assert AutoConfig.from_pretrained(saved(family)).max_position_embeddings == 520
+    config = config_of(saved(family))
+    tokenizer = load_tokenizer(config)
+    tokenizer.model_max_length = of_tokenizer
+    assert input_limit(config, tokenizer) == limit
 
 
 def test_model_with_relative_positions_takes_any_window(tmp_path):

@@ -140,6 +140,7 @@ OTHER = {
     "model.dropout": 0.5,
     "model.attention": "eager",
     "model.trust_remote_code": True,
+    "model.resize_embeddings": True,
     "data.train": "other.json",
     "data.validation": "other.json",
     "data.hub": "rajpurkar/squad",
