@@ -135,12 +135,18 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
             f"model.name={config.name}: transformers has no question-answering head for {settings.model_type} models: "
             "choose a model of another family, such as BERT, RoBERTa, DeBERTa, XLNet or ModernBERT"
         )
-    if len(tokenizer) > settings.vocab_size and not config.resize_embeddings:
+    needed = _num_embeddings(tokenizer)
+    if needed > settings.vocab_size and not config.resize_embeddings:
         raise ModelError(
-            f"the tokenizer {config.tokenizer or config.name} has {len(tokenizer)} tokens, but the model {config.name} "
+            f"the tokenizer {config.tokenizer or config.name} has {needed} tokens, but the model {config.name} "
             f"has embeddings for {settings.vocab_size}: they do not belong together. If you added tokens to the "
             "model's own tokenizer, model.resize_embeddings=true gives the model embeddings for them"
         )
+
+
+def _num_embeddings(tokenizer: FastTokenizer) -> int:
+    """Embeddings that a tokenizer's ids need; they may leave gaps."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def count_weights(config: ModelConfig) -> int:
@@ -200,7 +206,7 @@ def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel
     if head:
         logger.info("%s has no question-answering head: a new one is trained from scratch", config.name)
     if config.resize_embeddings:
-        _add_embeddings(model, len(load_tokenizer(config)))
+        _add_embeddings(model, _num_embeddings(load_tokenizer(config)))
     return model
 
 

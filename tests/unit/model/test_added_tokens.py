@@ -1,5 +1,6 @@
 """Tokens that were added to a tokenizer get embeddings if that is asked for, and keep them."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -93,3 +94,18 @@ def test_rows_beyond_the_tokenizer_stay(bert, tmp_path):
     folder = shutil.copytree(bert, tmp_path / "padded")
     model.save_pretrained(folder)
     assert torch.equal(rows(load_model(config_of(folder).model)), rows(model))
+
+
+def test_ids_with_a_gap_need_embeddings_up_to_the_last(saved, tmp_path):
+    folder = shutil.copytree(saved("bert"), tmp_path / "gap")
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = definition["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary[last] += 10
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    config = config_of(folder).model
+    tokenizer = load_tokenizer(config)
+    needed = vocabulary[last] + 1
+    with pytest.raises(ModelError, match=f"has {needed} tokens, but the model"):
+        check_model(replace(config, resize_embeddings=False), tokenizer)
+    assert len(rows(load_model(config))) == needed
