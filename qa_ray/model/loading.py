@@ -146,7 +146,8 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
 
 def _num_embeddings(tokenizer: FastTokenizer) -> int:
     """Embeddings that a tokenizer's ids need; they may leave gaps."""
-    return 1 + max(tokenizer.get_vocab().values())
+    last: int = max(tokenizer.get_vocab().values())
+    return last + 1
 
 
 def count_weights(config: ModelConfig) -> int:
