@@ -44,6 +44,11 @@ class Family:
         """The trained tokenizer; the same object each time."""
         return self._tokenizer
 
+    @property
+    def is_unigram(self) -> bool:
+        """Whether the tokenizer is a unigram model, which has special tokens as pieces."""
+        return "Unigram" in type(self.tokenizer().backend_tokenizer.model).__name__
+
     def untrimmed(self) -> PreTrainedTokenizerFast:
         """The same tokenizer, with offsets as they are before any trimming."""
         return FAMILIES[f"{self.name}-untrimmed"].tokenizer() if self.trims_offsets else self.tokenizer()

@@ -28,27 +28,29 @@ _SYMBOLS = [
     "\u1100\u1161", "गुरु", "मुंबई", "كِتَابٌ", "น้ำ", "می\u200cخواهم", "🏴\U000e0067\U000e007f", "\u110b\u1173\u11ab",
 ]  # fmt: skip
 _MARKS = ["[CLS]", "[SEP]", "<s>", "</s>", "<mask>", "<cls>", "<sep>", "[MASK]", "<|endoftext|>"]
-_PIECE = st.one_of(
-    *map(st.sampled_from, (_WORDS, _WORDS, _SPACES, _SYMBOLS, _MARKS)),
+_PLAIN = st.one_of(
+    *map(st.sampled_from, (_WORDS, _WORDS, _SPACES, _SYMBOLS)),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
 )
+_PIECE = st.one_of(_PLAIN, _PLAIN, _PLAIN, st.sampled_from(_MARKS))
 
 
-def texts(max_pieces: int) -> st.SearchStrategy[str]:
-    """Text with at least one visible character."""
-    return st.lists(_PIECE, min_size=1, max_size=max_pieces).map("".join).filter(str.strip)
+def texts(max_pieces: int, *, marks: bool = True) -> st.SearchStrategy[str]:
+    """Text with at least one visible character, and with special tokens of the families among it."""
+    pieces = st.lists(_PIECE if marks else _PLAIN, min_size=1, max_size=max_pieces)
+    return pieces.map("".join).filter(str.strip)
 
 
 @st.composite
-def passages(draw: st.DrawFn, max_pieces: int = 60) -> Passage:
+def passages(draw: st.DrawFn, max_pieces: int = 60, *, marks: bool = True) -> Passage:
     """A passage with up to four questions and up to two answers to each, at any characters."""
-    context = draw(texts(max_pieces))
+    context = draw(texts(max_pieces, marks=marks))
     place = st.integers(0, len(context) - 1)
     questions = []
     for number in range(draw(st.integers(1, 4))):
         spans = draw(st.lists(st.tuples(place, st.integers(1, 20)), max_size=2))
         answers = (Answer(context[begin : begin + length], begin) for begin, length in spans)
-        text = draw(texts(10))
+        text = draw(texts(10, marks=marks))
         questions.append(
             Question(f"q{number}", text, tuple(answer for answer in answers if answer.text.strip()), f"row {number}")
         )
@@ -77,7 +79,7 @@ def characters_of(family: Family, text: str) -> list[tuple[int, int]]:
 
 def holds_no_piece(family: Family, passage: Passage) -> bool:
     """Whether the family's own tokenizer takes a passage for text: unigram models have special tokens as pieces."""
-    if family.name not in ("deberta", "xlnet"):
+    if not family.is_unigram:
         return True
     normalizer = family.tokenizer().backend_tokenizer.normalizer
     texts = [passage.context, *(question.text for question in passage.questions)]
