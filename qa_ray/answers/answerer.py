@@ -19,7 +19,7 @@ from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import score_corpus
 from qa_ray.answers.n_best import Answered, Span, distinct_spans, rank
 from qa_ray.config.answering import AnswerSettings
-from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
+from qa_ray.config.fine_tuning import BatchConfig, ModelConfig, WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import pairs_to_passages
@@ -27,6 +27,7 @@ from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.windows import cut_note, make_windows
 from qa_ray.errors import ConfigError, DataError, require
 from qa_ray.model.folder import SavedModel, open_model
+from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.loading import learn_template
 from qa_ray.schema import Passage, Problem
 
@@ -107,10 +108,14 @@ class QuestionAnswerer:
             trust_remote_code: run Python code that comes with the model. Only for models whose code you have read.
 
         Raises:
-            ModelError: there is no such model, or it has no question-answering head or no fast tokenizer.
+            ModelError: there is no such model, it has no question-answering head or no fast tokenizer, or fails on what
+                that makes.
             ConfigError: there is no such device.
         """
         saved = open_model(source, revision=revision, trust_remote_code=trust_remote_code)
+        config = ModelConfig(name=source, revision=revision, trust_remote_code=trust_remote_code)
+        length, option = saved.settings.max_length, "max_length in its qa_ray.json"
+        check_longest_window(config, saved.model.config, saved.tokenizer, length, option)
         return cls(saved, device=device, max_tokens=max_tokens)
 
     def __call__(

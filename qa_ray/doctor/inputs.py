@@ -13,8 +13,8 @@ from qa_ray.data.validation import check
 from qa_ray.doctor.verdict import Verdict, failed, listed, passed, size, told
 from qa_ray.errors import DataError, ModelError
 from qa_ray.locations import resolve
-from qa_ray.model.forward_check import check_forward, made_windows
-from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
+from qa_ray.model.forward_check import check_longest_window
+from qa_ray.model.loading import check_model, check_window, load_settings, load_tokenizer
 from qa_ray.schema import Passage, Problem
 
 Files = tuple[tuple[str, int], ...]
@@ -34,8 +34,7 @@ def look_at_model(config: ModelConfig, max_length: int) -> None:
     tokenizer = load_tokenizer(config)
     check_window(config, tokenizer, max_length)
     check_model(config, tokenizer)
-    settings = load_settings(config)
-    check_forward(config, settings, made_windows(tokenizer, learn_template(tokenizer, settings), max_length))
+    check_longest_window(config, load_settings(config), tokenizer, max_length, "window.max_length")
     folder = Path(resolve(config.name))
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ModelError(f"model.name={config.name}: the folder has no weights: it must hold model.safetensors")

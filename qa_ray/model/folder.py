@@ -17,7 +17,7 @@ from qa_ray.config.answering import AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.errors import ModelError, StorageError, UserError, require
 from qa_ray.locations import resolve
-from qa_ray.model.forward_check import check_forward, made_windows
+from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_model, load_tokenizer
 
 SETTINGS = "qa_ray.json"
@@ -55,7 +55,7 @@ def open_for(options: AnsweringOptions, name: str, *, revision: str | None = Non
         f"--stride={stride} leaves no room for a question in --max-length={length}: lower it or raise --max-length",
     )
     config = ModelConfig(name=name, revision=revision, trust_remote_code=options.trust_remote_code)
-    check_forward(config, saved.model.config, made_windows(saved.tokenizer, template, length), option="--max-length")
+    check_longest_window(config, saved.model.config, saved.tokenizer, length, "--max-length")
     return saved._replace(settings=settings)
 
 

@@ -16,6 +16,7 @@ from qa_ray.data.windows import make_windows
 from qa_ray.errors import ModelError
 from qa_ray.model.compute import forward
 from qa_ray.model.empty import empty_models
+from qa_ray.model.loading import learn_template
 from qa_ray.schema import Passage, Question
 
 
@@ -59,10 +60,17 @@ def check_forward(
         ) from failure
 
 
+def check_longest_window(
+    config: ModelConfig, settings: PretrainedConfig, tokenizer: FastTokenizer, max_length: int, option: str
+) -> None:
+    """As `check_forward`, with a window of `max_length` tokens in place of those of data, which are not read yet."""
+    windows = made_windows(tokenizer, learn_template(tokenizer, settings), max_length)
+    check_forward(config, settings, windows, option=option)
+
+
 def made_windows(tokenizer: FastTokenizer, template: Template, max_length: int) -> Collator:
-    """Windows of `max_length` tokens that stand for those of data which are not read yet."""
+    """Windows of a text that fills them: the longest has `max_length` tokens."""
     passage = Passage("a " * 2 * max_length, (Question("made", "a", (), "made"),))
-    backend = parse_tokenizer(tokenizer.backend_tokenizer.to_str())
-    corpus = Corpus([tokenize([passage], [], backend)])
+    corpus = Corpus([tokenize([passage], [], parse_tokenizer(tokenizer.backend_tokenizer.to_str()))])
     windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=0), template)
     return Collator(corpus, windows, template, BatchConfig().pad_to_multiple_of, max_length)

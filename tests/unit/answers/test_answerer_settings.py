@@ -15,7 +15,7 @@ from answerers import (
     shapes,
     texts,
 )
-from families import FAMILIES
+from families import FAMILIES, MISMATCHED
 from small_runs import made_passages, tiny_config
 from transformers import AutoModelForQuestionAnswering
 
@@ -156,3 +156,9 @@ def test_model_is_in_evaluation_mode(bert_folder):
     assert not any(module.training for module in open_cpu(bert_folder).model.modules())
     with pytest.raises(ConfigError, match="max_tokens=0 must be at least 1"):
         open_cpu(bert_folder, max_tokens=0)
+
+
+def test_model_that_fails_on_its_tokenizer_is_refused_when_it_is_opened(tmp_path):
+    MISMATCHED.save(tmp_path)
+    with pytest.raises(ModelError, match=r"fails on a window of 384 tokens .*: AssertionError: .*max_length in its"):
+        open_cpu(tmp_path)
