@@ -21,6 +21,7 @@ _Integers = npt.NDArray[np.integer[Any]]
 _Arrays = tuple[npt.NDArray[Any], ...]
 
 _INDEX_BITS = 32
+_NEGATIVE_NANS = 0x7FFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +212,11 @@ def _best_indices(values: Tensor, n: int) -> Tensor:
 
 def _sorted_indices(values: Tensor, index: Tensor, n: int) -> Tensor:
     """The entries of `index` of each row's n largest values, NaN and best first, equal values by index."""
-    # -0.0 becomes 0.0, and NaN infinity: half of all NaN bits would sort last.
-    bits = torch.where(values == values, values + 0.0, math.inf).view(torch.int32)
-    # Float32s compare as their bits do once negative ones are flipped; inverted, the largest comes first.
-    descending = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits).bitwise_not_()
+    bits = (values + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+    # Float32s compare as their bits do once negative ones are flipped; moved on by as many places as there are negative
+    # NaNs, these wrap around to the others above infinity; inverted, the largest comes first.
+    ascending = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits).sub_(_NEGATIVE_NANS)
+    descending = ascending.bitwise_not_()
     keys = descending.to(torch.int64).bitwise_left_shift_(_INDEX_BITS).bitwise_or_(index)
     return _sorted_rows(keys)[:, :n] & ((1 << _INDEX_BITS) - 1)
 
