@@ -17,6 +17,7 @@ from qa_ray.config.files import json_schema, to_toml
 from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import UserError
 from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.inspection.options import InspectionConfig, as_inspection
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
 
@@ -113,6 +114,24 @@ def doctor(argv: Words) -> int:
         return total(verdicts)
 
     return run_configured(job, argv, "qa-ray doctor", "Look whether a run would fail, before it starts.")
+
+
+def inspect(argv: Words) -> int:
+    """Show what a run would make of its data; it ends with 1 where training would not start."""
+
+    def job(config: InspectionConfig) -> str:
+        from qa_ray.inspection.job import inspect as look
+        from qa_ray.inspection.report import save, summary
+
+        found = look(config)
+        save(found)
+        shown = summary(found)
+        if found.refusals:
+            print(shown, flush=True)
+            raise UserError("training would not start: " + "\n".join(found.refusals))
+        return shown
+
+    return run_configured(job, argv, "qa-ray inspect", "Look at the data of a run; nothing is trained.", as_inspection)
 
 
 def evaluate(argv: Words) -> int:

@@ -12,6 +12,7 @@ from qa_ray.cli.ask import AskOptions
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.recipes import RECIPES
 from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.inspection.options import InspectionConfig
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
 from qa_ray.tuning.options import SweepConfig
@@ -26,6 +27,7 @@ def print_completion(shell: str) -> None:
         "evaluate": EvaluationOptions,
         "predict": PredictionOptions,
         "tune": sweep,
+        "inspect": _with_recipe(InspectionConfig),
         "doctor": run,
         "publish": RunPublishOptions,
         "benchmark": BenchmarkOptions,

@@ -15,6 +15,7 @@ COMMANDS = {
         commands.evaluate,
         commands.predict,
         commands.tune,
+        commands.inspect,
         commands.doctor,
         commands.publish,
         commands.benchmark,
@@ -29,6 +30,7 @@ Begin here
   qa-ray train sample                                  a small model on the data that come along, in minutes
   qa-ray ask runs/RUN "Who wrote it?" --context a.txt  ask it about a text
 With your own data
+  qa-ray inspect minilm --data.train a.jsonl --data.validation b.jsonl   know the data: lengths, windows, odd rows
   qa-ray doctor minilm --data.train a.jsonl --data.validation b.jsonl    would a run fail? looks before it starts
   qa-ray train minilm --data.train a.jsonl --data.validation b.jsonl     fine-tune; report.html shows how well
   qa-ray evaluate runs/RUN --data c.jsonl              measure a model on other questions, or against another

@@ -106,3 +106,27 @@ def micro_batches(
         groups.append(longest_first[begin:end])
         begin = end
     return groups
+
+
+def padded_tokens(plan: BatchPlan, lengths: Int64s, *, max_tokens: int | None, multiple: int, max_length: int) -> int:
+    """Tokens that go through the model in an epoch on one device, padding included.
+
+    They are those of each batch's `micro_batches`, whose arguments these are; counted for all batches at once.
+    """
+    if not len(plan.order):
+        return 0
+    places = np.arange(plan.num_batches * plan.size)
+    # Rows are batches, longest window first; the last one may have zeros at its end, which stand for no window.
+    ordered = np.where(places < len(plan.order), lengths[plan.order[np.minimum(places, len(plan.order) - 1)]], 0)
+    ordered = -np.sort(-ordered.reshape(plan.num_batches, plan.size), axis=1)
+    kinds, place = np.unique(ordered, return_inverse=True)
+    padded = np.array([padded_length(kind, multiple, max_length) for kind in kinds.tolist()])
+    widths = padded[place.reshape(ordered.shape)]
+    total, width, left = 0, widths[:, 0], np.zeros(plan.num_batches, np.int64)
+    for column in range(plan.size):
+        opens = left == 0
+        width = np.where(opens, widths[:, column], width)
+        room = plan.size if max_tokens is None else np.maximum(1, max_tokens // np.maximum(width, 1))
+        left = np.where(opens, room, left) - 1
+        total += int(width[ordered[:, column] > 0].sum())
+    return total

@@ -62,18 +62,19 @@ class Corpus:
         context_lengths: tokens of each question's context, [num_questions].
         answer_first: first context token of each question's first answer, -1 where there is none, [num_questions].
         answer_last: last context token of the same answer, inclusive, [num_questions].
+        answer_counts: reference answers of each question, [num_questions].
     """
 
     def __init__(self, tables: Sequence[pa.Table], selection: Int64s | None = None) -> None:
         """View `tables` (schema `TOKENIZED`); `selection` keeps only these questions, by their number in the tables."""
         self._blocks = [view(table) for table in tables]
         parts = [_index(number, block) for number, block in enumerate(self._blocks)]
-        index = np.concatenate(parts, axis=1) if parts else np.empty((7, 0), np.int64)
+        index = np.concatenate(parts, axis=1) if parts else np.empty((8, 0), np.int64)
         if selection is not None:
             index = index[:, selection]
         self.block, self.row, self.passage = index[0], index[1], index[2]
         self.question_lengths, self.context_lengths = index[3], index[4]
-        self.answer_first, self.answer_last = index[5], index[6]
+        self.answer_first, self.answer_last, self.answer_counts = index[5], index[6], index[7]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -82,6 +83,11 @@ class Corpus:
     def has_unanswerable(self) -> bool:
         """Whether some question has no answer."""
         return bool((self.answer_first < 0).any())
+
+    @property
+    def answer_lengths(self) -> Int64s:
+        """Context tokens of each question's first answer, 0 where there is none, [num_questions]."""
+        return np.where(self.answer_first < 0, 0, self.answer_last - self.answer_first + 1)
 
     def question_ids(self, question: int) -> Int32s:
         """Token ids of a question."""
@@ -119,8 +125,11 @@ class Corpus:
 
     def ids(self) -> list[str]:
         """Id of every question, [num_questions]."""
-        ids = [block.questions.field("id").to_pylist() for block in self._blocks]
-        return [ids[block][row] for block, row in zip(self.block.tolist(), self.row.tolist(), strict=True)]
+        return self._texts("id")
+
+    def texts(self) -> list[str]:
+        """Text of every question, [num_questions]."""
+        return self._texts("text")
 
     def context(self, question: int) -> str:
         """Text of a question's context."""
@@ -150,21 +159,29 @@ class Corpus:
         block, passage = self._blocks[self.block[question]], self.passage[question]
         return block, block.context_bounds[passage], block.context_bounds[passage + 1]
 
+    def _texts(self, field: str) -> list[str]:
+        texts = [block.questions.field(field).to_pylist() for block in self._blocks]
+        return [texts[block][row] for block, row in zip(self.block.tolist(), self.row.tolist(), strict=True)]
+
     def _text(self, question: int, field: str) -> str:
         text: str = self._blocks[self.block[question]].questions.field(field)[int(self.row[question])].as_py()
         return text
 
 
 def _index(number: int, block: Block) -> Int64s:
-    """Rows block, row, passage, question length, context length, first and last answer token; a column a question."""
+    """Rows block, row, passage, question length, context length, first and last answer token, number of answers.
+
+    A column is a question.
+    """
     begin, end = int(block.passage_bounds[0]), int(block.passage_bounds[-1])
     rows = np.arange(begin, end)
     passage = np.repeat(np.arange(len(block.passage_bounds) - 1), np.diff(block.passage_bounds))
     question_lengths = np.diff(block.question_bounds)[begin:end]
     context_lengths = np.diff(block.context_bounds)[passage]
     first_answer = block.answer_bounds[:-1][begin:end]
-    answered = np.diff(block.answer_bounds)[begin:end] > 0
+    counts = np.diff(block.answer_bounds)[begin:end]
+    answered = counts > 0
     tokens = np.full((2, len(rows)), -1, np.int64)
     for line, name in enumerate(("first_token", "last_token")):
         tokens[line, answered] = block.answers.field(name).to_numpy()[first_answer[answered]]
-    return np.stack([np.full(len(rows), number), rows, passage, question_lengths, context_lengths, *tokens])
+    return np.stack([np.full(len(rows), number), rows, passage, question_lengths, context_lengths, *tokens, counts])

@@ -104,6 +104,34 @@ def cut_note(corpus: Corpus, windows: Windows) -> str | None:
     )
 
 
+def held_answers(corpus: Corpus, windows: Windows) -> Bools:
+    """Whether some window holds each question's first answer whole; False where there is none, [num_questions]."""
+    first, last = corpus.answer_first[windows.question], corpus.answer_last[windows.question]
+    inside = (first >= 0) & (first >= windows.first) & (last < windows.last)
+    held = np.zeros(len(corpus), np.bool_)
+    held[windows.question[inside]] = True
+    return held
+
+
+def answer_notes(corpus: Corpus, windows: Windows, max_answer_length: int) -> list[str]:
+    """How many answers can never be learnt or predicted with these windows and this `max_answer_length`, and why."""
+    lengths = corpus.answer_lengths
+    answered = lengths > 0
+    lost, long = answered & ~held_answers(corpus, windows), lengths > max_answer_length
+
+    def some(chosen: Bools) -> str:
+        return f"{chosen.sum():,} of {answered.sum():,} answers (up to {lengths[chosen].max():,} tokens)"
+
+    notes = []
+    if lost.any():
+        cure = "raise window.stride, or window.max_length where windows have no room for it"
+        notes.append(f"whole in no window: {some(lost)}, which can be neither learnt nor found; {cure}")
+    if long.any():
+        limit = f"evaluate.max_answer_length={max_answer_length}"
+        notes.append(f"longer than {limit}: {some(long)}, which are never predicted; raise it")
+    return notes
+
+
 def widest_stride(max_length: int, num_question_tokens: int, template: Template) -> int:
     """The widest stride that leaves a question of so many tokens whole beside any context; below 0 where none does."""
     step = max_length // _STEPS_PER_WINDOW

@@ -18,7 +18,7 @@ from qa_ray.config.policies import NoAnswer
 from qa_ray.data.collate import Collator
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import write_problems
-from qa_ray.data.windows import cut_note
+from qa_ray.data.windows import answer_notes, cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.forward_check import check_forward
@@ -138,9 +138,16 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
                 len(split.problems),
                 name,
             )
-        if note := cut_note(corpus, windows):
+        for note in data_notes(task.config, collator):
             logger.warning("%s: %s", name, note)
     return collators
+
+
+def data_notes(config: Config, collator: Collator) -> list[str]:
+    """What a run with these windows makes little or nothing of: answers out of reach, and questions that are cut."""
+    corpus, windows = collator.corpus, collator.windows
+    cut = cut_note(corpus, windows)
+    return [*answer_notes(corpus, windows, config.evaluate.max_answer_length), *([cut] if cut else [])]
 
 
 def _write_lines(folder: RunFolder, name: str, split: Split) -> None:

@@ -19,6 +19,7 @@ from qa_ray.cli.ask import AskOptions
 from qa_ray.cli.console import COMMANDS, main
 from qa_ray.config.recipes import RECIPES
 from qa_ray.evaluation.options import EvaluationOptions
+from qa_ray.inspection.options import as_inspection
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
 from qa_ray.tuning.options import as_sweep
@@ -31,6 +32,7 @@ def read_words(options: type) -> Callable[[Sequence[str]], object]:
 PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "train": parse_run,
     "tune": lambda words: parse_run(words, as_sweep),
+    "inspect": lambda words: parse_run(words, as_inspection),
     "doctor": parse_run,
     "ask": read_words(AskOptions),
     "evaluate": read_words(EvaluationOptions),

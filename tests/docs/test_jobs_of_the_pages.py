@@ -123,6 +123,12 @@ def test_model_is_not_published_without_a_token_and_that_is_said(desk: Path) -> 
 
 
 @pytest.mark.usefixtures("reported")
+def test_data_are_inspected(desk: Path) -> None:
+    run_shown(desk, jobs("inspect")[0], *SHORT_RUN, "--out", "looked-at")
+    assert {path.name for path in (desk / "looked-at").iterdir()} == {"data.html", "data.json"}
+
+
+@pytest.mark.usefixtures("reported")
 def test_doctor_finds_nothing_wrong(desk: Path) -> None:
     shown = run_shown(desk, jobs("doctor")[0], *SHORT_RUN, *UNRECORDED)
     assert "12 checks" in shown

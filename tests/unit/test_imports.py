@@ -20,6 +20,7 @@ LIGHT = {
     "train --help": "recipes:",
     "train sample --help": "--optim.learning-rate",
     "tune sample --help": "--tune.num-trials",
+    "inspect sample --help": "--out",
     "doctor sample --help": "--optim.learning-rate",
     "evaluate --help": "--num-resamples",
     "predict --help": "--part-size",
@@ -28,6 +29,7 @@ LIGHT = {
     "benchmark --help": "--repeats",
     "train sample --dry-run": "[optim]",
     "tune sample --dry-run": "[tune]",
+    "inspect sample --dry-run": "out = ",
     "doctor sample --dry-run": "[optim]",
     "schema": "learning_rate",
 }

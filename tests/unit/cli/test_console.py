@@ -70,6 +70,7 @@ def test_schema_is_json_that_knows_the_fields(capsys: pytest.CaptureFixture[str]
         (["qa-ray", "train", "sample", "--optim.learn"], "--optim.learning-rate"),
         (["qa-ray", "tune", "sample", "--tune.sampler", "g"], "grid"),
         (["qa-ray", "predict", "m", "--top"], "--top-k"),
+        (["qa-ray", "inspect", "sample", "--ou"], "--out"),
     ],
 )
 def test_bash_completes_commands_fields_and_choices(

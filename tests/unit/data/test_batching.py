@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passages import SAMPLE, SQUAD, corpus_of, read_file
 
 from qa_ray.config.fine_tuning import BatchConfig, WindowConfig
-from qa_ray.data.batching import micro_batches, padded_length, plan_epoch, share_of_rank
+from qa_ray.data.batching import micro_batches, padded_length, padded_tokens, plan_epoch, share_of_rank
 from qa_ray.data.windows import make_windows
 
 LENGTHS = st.lists(st.integers(1, 384), max_size=200).map(lambda values: np.array(values, np.int64))
@@ -180,3 +180,22 @@ def test_padding_is_little_more_than_rounding_up(file):
     padded = sum(len(batch) * padded_length(int(lengths[batch].max()), 8, 384) for batch in plan.batches())
     rounded = sum(padded_length(length, 8, 384) for length in lengths.tolist())
     assert 1 - rounded / padded <= 0.02
+
+
+def test_tokens_of_an_epoch_are_counted_with_their_padding():
+    config = BatchConfig(size=3, pad_to_multiple_of=8, length_pool=4)
+    lengths = np.array([5, 9, 30, 12, 6, 7, 17])
+    plan = plan_epoch(lengths, config, seed=0, epoch=0)
+    # Batches of similar padded length: six of the seven windows in two batches, and one for itself.
+    widths = [-(-int(lengths[batch].max()) // 8) * 8 for batch in plan.batches()]
+    by_hand = 3 * widths[0] + 3 * widths[1] + widths[2]
+    assert padded_tokens(plan, lengths, max_tokens=None, multiple=8, max_length=64) == by_hand
+
+
+@given(LENGTHS, CONFIGS, st.one_of(st.none(), st.integers(1, 2000)), st.integers(1, 64))
+def test_counted_tokens_are_those_of_the_micro_batches(lengths, config, max_tokens, multiple):
+    plan = plan_epoch(lengths, config, seed=0, epoch=0)
+    limits = {"max_tokens": max_tokens, "multiple": multiple, "max_length": 384}
+    groups = [group for batch in plan.batches() for group in micro_batches(batch, lengths, **limits)]
+    expected = sum(len(group) * padded_length(int(lengths[group].max()), multiple, 384) for group in groups)
+    assert padded_tokens(plan, lengths, **limits) == expected

@@ -183,3 +183,11 @@ def test_corpus_without_questions_is_empty(tables):
     assert len(corpus) == 0
     assert not corpus.has_unanswerable
     assert corpus.answer_first.shape == (0,)
+
+
+def test_corpus_tells_texts_and_answers_of_all_questions():
+    corpus = Corpus([tokenize(PASSAGES[:3], [], tokenizer()), tokenize(PASSAGES[3:], [], tokenizer())])
+    assert corpus.texts() == ["What flows?", "Who swims?", "How many?", "首都?", "Which town?"]
+    assert corpus.answer_counts.tolist() == [2, 0, 1, 0, 3]
+    # The first answer is "The river"; "1.3 million" is 1 . 3 million; each of the two characters is a token.
+    assert corpus.answer_lengths.tolist() == [2, 0, 4, 0, 2]

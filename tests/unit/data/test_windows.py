@@ -8,7 +8,7 @@ from passages import corpus_of
 from qa_ray.config.fine_tuning import WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.windows import cut_note, make_windows
+from qa_ray.data.windows import answer_notes, cut_note, held_answers, make_windows
 from qa_ray.errors import ConfigError
 from qa_ray.schema import Answer, Passage, Question
 
@@ -165,3 +165,29 @@ def test_empty_corpus_has_no_windows():
     windows = make_windows(Corpus([]), WindowConfig(), template)
     assert len(windows) == 0
     assert windows.length.shape == windows.context_begin.shape == windows.cut_questions.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("stride", "held"),
+    # Windows hold 10 context tokens: 0-9, then 8-17 or 5-14 and 10-19.
+    [(2, [True, False, True, False, False]), (5, [True, True, True, False, False])],
+)
+def test_answer_is_held_where_one_window_has_all_of_it(stride, held):
+    words = ["town"] * 20
+    starts = [(0, 10), (6, 5), (8, 2), (4, 11)]
+    answers = [Answer(" ".join(words[first : first + count]), 5 * first) for first, count in starts]
+    asked = [Question(str(number), "who?", (answer,), f"row {number}") for number, answer in enumerate(answers)]
+    passage = Passage(" ".join(words), (*asked, Question("none", "who?", (), "row none")))
+    corpus, _, windows = made([passage], 3 + len(("who", "?")) + 10, stride)
+    assert corpus.context_lengths.tolist() == [20] * 5
+    assert corpus.answer_lengths.tolist() == [10, 5, 2, 11, 0]
+    assert held_answers(corpus, windows).tolist() == held
+    lost_note, long_note = answer_notes(corpus, windows, 9)
+    assert lost_note.startswith(f"whole in no window: {4 - sum(held)} of 4 answers (up to 11 tokens), ")
+    assert "raise window.stride" in lost_note
+    assert long_note.startswith("longer than evaluate.max_answer_length=9: 2 of 4 answers (up to 11 tokens), ")
+
+
+def test_nothing_is_said_of_answers_that_are_held_and_short():
+    corpus, _, windows = made([FIVE], 512, 0)
+    assert answer_notes(corpus, windows, 2) == []

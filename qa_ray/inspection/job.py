@@ -1,0 +1,122 @@
+"""The inspection on the driver: what training would do with the data up to its first step, and what it would refuse."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from qa_ray.config.policies import BadRows
+from qa_ray.data.pipeline import tokenize_split
+from qa_ray.data.template import Template
+from qa_ray.data.validation import describe
+from qa_ray.errors import UserError
+from qa_ray.inspection.findings import Finding, find
+from qa_ray.inspection.options import InspectionConfig
+from qa_ray.inspection.settings import Setting, compare
+from qa_ray.inspection.split import TRAIN, VALIDATION, InspectedSplit
+from qa_ray.model.forward_check import check_forward
+from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_settings, load_tokenizer
+from qa_ray.runs.worker import make_collator
+from qa_ray.storage.run_folder import guarded
+from qa_ray.training.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What there is to know of a run's data."""
+
+    config: InspectionConfig
+    splits: tuple[InspectedSplit, ...]
+    """Those that can be read: train, validation."""
+    findings: dict[str, list[Finding]]
+    """Rows to look at, by split."""
+    settings: tuple[Setting, ...]
+    """What these and other windows give."""
+    refusals: tuple[str, ...]
+    """Why training would not start."""
+
+
+def inspect(config: InspectionConfig) -> Inspection:
+    """Look at the data of a run on the Ray cluster that this process is connected to.
+
+    Raises:
+        UserError: nothing can be shown: there is no tokenizer, or the folder cannot be written.
+    """
+    tokenizer, settings = load_tokenizer(config.model), load_settings(config.model)
+    template = learn_template(tokenizer, settings)
+    _claim(Path(config.out))
+    attempts = _Attempts()
+    attempts.make(lambda: check_window(config.model, tokenizer, config.window.max_length))
+    attempts.make(lambda: check_model(config.model, tokenizer))
+    splits = [
+        split
+        for name in (TRAIN, VALIDATION)
+        if (split := attempts.make(partial(_read, name, config, tokenizer, template, attempts))) is not None
+    ]
+    by_name = {split.name: split for split in splits}
+    if VALIDATION in by_name and (collator := by_name[VALIDATION].collator) is not None:
+        attempts.make(lambda: Evaluator(collator, config.evaluate, no_answer=True))
+    collators = [split.collator for split in splits if split.collator is not None]
+    if collators and not attempts.refusals:
+        attempts.make(lambda: check_forward(config.model, settings, *collators))
+    return Inspection(
+        config=config,
+        splits=tuple(splits),
+        findings={split.name: find(split, config, by_name.get(TRAIN)) for split in splits},
+        settings=tuple(compare(splits, config, template, input_limit(config.model, tokenizer))),
+        refusals=tuple(dict.fromkeys(attempts.refusals)),
+    )
+
+
+class _Attempts:
+    """What is tried, and why training would stop at it."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def make(self, action: Callable[[], T]) -> T | None:
+        """What `action` returns; None where it is refused."""
+        try:
+            return action()
+        except UserError as error:
+            self.refusals.append(str(error))
+            return None
+
+
+def _claim(folder: Path) -> None:
+    """Find out whether the page can be written before the data are read."""
+    with guarded(f"--out={folder}", "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def _read(
+    name: str, config: InspectionConfig, tokenizer: FastTokenizer, template: Template, attempts: _Attempts
+) -> InspectedSplit:
+    """Read, tokenise and cut a split; what is sound of it is shown, whatever `data.on_bad_row` says."""
+    data = config.data
+    location = data.train if name == TRAIN else data.validation
+    logger.info("%s: reading and tokenising %s", name, f"{data.hub} {location}" if data.hub else location)
+    split = tokenize_split(
+        replace(data, on_bad_row=BadRows.SKIP),
+        location,
+        max_examples=data.max_train_examples if name == TRAIN else data.max_validation_examples,
+        tokenizer=tokenizer.backend_tokenizer.to_str(),
+    )
+    if split.problems and data.on_bad_row is BadRows.ERROR:
+        attempts.refusals.append(f"{name}: {describe(split.problems)}")
+    corpus = split.corpus()
+    collator = attempts.make(lambda: make_collator(config, corpus, template))
+    windows = f" in {len(collator.windows):,} windows" if collator else ""
+    logger.info("%s: %s questions%s", name, f"{len(corpus):,}", windows)
+    return InspectedSplit(name, location, split.problems, corpus, collator)
