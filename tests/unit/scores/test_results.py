@@ -9,7 +9,7 @@ from passages import corpus_of
 from strict import read
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans, Span, rank
+from qa_ray.answers.n_best import Found, NullSpans, Span, rank
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.scores.results import Evaluation, assemble
 
@@ -99,14 +99,7 @@ def test_ties_are_decided_as_the_answerer_does():
         shifted = NullSpans(rows, null.start_logit + np.float32(threshold), null.end_logit)
         evaluated = assemble(corpus, candidates, shifted, 1.0, no_answer=True, threshold=threshold).predictions
         answered = [
-            rank(
-                [Span(score, 0, 5)],
-                "river  bridge",
-                limit=1,
-                log_partition=score,
-                null_score=null_score,
-                threshold=threshold,
-            )
+            rank([Found("river  bridge", [Span(score, 0, 5)], score, null_score)], limit=1, threshold=threshold)
             for score, null_score in zip(candidates.score.tolist(), shifted.score.tolist(), strict=True)
         ]
         assert [answer["answer"] for [answer] in answered] == list(evaluated.values())
