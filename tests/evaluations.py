@@ -11,6 +11,7 @@ from passages import corpus_of
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import WindowConfig
+from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows, make_windows
 from qa_ray.schema import Answer, Passage, Question
@@ -33,7 +34,9 @@ class Asked:
     """No answer is predicted if it is above THRESHOLD."""
 
 
-def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Evaluation, Corpus, Windows]:
+def evaluation_of(
+    asked: Sequence[Asked], *, no_answer: bool = True, language: Language = Language.SQUAD
+) -> tuple[Evaluation, Corpus, Windows]:
     """The evaluation of a model that gives these answers; windows hold few tokens, so that contexts have several."""
     family = FAMILIES["bert"]
     corpus = corpus_of([_passage(number, item) for number, item in enumerate(asked)], family.tokenizer())
@@ -49,6 +52,7 @@ def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Ev
         0.5,
         no_answer=no_answer,
         threshold=THRESHOLD if no_answer else None,
+        language=language,
     )
     room = int(corpus.question_lengths.max()) + 20
     return evaluation, corpus, make_windows(corpus, WindowConfig(max_length=room, stride=4), family.template())
@@ -88,5 +92,6 @@ def table_of(exact: Sequence[float], f1: Sequence[float] | None = None, **column
         context_tokens=np.full(number, 10),
         answer_first=np.zeros(number, np.int64),
         num_windows=np.ones(number, np.int64),
+        language=Language.SQUAD,
     )
     return dataclasses.replace(table, **columns)

@@ -168,7 +168,15 @@ def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) ->
         logger.warning("%s: %s", name, note)
     found = _run(task, resources, no_answer=no_answer)
     threshold = task.threshold if no_answer else None
-    evaluation = assemble(corpus, found.candidates, found.null, found.loss, no_answer=no_answer, threshold=threshold)
+    evaluation = assemble(
+        corpus,
+        found.candidates,
+        found.null,
+        found.loss,
+        no_answer=no_answer,
+        threshold=threshold,
+        language=task.config.evaluate.language,
+    )
     return EvaluatedModel(
         name=name,
         config=task.config,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qa_ray.config.answering import NUM_RESAMPLES, AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
-from qa_ray.config.policies import BadRows, ImpossibleAnswers, NoAnswer
+from qa_ray.config.policies import BadRows, ImpossibleAnswers, Language, NoAnswer
 from qa_ray.errors import require
 
 _FEWEST_RESAMPLES = 100
@@ -34,6 +34,8 @@ class EvaluationOptions(AnsweringOptions):
     no_answer: NoAnswer = NoAnswer.AUTO
     """Whether a prediction may be that the context holds no answer; auto: if a question has none, or a threshold was
     saved with a model."""
+    language: Language = Language.SQUAD
+    """The rule by which answers are compared with references: SQuAD's, made for English, or MLQA's for a language."""
     max_tokens_per_device: int = 16_384
     """Padded tokens in one forward pass."""
     num_resamples: int = NUM_RESAMPLES
@@ -60,6 +62,7 @@ class EvaluationOptions(AnsweringOptions):
             evaluate=EvalConfig(
                 n_best=settings.n_best,
                 max_answer_length=settings.max_answer_length,
+                language=self.language,
                 max_tokens_per_device=self.max_tokens_per_device,
             ),
             cluster=self.cluster,

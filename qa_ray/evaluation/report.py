@@ -137,7 +137,9 @@ def _score_lines(scores: Mapping[str, Interval], comparison: Comparison | None) 
 
 def _notes(outcome: EvaluatedModel) -> list[str]:
     metrics = outcome.evaluation.metrics
-    lines = [f"   {len(outcome.table):,} questions, loss {metrics['loss']:.3f}"]
+    lines = [
+        f"   {len(outcome.table):,} questions, loss {metrics['loss']:.3f}, scored by {outcome.table.language.rule}"
+    ]
     if outcome.table.threshold is None:
         return lines
     threshold = f"   no-answer threshold {outcome.table.threshold:.3f}"

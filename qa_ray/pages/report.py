@@ -67,7 +67,7 @@ def _add_scores(
     note = (
         f"{len(table):,} questions. Brackets hold 95% confidence intervals from {num_resamples:,} resamples of the "
         "questions: they tell how far the scores would move with other questions of the same kind, not with another "
-        "training seed."
+        f"training seed. Texts are compared by {escape(table.language.rule)}."
     )
     threshold = ""
     if table.threshold is not None:

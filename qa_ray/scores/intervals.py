@@ -166,9 +166,14 @@ def compare(
     """Compare a model's answers with those of another one, which is called `name`.
 
     Raises:
-        DataError: the two have not answered the same questions.
+        DataError: the two have not answered the same questions, or are not scored by the same rule.
     """
     require_same_questions(table.ids, other.ids)
+    if table.language is not other.language:
+        raise DataError(
+            f"scores by {table.language.rule} and by {other.language.rule} cannot be compared: evaluate both with the "
+            "same language"
+        )
     names, values, members = _rows(table)
     others_values = 100 * _rows(other)[1]
     differences = paired_differences(100 * values, others_values, members, num_resamples=num_resamples, seed=seed)

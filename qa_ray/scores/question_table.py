@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qa_ray.answers.n_best import Spans
+from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
 from qa_ray.schema import Bools, Float64s, Int64s
@@ -48,6 +49,8 @@ class QuestionTable:
     answer_first: Int64s
     """First context token of the first reference answer; -1 where there is none."""
     num_windows: Int64s
+    language: Language
+    """The rule by which the scores compare texts."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,10 +75,10 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
     texts = {key: contexts[number][begins[number] : ends[number]] for number, key in zip(numbers, keys, strict=True)}
     null_odds = np.array([evaluation.null_odds[key] for key in keys], np.float64)
     if threshold is None:
-        answered = scores = squad_question_scores(texts, references)
+        answered = scores = squad_question_scores(texts, references, evaluation.language)
         silent = np.zeros(len(rows), bool)
     else:
-        answered = squad_v2_question_scores(texts, references)
+        answered = squad_v2_question_scores(texts, references, evaluation.language)
         silent = null_odds > threshold
         scores = QuestionScores(*(at_threshold(column, has_answer, null_odds, threshold) for column in answered))
     predicted = np.where(((best[rows] < 0) | silent)[:, None], -1, np.stack([begins, ends], axis=1)[rows])
@@ -97,6 +100,7 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
         context_tokens=corpus.context_lengths[rows],
         answer_first=corpus.answer_first[rows],
         num_windows=np.bincount(windows.question, minlength=len(corpus))[rows],
+        language=evaluation.language,
     )
 
 
