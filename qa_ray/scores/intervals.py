@@ -210,7 +210,7 @@ def verdict(difference: Difference, one: str, other: str) -> str:
 def _rows(table: QuestionTable) -> tuple[list[str], Float64s, Bools]:
     """Names, scores in [0, 1] and the questions that count, a row for each score."""
     groups = {"": np.ones(len(table), bool)}
-    if table.threshold is not None:
+    if table.no_answer:
         groups |= {"HasAns_": table.has_answer, "NoAns_": ~table.has_answer}
     groups = {prefix: group for prefix, group in groups.items() if group.any()}
     names = [f"{prefix}{score}" for prefix in groups for score in ("exact" if prefix else "exact_match", "f1")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from qa_ray.data.windows import Windows
 from qa_ray.schema import Bools, Float64s, Int64s
 from qa_ray.scores.metrics import QuestionScores, at_threshold, squad_question_scores, squad_v2_question_scores
 from qa_ray.scores.results import Evaluation
+
+Unit = Literal["tokens", "characters"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,29 +33,37 @@ class QuestionTable:
     """Empty where no answer is predicted."""
     scores: QuestionScores
     """Of the predictions."""
-    probability: Float64s
-    """That the model gives its prediction."""
+    probability: Float64s | None
+    """That the model gives its prediction; None where only its texts are known."""
     has_answer: Bools
     threshold: float | None
-    """No answer is predicted where its odds are above it; None where it never is."""
+    """No answer is predicted where its odds are above it; None where it never is, or where the texts decide."""
     best_threshold: float | None
-    """The one with the best F1 on these very questions."""
-    null_odds: Float64s
+    """The one with the best F1 on these very questions; None without odds."""
+    null_odds: Float64s | None
     """Score of no answer minus score of the best answer."""
     answered: QuestionScores
     """Of the best non-empty answers, before any threshold."""
     reference_span: Int64s
     """Characters of the first reference answer, widened to whole tokens."""
     predicted_span: Int64s
-    context_tokens: Int64s
+    unit: Unit
+    """What the next two count: a model's tokens or, where only texts are known, characters."""
+    context_length: Int64s
     answer_first: Int64s
-    """First context token of the first reference answer; -1 where there is none."""
-    num_windows: Int64s
+    """Where in the context the first reference answer begins; -1 where there is none."""
+    num_windows: Int64s | None
+    """None where only texts are known."""
     language: Language
     """The rule by which the scores compare texts."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether it may be right, or predicted, that a context holds no answer."""
+        return self.threshold is not None or not self.has_answer.all()
 
     @property
     def is_flattered(self) -> bool:
@@ -97,7 +107,8 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
         answered=answered,
         reference_span=_reference_spans(corpus)[rows],
         predicted_span=predicted.astype(np.int64),
-        context_tokens=corpus.context_lengths[rows],
+        unit="tokens",
+        context_length=corpus.context_lengths[rows],
         answer_first=corpus.answer_first[rows],
         num_windows=np.bincount(windows.question, minlength=len(corpus))[rows],
         language=evaluation.language,

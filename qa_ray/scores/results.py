@@ -46,12 +46,9 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
-        folder.mkdir(parents=True, exist_ok=True)
+        save_scores(folder, self.predictions, self.null_odds, self.metrics, self.language)
         n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
-        write_json(folder / "predictions.json", self.predictions)
         write_json(folder / "nbest_predictions.json", n_best)
-        write_json(folder / "null_odds.json", self.null_odds)
-        write_json(folder / _METRICS, {**self.metrics, "language": self.language})
         save_file(self.spans.arrays(), folder / _SPANS)
 
     @staticmethod
@@ -72,6 +69,23 @@ class Evaluation:
             threshold=threshold,
             language=Language(metrics.get("language", Language.SQUAD)),
         )
+
+
+def save_scores(
+    folder: Path,
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None,
+    metrics: Mapping[str, float],
+    language: Language,
+) -> None:
+    """Write predictions.json, null_odds.json if they are known, and metrics.json; files of an earlier one go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "predictions.json", predictions)
+    if null_odds is not None:
+        write_json(folder / "null_odds.json", null_odds)
+    write_json(folder / _METRICS, {**metrics, "language": language})
 
 
 def assemble(

@@ -23,7 +23,7 @@ from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, NoAnswer, Precision
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
-from qa_ray.evaluation import job
+from qa_ray.evaluation import workers
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import summary
@@ -163,13 +163,13 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
     place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(place / "other", place / "fleeting")
-    start = job.start_stream
+    start = workers.start_stream
 
     def remove_and_start() -> Any:
         shutil.rmtree(place / "fleeting")
         return start()
 
-    monkeypatch.setattr(job, "start_stream", remove_and_start)
+    monkeypatch.setattr(workers, "start_stream", remove_and_start)
     with pytest.raises(
         ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
     ):
@@ -197,7 +197,7 @@ def test_model_that_fails_on_a_window_is_refused_before_workers_start(
     options: Callable[..., EvaluationOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MISMATCHED.save(tmp_path / "model")
-    monkeypatch.setattr(job, "make_trainer", None)
+    monkeypatch.setattr(workers, "make_trainer", None)
     words = r"/model fails on a window of 96 tokens .*: AssertionError: .*\(lower --max-length, and see"
     with pytest.raises(ModelError, match=words):
         evaluate(options(model=str(tmp_path / "model"), max_length=96, stride=16))
@@ -228,7 +228,7 @@ def test_mistake_is_found_before_anything_is_computed(
     options: Callable[..., EvaluationOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "make_trainer", None)
+    monkeypatch.setattr(workers, "make_trainer", None)
     with pytest.raises(error, match=words):
         evaluate(dataclasses.replace(options(), **changes))
 
@@ -252,7 +252,7 @@ def test_record_of_a_run_is_not_overwritten(
 )
 def test_history_that_is_not_a_runs_is_passed_over(tmp_path: Path, content: str, expected: list[object]) -> None:
     (tmp_path / "metrics.jsonl").write_text(content)
-    assert job.run_history(str(tmp_path)) == job.run_history(str(tmp_path / "model")) == expected
+    assert workers.run_history(str(tmp_path)) == workers.run_history(str(tmp_path / "model")) == expected
 
 
 def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., EvaluationOptions]) -> None:

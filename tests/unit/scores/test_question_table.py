@@ -127,7 +127,7 @@ def test_question_whose_odds_are_the_threshold_is_answered() -> None:
 
 def test_lengths_are_those_of_the_context() -> None:
     evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")])
-    assert tabulate(evaluation, corpus, windows).context_tokens.tolist() == [len(corpus.context_ids(0))]
+    assert tabulate(evaluation, corpus, windows).context_length.tolist() == [len(corpus.context_ids(0))]
 
 
 def test_question_without_any_candidate_has_no_span_and_no_probability() -> None:
