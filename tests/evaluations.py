@@ -1,10 +1,13 @@
 """A small evaluation made by hand: what was asked, what was predicted, and a table of it, without any model."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pytest
 from families import FAMILIES
 from passages import corpus_of
 
@@ -56,6 +59,13 @@ def evaluation_of(
     )
     room = int(corpus.question_lengths.max()) + 20
     return evaluation, corpus, make_windows(corpus, WindowConfig(max_length=room, stride=4), family.template())
+
+
+def assert_same_metrics(one: Path, other: Path) -> None:
+    """The metrics.json of two folders are the same but for rounding."""
+    found, expected = (json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (one, other))
+    assert found.pop("language") == expected.pop("language")
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def _passage(number: int, item: Asked) -> Passage:

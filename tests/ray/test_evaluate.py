@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from answerers import SHORT_WINDOW, save_scattered
+from evaluations import assert_same_metrics
 from families import FAMILIES, MISMATCHED
 from pages import Page
 from passages import corpus_of, read_file
@@ -153,7 +154,7 @@ def test_one_worker_finds_what_two_find(
         evaluate(options(model="run", out=Path("alone"), cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
     )
     assert read(place / "alone", "predictions") == read(place / "out", "predictions")
-    assert read(place / "alone", "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
+    assert_same_metrics(place / "alone", place / "out")
     assert read(place / "alone", "intervals") == read(place / "out", "intervals")
     assert "exact_match" in alone
     assert not (place / "alone" / "comparison.json").exists()
@@ -290,4 +291,22 @@ def test_rows_that_are_left_out_are_told_for_each_model_and_do_not_stay(
     alone = ClusterConfig(num_workers=1, cpus_per_worker=1)
     evaluate(options(out=out, cluster=alone))
     assert not {"bad_rows.jsonl", "against", "comparison.json"} & {path.name for path in out.iterdir()}
-    assert read(out, "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
+    assert_same_metrics(out, place / "out")
+
+
+@pytest.mark.parametrize("first", ["model", "predictions"])
+def test_model_and_its_own_answers_in_a_file_are_even(
+    shown: str, place: Path, options: Callable[..., EvaluationOptions], tmp_path: Path, first: str
+) -> None:
+    file = place / "out" / "predictions.json"
+    against = str(file if first == "model" else place / "run")
+    given: dict[str, Any] = {} if first == "model" else {"model": None, "predictions": file}
+    result = evaluate(options(**given, against=against, out=tmp_path))
+    assert result.comparison is not None
+    assert {difference.mean for difference in result.comparison.differences.values()} == {0}
+    assert not result.comparison.flips
+    assert {name for name in read(tmp_path, "metrics") if name.startswith("NoAns")}, "scores are those of v2.0"
+    with_spans, without = (tmp_path, tmp_path / "against") if first == "model" else (tmp_path / "against", tmp_path)
+    assert (with_spans / "spans.safetensors").is_file()
+    assert not (without / "spans.safetensors").exists()
+    assert read(without, "predictions") == read(with_spans, "predictions")
