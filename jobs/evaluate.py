@@ -2,6 +2,7 @@
 
 python jobs/evaluate.py runs/squad --data dev.json
 python jobs/evaluate.py runs/squad --data dev.json --against runs/other --out comparison
+python jobs/evaluate.py --predictions answers.json --data dev.json
 python jobs/evaluate.py --help
 """
 

@@ -106,11 +106,11 @@ def tune(
     return result
 
 
-def evaluate(model: Model, data: Questions, *, out: str = "evaluation", **options: Any) -> EvaluationResult:
+def evaluate(model: Model | None, data: Questions, *, out: str = "evaluation", **options: Any) -> EvaluationResult:
     """Measure a model on questions with answers.
 
     Args:
-        model: see `Model`.
+        model: see `Model`; None with predictions="answers.json", a file of answers that are there already.
         data: the questions.
         out: folder that takes predictions, scores and the report.
         options: fields of `EvaluationOptions`, such as against="runs/other".
@@ -118,11 +118,12 @@ def evaluate(model: Model, data: Questions, *, out: str = "evaluation", **option
     Raises:
         UserError: something that you can mend; the message says how.
     """
-    given = {**options, "model": _location(model), "data": stored(data, out), "out": out}
+    given = {**options, "model": None if model is None else _location(model), "data": stored(data, out), "out": out}
     if "against" in options:
         given["against"] = _location(options["against"])
     asked = build(EvaluationOptions, given, "evaluate")
-    _connect(asked.cluster)
+    if asked.needs_cluster:
+        _connect(asked.cluster)
     return run_evaluation(asked)
 
 

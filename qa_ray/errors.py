@@ -15,8 +15,8 @@ def require(holds: bool, rule: str) -> None:
         raise ConfigError(rule)
 
 
-class DataError(UserError):
-    """A data set cannot be read, or has rows that cannot be used."""
+class DataError(UserError, ValueError):
+    """A data set cannot be read, or has rows that cannot be used; so it is with the inputs of an answerer."""
 
 
 class ModelError(UserError):

@@ -1,16 +1,20 @@
 """A small evaluation made by hand: what was asked, what was predicted, and a table of it, without any model."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pytest
 from families import FAMILIES
 from passages import corpus_of
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import WindowConfig
+from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows, make_windows
 from qa_ray.schema import Answer, Passage, Question
@@ -33,7 +37,9 @@ class Asked:
     """No answer is predicted if it is above THRESHOLD."""
 
 
-def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Evaluation, Corpus, Windows]:
+def evaluation_of(
+    asked: Sequence[Asked], *, no_answer: bool = True, language: Language = Language.SQUAD
+) -> tuple[Evaluation, Corpus, Windows]:
     """The evaluation of a model that gives these answers; windows hold few tokens, so that contexts have several."""
     family = FAMILIES["bert"]
     corpus = corpus_of([_passage(number, item) for number, item in enumerate(asked)], family.tokenizer())
@@ -49,9 +55,17 @@ def evaluation_of(asked: Sequence[Asked], *, no_answer: bool = True) -> tuple[Ev
         0.5,
         no_answer=no_answer,
         threshold=THRESHOLD if no_answer else None,
+        language=language,
     )
     room = int(corpus.question_lengths.max()) + 20
     return evaluation, corpus, make_windows(corpus, WindowConfig(max_length=room, stride=4), family.template())
+
+
+def assert_same_metrics(one: Path, other: Path) -> None:
+    """The metrics.json of two folders are the same but for rounding."""
+    found, expected = (json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (one, other))
+    assert found.pop("language") == expected.pop("language")
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def _passage(number: int, item: Asked) -> Passage:
@@ -85,8 +99,10 @@ def table_of(exact: Sequence[float], f1: Sequence[float] | None = None, **column
         answered=scores,
         reference_span=np.tile([0, 9], (number, 1)),
         predicted_span=np.tile([2, 9], (number, 1)),
-        context_tokens=np.full(number, 10),
+        unit="tokens",
+        context_length=np.full(number, 10),
         answer_first=np.zeros(number, np.int64),
         num_windows=np.ones(number, np.int64),
+        language=Language.SQUAD,
     )
     return dataclasses.replace(table, **columns)

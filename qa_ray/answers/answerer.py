@@ -5,10 +5,10 @@ gives {"score": 0.97, "start": 0, "end": 11, "answer": "Charles IV."}
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Self
+from itertools import islice, pairwise
+from typing import Literal, Self, Unpack
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import score_corpus
-from qa_ray.answers.n_best import Answered, Span, distinct_spans, rank
+from qa_ray.answers.n_best import Answered, Found, Span, distinct_spans, rank
+from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
-from qa_ray.config.fine_tuning import BatchConfig, ModelConfig, WindowConfig
+from qa_ray.config.fine_tuning import BatchConfig, ModelConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
-from qa_ray.data.pairs import pairs_to_passages
+from qa_ray.data.pairs import make_samples, read_inputs
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.windows import cut_note, make_windows
 from qa_ray.errors import ConfigError, DataError, require
@@ -37,21 +38,10 @@ _CHUNK_CHARACTERS = 2**19
 """Text that is tokenised and decoded at once: about a thousand windows."""
 _MORE = 4
 """How many times longer the n-best lists become where they hold too few distinct answers."""
+_FORMER: tuple[Literal["data"], Literal["X"]] = ("data", "X")
+_PADDING = "windows are padded to the longest of their forward pass, which changes no answer; leave it out"
 
 Result = Answered | list[Answered] | list[Answered | list[Answered]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Request:
-    """What is asked of one call."""
-
-    top_k: int
-    window: WindowConfig
-    max_answer_length: int
-    max_question_length: int | None
-    threshold: float | None
-    """Is taken off the score of no answer; None where an answer is always given."""
-    align_to_words: bool
 
 
 class QuestionAnswerer:
@@ -61,8 +51,9 @@ class QuestionAnswerer:
     is allowed: a softmax over the sum of each span's start and end logit. Legal is a span of at most max_answer_len
     tokens that some window holds whole; one that stands in several windows counts once, with its best score. The score
     of "no answer" is the lowest CLS score of all windows less the threshold that was saved with the model, so that it
-    is given exactly where evaluation gives it. All this depends on one question and its context alone, not on what
-    else is asked, on n-best lists or on batches (up to rounding).
+    is given exactly where evaluation gives it. Several contexts for one question are like windows of one context: one
+    softmax over the spans of all, and the lowest CLS score. All this depends on one question and its contexts alone,
+    not on what else is asked, on n-best lists or on batches (up to rounding).
 
     Attributes:
         model: on `device`, in evaluation mode.
@@ -120,89 +111,56 @@ class QuestionAnswerer:
 
     def __call__(
         self,
+        *inputs: object,
         question: object = None,
         context: object = None,
-        *,
-        top_k: int = 1,
-        doc_stride: int | None = None,
-        max_answer_len: int | None = None,
-        max_seq_len: int | None = None,
-        max_question_len: int | None = None,
-        handle_impossible_answer: bool | None = None,
-        align_to_words: bool = False,
+        contexts: object = None,
+        **settings: Unpack[CallSettings],
     ) -> Result:
         """Answer one question or many, in the order in which they are asked.
 
         One input gives one result, a list of any length a list of results. A result is a dict or, with top_k above 1,
         a list of dicts, best first and no two at the same place; shorter only if the context has not so many spans.
-        White space around an answer is left out. Lengths and strides are in tokens.
+        White space around an answer is left out.
 
         Args:
-            question: a text or a list; without `context` a dict with question and context, or a list of such dicts.
+            inputs: a question and a context; or dicts with question and context, or a list of such dicts.
+            question: a text or a list.
             context: a text or a list. A single text beside a list is used for each item.
-            top_k: answers to give.
-            doc_stride: context that neighbouring windows share; as saved, at most half of a max_seq_len that is given.
-            max_answer_len: longest answer; as saved.
-            max_seq_len: tokens of a window; as saved.
-            max_question_len: longer questions are cut; None cuts only those that leave a window no room for context.
-            handle_impossible_answer: whether an answer may be empty. None: if a threshold was saved with the model.
-                True without such a threshold: where "no answer" has the best score.
-            align_to_words: widen answers that begin or end within a word; two that become the same count once, with
-                the better score. The former pipeline's default was True; off, answers are those of evaluation.
+            contexts: texts that one question is asked of together, as of what a retriever has found. Their spans
+                compete as those of windows do, one "no answer" holds for all, and each answer has its context's place
+                in the list as `context`, which is None for "no answer". Beside a list of questions a list of texts for
+                each, or one for all.
+            settings: such as top_k; see `CallSettings`.
 
         Raises:
-            DataError: a question or a context is empty or missing; the message says which.
-            ConfigError: a setting cannot work.
+            DataError: a question or a context is empty or missing; the message says which. It is a ValueError.
+            ConfigError: there is no such setting, or it cannot work. It is a ValueError, too.
             ModelError: the model's scores are not finite.
         """
-        passages, many = pairs_to_passages(question, context)
-        request = _Request(
-            top_k=_at_least_one("top_k", top_k),
-            window=self._window(max_seq_len, doc_stride),
-            max_answer_length=self.settings.max_answer_length
-            if max_answer_len is None
-            else _at_least_one("max_answer_len", max_answer_len),
-            max_question_length=None
-            if max_question_len is None
-            else _at_least_one("max_question_len", max_question_len),
-            threshold=self._threshold(handle_impossible_answer),
-            align_to_words=align_to_words,
-        )
-        n_best = max(self.settings.n_best, top_k)
-        found = [answers for chunk in _chunks(passages) for answers in self._answer(chunk, request, n_best)]
-        results: list[Answered | list[Answered]] = [answers[0] if top_k == 1 else answers for answers in found]
-        return results if many else results[0]
+        request = make_request(settings, self.settings, self._template, limit=self._limit, max_tokens=self._max_tokens)
+        if "padding" in settings:
+            warnings.warn(f"padding={settings['padding']!r} has no effect: {_PADDING}", stacklevel=2)
+        inputs += tuple(settings[name] for name in _FORMER if name in settings)
+        asked = read_inputs(*inputs, question=question, context=context, contexts=contexts)
+        n_best = max(self.settings.n_best, request.top_k)
+        found = (one for chunk in _chunks(asked.passages) for one in self._find(chunk, request, n_best))
+        results = [_result(list(islice(found, number or 1)), number, request) for number in asked.num_contexts]
+        return results if asked.several else results[0]
 
-    def _threshold(self, handle_impossible_answer: bool | None) -> float | None:
-        saved = self.settings.no_answer_threshold
-        if handle_impossible_answer is None:
-            return saved
-        return (saved or 0.0) if handle_impossible_answer else None
+    @staticmethod
+    def create_sample(question: object, context: object) -> dict[str, object] | list[dict[str, object]]:
+        """An input of a call: a dict with question and context, or a list of such dicts where one of them is a list."""
+        return make_samples(question, context)
 
-    def _window(self, max_seq_len: int | None, doc_stride: int | None) -> WindowConfig:
-        length, stride = self.settings.max_length, self.settings.stride
-        if max_seq_len is not None:
-            length, stride = _at_least_one("max_seq_len", max_seq_len), min(stride, max_seq_len // 2)
-        stride = stride if doc_stride is None else doc_stride
-        require(
-            self._limit is None or length <= self._limit,
-            f"max_seq_len={length} is beyond the {self._limit} tokens that the model takes: lower it",
-        )
-        require(stride >= 0, f"doc_stride={stride} must be at least 0")
-        require(
-            self._template.room(length, 0) - stride >= 2,
-            f"doc_stride={stride} leaves no room for a question in max_seq_len={length}: lower it or raise max_seq_len",
-        )
-        return WindowConfig(max_length=length, stride=stride)
-
-    def _answer(self, passages: Sequence[Passage], request: _Request, n_best: int) -> list[list[Answered]]:
-        """The best answers of each passage's question, from n-best lists as long as that takes."""
+    def _find(self, passages: Sequence[Passage], request: Request, n_best: int) -> list[Found]:
+        """The best spans of each passage's question, from n-best lists as long as that takes."""
         collator = self._collator(passages, request)
         candidates, null, log_partition = score_corpus(
             self.model,
             collator,
             device=self.device,
-            max_tokens=self._max_tokens,
+            max_tokens=request.max_tokens,
             n_best=n_best,
             max_answer_length=request.max_answer_length,
         )
@@ -213,23 +171,14 @@ class QuestionAnswerer:
             found = distinct_spans(spans, context, limit=request.top_k, align_to_words=request.align_to_words)
             if len(found) < request.top_k and len(spans) == n_best:
                 short.append(number)
-            null_score = None if request.threshold is None else null_scores[number]
-            answers = rank(
-                found,
-                context,
-                limit=request.top_k,
-                log_partition=log_partition[number],
-                null_score=null_score,
-                threshold=request.threshold or 0.0,
-            )
-            results.append(answers)
+            results.append(Found(context, found, log_partition[number], null_scores[number]))
         if short:
-            longer = self._answer([passages[number] for number in short], request, _MORE * n_best)
-            for number, answers in zip(short, longer, strict=True):
-                results[number] = answers
+            longer = self._find([passages[number] for number in short], request, _MORE * n_best)
+            for number, one in zip(short, longer, strict=True):
+                results[number] = one
         return results
 
-    def _collator(self, passages: Sequence[Passage], request: _Request) -> Collator:
+    def _collator(self, passages: Sequence[Passage], request: Request) -> Collator:
         table = tokenize(passages, [], self._backend)
         problems = [Problem(**fields) for fields in table["problems"][-1].as_py()]
         if problems:
@@ -263,9 +212,12 @@ def choose_device(device: str | int | torch.device | None) -> torch.device:
     return chosen
 
 
-def _at_least_one(name: str, value: int) -> int:
-    require(isinstance(value, int) and value >= 1, f"{name}={value!r} must be a whole number of at least 1")
-    return value
+def _result(found: list[Found], num_contexts: int | None, request: Request) -> Answered | list[Answered]:
+    answers = rank(found, limit=request.top_k, threshold=request.threshold)
+    if num_contexts is None:
+        for answer in answers:
+            del answer["context"]
+    return answers[0] if request.top_k == 1 else answers
 
 
 def _chunks(passages: Sequence[Passage]) -> Iterator[Sequence[Passage]]:

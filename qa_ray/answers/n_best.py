@@ -1,10 +1,11 @@
 """The n best answers of questions, with their probabilities and "no answer" among them; ranked as people see them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice, pairwise
-from typing import Any, NamedTuple, Self, TypedDict
+from typing import Any, NamedTuple, NotRequired, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +117,20 @@ class Answered(TypedDict):
     start: int
     end: int
     answer: str
+    context: NotRequired[int | None]
+    """Place of its context among several for one question; None where none of them holds an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a model finds for a question in one context."""
+
+    context: str
+    spans: list[Span]
+    """At different places, best first."""
+    log_partition: float
+    """Log of the summed exp(score) of all legal spans."""
+    null_score: float
 
 
 def distinct_spans(spans: Iterable[Span], context: str, *, limit: int, align_to_words: bool) -> list[Span]:
@@ -123,36 +138,37 @@ def distinct_spans(spans: Iterable[Span], context: str, *, limit: int, align_to_
     return list(islice(_distinct(spans, context, align_to_words), limit))
 
 
-def rank(
-    spans: list[Span],
-    context: str,
-    *,
-    limit: int,
-    log_partition: float,
-    null_score: float | None,
-    threshold: float = 0.0,
-) -> list[Answered]:
+def rank(found: Sequence[Found], *, limit: int, threshold: float | None) -> list[Answered]:
     """Return the `limit` best answers with their probabilities; one empty answer of score 0 where there is none at all.
 
+    Several contexts are to a question what windows are to a context: their spans compete, and the lowest null score
+    counts, since an answer may stand in any. The order of the contexts decides only between equal scores.
+
     Args:
-        spans: best first.
-        context: where they stand.
+        found: what stands in each context of one question.
         limit: number of answers.
-        log_partition: log of the summed exp(score) of all legal spans.
-        null_score: score of "no answer"; None where there always is an answer.
         threshold: "no answer" comes before a span where its score less the span's is above it, as in evaluation; less
-            the threshold, its score joins the sum.
+            the threshold, its score joins the sum. None where there always is an answer.
     """
-    found = list(spans)
-    if null_score is not None:
-        place = next((n for n, span in enumerate(found) if null_score - span.score > threshold), len(found))
-        found.insert(place, Span(null_score - threshold, 0, 0))
+    spans: list[tuple[Span, int | None]] = [(span, place) for place, one in enumerate(found) for span in one.spans]
+    spans.sort(key=lambda item: -item[0].score)
+    log_partition = reduce(_log_add, (one.log_partition for one in found))
+    if threshold is not None:
+        null_score = min(one.null_score for one in found)
+        number = next((n for n, (span, _) in enumerate(spans) if null_score - span.score > threshold), len(spans))
+        spans.insert(number, (Span(null_score - threshold, 0, 0), None))
         log_partition = _log_add(log_partition, null_score - threshold)
     answers = [
-        Answered(score=min(math.exp(score - log_partition), 1.0), start=start, end=end, answer=context[start:end])
-        for score, start, end in found[:limit]
+        Answered(
+            score=min(math.exp(score - log_partition), 1.0),
+            start=start,
+            end=end,
+            answer="" if place is None else found[place].context[start:end],
+            context=place,
+        )
+        for (score, start, end), place in spans[:limit]
     ]
-    return answers or [Answered(score=0.0, start=0, end=0, answer="")]
+    return answers or [Answered(score=0.0, start=0, end=0, answer="", context=None)]
 
 
 def _distinct(spans: Iterable[Span], context: str, align_to_words: bool) -> Iterator[Span]:

@@ -142,7 +142,8 @@ def evaluate(argv: Words) -> int:
         from qa_ray.evaluation.report import summary
         from qa_ray.runs.connection import start_ray
 
-        start_ray(options.cluster)
+        if options.needs_cluster:
+            start_ray(options.cluster)
         return summary(measure(options))
 
     return run_job(job, EvaluationOptions, argv, "qa-ray evaluate")

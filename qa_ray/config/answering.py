@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, field, fields
 
-import tyro
-
 from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
@@ -61,10 +59,8 @@ class JobData(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringOptions:
-    """A fine-tuned model, the questions that it is given, and the cluster that it works on."""
+    """The questions that a fine-tuned model is given, how it answers, and the cluster that it works on."""
 
-    model: tyro.conf.Positional[str]
-    """Folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH)."""
     data: str
     """File, folder, glob or URI (s3://, gs://, package://) of the questions; a split's name with --hub."""
     hub: str | None = None
@@ -93,7 +89,6 @@ class AnsweringOptions:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
         self.data_config()
         self.require_positive("max_answer_length")
         length = self.max_length

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
-from qa_ray.config.policies import BadRows, BestBy, DataFormat, ImpossibleAnswers, NoAnswer, Precision, Schedule
+from qa_ray.config.policies import (
+    BadRows,
+    BestBy,
+    DataFormat,
+    ImpossibleAnswers,
+    Language,
+    NoAnswer,
+    Precision,
+    Schedule,
+)
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
 
@@ -200,6 +209,8 @@ class EvalConfig:
     """Longest answer in tokens."""
     no_answer: NoAnswer = NoAnswer.AUTO
     """Whether a prediction may be that the context holds no answer."""
+    language: Language = Language.SQUAD
+    """The rule by which answers are compared with references: SQuAD's, made for English, or MLQA's for a language."""
     best_by: BestBy = BestBy.F1
     """The validation metric that says which epoch's model is kept."""
     max_tokens_per_device: int = 16_384

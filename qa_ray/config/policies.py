@@ -75,6 +75,26 @@ class NoAnswer(StrEnum):
     NEVER = "never"
 
 
+class Language(StrEnum):
+    """The rule by which the texts of answers are compared: what their words are, and which of them do not count."""
+
+    SQUAD = "squad"
+    """As the official SQuAD scripts do, which were made for English."""
+    ARABIC = "ar"
+    GERMAN = "de"
+    ENGLISH = "en"
+    SPANISH = "es"
+    HINDI = "hi"
+    VIETNAMESE = "vi"
+    CHINESE = "zh"
+    """Each Chinese character is a word."""
+
+    @property
+    def rule(self) -> str:
+        """What texts are compared by, in words; all but SQuAD's are those of MLQA's evaluation script."""
+        return "SQuAD's definition" if self is Language.SQUAD else f"MLQA's rule for {self}"
+
+
 class Resume(StrEnum):
     """What happens where a run of this name exists."""
 

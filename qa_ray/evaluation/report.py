@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.corpus import Corpus
@@ -25,6 +25,33 @@ _NO_ANSWER = "(no answer)"
 _SHOWN_FLIPS = 3
 
 
+class Outcome(Protocol):
+    """How a model, or a file of predictions, did."""
+
+    @property
+    def name(self) -> str:
+        """The model's or the file's."""
+
+    @property
+    def table(self) -> QuestionTable:
+        """Its questions in columns."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Its scores in percent, and what else was measured."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """Lines of its run's metrics.jsonl, if there are any."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the report tells besides the scores, by name."""
+
+    def save(self, folder: Path) -> None:
+        """Write its files, and nothing of an earlier evaluation."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
     """How one model did."""
@@ -42,13 +69,33 @@ class EvaluatedModel:
         """Its questions in columns."""
         return tabulate(self.evaluation, self.corpus, self.windows)
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """exact_match and f1 in percent, loss in nats and, where no answer is allowed, what SQuAD v2.0 has besides."""
+        return self.evaluation.metrics
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the report tells besides the scores."""
+        window, evaluate = self.config.window, self.config.evaluate
+        return {
+            "Model": self.name,
+            "Questions": f"{len(self.corpus):,} in {len(self.windows):,} windows",
+            "Window": f"{window.max_length} tokens, {window.stride} of them shared",
+            "Answers": f"at most {evaluate.max_answer_length} tokens, {evaluate.n_best} candidates",
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the evaluation."""
+        self.evaluation.save(folder)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
     """What an evaluation has to show."""
 
-    models: Sequence[EvaluatedModel]
-    """The model, and the one that it was compared with, if any."""
+    models: Sequence[Outcome]
+    """The model or the predictions, and what they were compared with, if anything."""
     comparison: Comparison | None
     folder: Path
     """Holds predictions, scores and the report."""
@@ -72,29 +119,22 @@ class EvaluationResult:
 
 
 def save_outcome(
-    outcome: EvaluatedModel, folder: Path, *, data: str, comparison: Comparison | None, num_resamples: int, seed: int
+    outcome: Outcome, folder: Path, *, data: str, comparison: Comparison | None, num_resamples: int, seed: int
 ) -> None:
     """Write the files of the official SQuAD scripts, intervals.json, comparison.json and the report into `folder`."""
-    outcome.evaluation.save(folder)
+    outcome.save(folder)
     scores = headline_scores(outcome.table, num_resamples=num_resamples, seed=seed)
     write_json(folder / "intervals.json", {name: score._asdict() for name, score in scores.items()})
     if comparison is None:
         _remove_comparison(folder)
     else:
         write_json(folder / _COMPARISON, _comparison_json(outcome.table, comparison))
-    config = outcome.config
     page = render(
         outcome.table,
-        outcome.evaluation.metrics,
+        outcome.metrics,
         title=f"{outcome.name} on {data}",
         history=outcome.history,
-        facts={
-            "Model": outcome.name,
-            "Data": data if config.data.hub is None else f"{config.data.hub}, {data}",
-            "Questions": f"{len(outcome.corpus):,} in {len(outcome.windows):,} windows",
-            "Window": f"{config.window.max_length} tokens, {config.window.stride} of them shared",
-            "Answers": f"at most {config.evaluate.max_answer_length} tokens, {config.evaluate.n_best} candidates",
-        },
+        facts={**outcome.facts, "Data": data},
         comparison=comparison,
         num_resamples=num_resamples,
         seed=seed,
@@ -135,11 +175,15 @@ def _score_lines(scores: Mapping[str, Interval], comparison: Comparison | None) 
     return [*lines, "", f"By F1, {verdict(comparison.differences['f1'], 'A', 'B')}."]
 
 
-def _notes(outcome: EvaluatedModel) -> list[str]:
-    metrics = outcome.evaluation.metrics
-    lines = [f"   {len(outcome.table):,} questions, loss {metrics['loss']:.3f}"]
+def _notes(outcome: Outcome) -> list[str]:
+    metrics = outcome.metrics
+    loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
+    lines = [f"   {len(outcome.table):,} questions{loss}, scored by {outcome.table.language.rule}"]
     if outcome.table.threshold is None:
-        return lines
+        if outcome.table.best_threshold is None:
+            return lines
+        best = f"{outcome.table.best_threshold:.3f}, with F1 {metrics['best_f1']:.2f}"
+        return [*lines, f"   the best no-answer threshold for these questions is {best}"]
     threshold = f"   no-answer threshold {outcome.table.threshold:.3f}"
     if outcome.table.is_flattered:
         return [*lines, f"{threshold}: the best one for these very questions, which flatters"]

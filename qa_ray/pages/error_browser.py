@@ -24,7 +24,8 @@ def add_errors(page: Page, table: QuestionTable) -> None:
         return
     groups = analysis.groupings(table)
     num_wrong = int((table.scores.exact_match < 1).sum())
-    page.add("errors", "Worst errors", _browser(len(rows), num_wrong, _options(groups, rows)))
+    sure = table.probability is not None
+    page.add("errors", "Worst errors", _browser(len(rows), num_wrong, _options(groups, rows), sure=sure))
     contexts: dict[str, int] = {}
     examples = []
     for row in rows:
@@ -37,7 +38,7 @@ def add_errors(page: Page, table: QuestionTable) -> None:
                 "context": contexts.setdefault(context, len(contexts)),
                 "references": list(table.references[row]),
                 "prediction": table.predictions[row],
-                "probability": round(float(table.probability[row]), 4),
+                "probability": None if table.probability is None else round(float(table.probability[row]), 4),
                 "f1": round(float(table.scores.f1[row]), 4),
                 "reference_span": reference,
                 "predicted_span": predicted,
@@ -85,10 +86,11 @@ def _options(groups: Sequence[analysis.Grouping], rows: Sequence[int]) -> str:
     return "".join(found)
 
 
-def _browser(num_shown: int, num_wrong: int, options: str) -> str:
+def _browser(num_shown: int, num_wrong: int, options: str, *, sure: bool) -> str:
+    then = ", and then by probability, the surest first" if sure else ""
     return (
-        f"<p>{num_shown:,} of the {num_wrong:,} questions that are not answered exactly: by F1, lowest first, and then "
-        "by probability, the surest first. The arrow keys turn the pages. The address names what is shown.</p>"
+        f"<p>{num_shown:,} of the {num_wrong:,} questions that are not answered exactly: by F1, lowest first"
+        f"{then}. The arrow keys turn the pages. The address names what is shown.</p>"
         '<form class="controls" id="browse" role="search" aria-label="Errors">'
         f'<label>Slice <select id="slice"><option value="">all</option>{options}</select></label>'
         '<label>Text <input type="search" id="search" autocomplete="off"></label>'

@@ -96,7 +96,7 @@ def reliability(calibration: Calibration) -> go.Figure:
     return figure.update_yaxes(title_text="questions", nticks=3, row=2, col=1)
 
 
-def threshold_scores(curve: ThresholdCurve, chosen: float, best: float | None) -> go.Figure:
+def threshold_scores(curve: ThresholdCurve, chosen: float | None, best: float | None) -> go.Figure:
     """Scores by no-answer threshold, with the chosen one and, where it is another, the best one of this data."""
     figure = go.Figure()
     for name, colour, values in (("F1", FIRST, curve.f1), ("exact match", SECOND, curve.exact_match)):
@@ -109,7 +109,8 @@ def threshold_scores(curve: ThresholdCurve, chosen: float, best: float | None) -
             hovertemplate="threshold %{x:.2f}: %{y:.1f}<extra>" + name + "</extra>",
         )
     styled(figure, x="threshold: null \u2212 best score", y="percent")
-    figure.add_vline(x=chosen, line={"color": INK, "width": 1.5}, name="chosen", showlegend=True)
+    if chosen is not None:
+        figure.add_vline(x=chosen, line={"color": INK, "width": 1.5}, name="chosen", showlegend=True)
     if best is not None and best != chosen:
         line = {"color": MUTED, "width": 1.5, "dash": "dash"}
         figure.add_vline(x=best, line=line, name="best here", showlegend=True)

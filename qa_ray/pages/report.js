@@ -70,7 +70,7 @@
         facts([
           ["Predicted", example.prediction || none],
           ["Reference", [...new Set(example.references)].join("  |  ") || none],
-          ["Probability", example.probability.toFixed(3)],
+          ...(example.probability === null ? [] : [["Probability", example.probability.toFixed(3)]]),
           ["F1", (100 * example.f1).toFixed(1)],
           ["Slices", example.slices.join("  |  ")],
           ["Id", example.id],

@@ -9,6 +9,7 @@ from qa_ray.pages.error_browser import add_errors
 from qa_ray.pages.figures import Line
 from qa_ray.pages.page import Page, grid
 from qa_ray.pages.page import table as table_of
+from qa_ray.schema import Float64s
 from qa_ray.scores import analysis
 from qa_ray.scores.intervals import Comparison, Interval, bracketed, headline_scores, verdict
 from qa_ray.scores.question_table import QuestionTable
@@ -49,9 +50,10 @@ def render(
         _add_comparison(page, table, scores, comparison)
     _add_learning(page, history)
     _add_slices(page, table, draws)
-    _add_calibration(page, table)
-    if table.threshold is not None:
-        _add_no_answer(page, table, metrics)
+    if table.probability is not None:
+        _add_calibration(page, table.probability, table)
+    if table.no_answer and table.null_odds is not None:
+        _add_no_answer(page, table, table.null_odds)
     add_errors(page, table)
     return page.render(title, facts or {})
 
@@ -67,7 +69,7 @@ def _add_scores(
     note = (
         f"{len(table):,} questions. Brackets hold 95% confidence intervals from {num_resamples:,} resamples of the "
         "questions: they tell how far the scores would move with other questions of the same kind, not with another "
-        "training seed."
+        f"training seed. Texts are compared by {escape(table.language.rule)}."
     )
     threshold = ""
     if table.threshold is not None:
@@ -79,6 +81,11 @@ def _add_scores(
         threshold = (
             "<p>No answer is predicted where its score exceeds that of the best answer by more than the threshold "
             f"{table.threshold:.3f}. {best}</p>"
+        )
+    elif table.best_threshold is not None:
+        threshold = (
+            "<p>No answer is predicted where the predictions are empty. With the best threshold for these questions, "
+            f"{table.best_threshold:.3f}, F1 would be {metrics['best_f1']:.2f}.</p>"
         )
     page.add(
         "scores",
@@ -146,7 +153,7 @@ def _add_slices(page: Page, table: QuestionTable, draws: Mapping[str, int]) -> N
     texts = {
         "Question word": "The first question word in the question.",
         "Answer length": "Words of the first reference answer.",
-        "Context length": "Tokens of the context.",
+        "Context length": f"{table.unit.capitalize()} of the context.",
         "Answer position": "Where in the context the first reference answer begins.",
         "Windows": "Windows that the context was cut into.",
     }
@@ -171,8 +178,8 @@ def _add_slices(page: Page, table: QuestionTable, draws: Mapping[str, int]) -> N
     page.add("slices", "Scores by kind of question", note, grid(drawn))
 
 
-def _add_calibration(page: Page, table: QuestionTable) -> None:
-    found = analysis.calibrate(table.probability, table.scores.exact_match)
+def _add_calibration(page: Page, probability: Float64s, table: QuestionTable) -> None:
+    found = analysis.calibrate(probability, table.scores.exact_match)
     rows = [[f"{part.probability:.3f}", f"{part.share_right:.3f}", f"{part.number:,}"] for part in found.bins]
     numbers = table_of("Calibration", ("mean probability", "share right", "questions"), rows)
     drawn = page.figure("Reliability", "Share right by predicted probability.", figures.reliability(found), numbers)
@@ -185,14 +192,13 @@ def _add_calibration(page: Page, table: QuestionTable) -> None:
     page.add("calibration", "Calibration", text, grid([drawn]))
 
 
-def _add_no_answer(page: Page, table: QuestionTable, metrics: Mapping[str, float]) -> None:
-    assert table.threshold is not None
+def _add_no_answer(page: Page, table: QuestionTable, null_odds: Float64s) -> None:
     drawn = []
-    curve = analysis.threshold_curve(table)
+    curve = analysis.threshold_curve(table, null_odds)
     if len(curve.threshold):
         figure = figures.threshold_scores(curve, table.threshold, table.best_threshold)
         drawn.append(page.figure("Threshold", "Scores of all questions by no-answer threshold.", figure))
-    found = analysis.precision_recall(table)
+    found = analysis.precision_recall(table, null_odds)
     text = (
         "Ever more questions are answered, those first where no answer scores lowest against the best answer. A "
         f"question counts as right with its F1. Average precision: {found.average_precision:.3f}."

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import tyro
+
 from qa_ray.config.answering import AnsweringOptions
 from qa_ray.config.policies import NoAnswer
 from qa_ray.errors import require
@@ -33,6 +35,8 @@ class PredictionOptions(AnsweringOptions):
     disk.
     """
 
+    model: tyro.conf.Positional[str]
+    """Folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH)."""
     out: str = "predictions"
     """Folder or URI that takes predict.json and the folder answers; seen by every node of a cluster."""
     out_format: OutFormat = OutFormat.PARQUET
@@ -53,6 +57,7 @@ class PredictionOptions(AnsweringOptions):
     """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs."""
 
     def __post_init__(self) -> None:
+        require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
         super().__post_init__()
         require(bool(self.out), "--out is empty: name a folder or a URI")
         require(not holds_secret(self.out), f"--out {SECRET_RULE}")

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
 from qa_ray.config.answering import NUM_RESAMPLES
+from qa_ray.config.policies import Language
 from qa_ray.locations import PACKAGE_SCHEME, is_local
 from qa_ray.publishing.run_record import RunRecord
 from qa_ray.tracking.metrics import EVAL_PREFIX
@@ -156,6 +157,7 @@ def _results(record: RunRecord) -> str:
             row.append(f"{before[EVAL_PREFIX + metric]:.2f}" if EVAL_PREFIX + metric in before else "")
         rows.append(row)
     told = f"On {int(record.metrics['total'])} questions of {_data(record, 'validation')}, in percent."
+    told += f" Texts are compared by {Language(record.config['evaluate'].get('language', Language.SQUAD)).rule}."
     if intervals:
         told += f" Intervals: percentile bootstrap over the questions, {NUM_RESAMPLES} resamples."
     return f"{told}\n\n{_table(head, rows)}"

@@ -12,7 +12,7 @@ from functools import partial
 
 from qa_ray.answers.marking import takes_colour
 from qa_ray.config.fine_tuning import Config
-from qa_ray.config.policies import BestBy
+from qa_ray.config.policies import BestBy, Language
 from qa_ray.errors import StorageError, TrainingError
 from qa_ray.locations import is_local, within
 from qa_ray.pages.report import render
@@ -97,7 +97,10 @@ def keep_model(result: TrainResult, config: Config, folder: RunFolder, tracker: 
         if config.tracking.registered_model is not None and result.logged_model is not None:
             metric = BestBy.F1 if config.evaluate.best_by is BestBy.LOSS else config.evaluate.best_by
             score = result.best[EVAL_PREFIX + metric]
-            candidate = Candidate(uri=result.logged_model, metric=metric, score=score, data=result.data)
+            language = config.evaluate.language
+            # Scores by different rules are not compared.
+            name = str(metric) if language is Language.SQUAD else f"{metric} ({language})"
+            candidate = Candidate(uri=result.logged_model, metric=name, score=score, data=result.data)
             text = tracker.register(config.tracking.registered_model, candidate)
             result = dataclasses.replace(result, registered=text)
     except StorageError as error:

@@ -33,6 +33,7 @@ def _example(table: QuestionTable, place: int) -> Example:
         table.predictions[place],
         list(table.references[place]),
         excerpt(table.contexts[place], start, end) if start >= 0 else None,
+        table.language,
     )
 
 
@@ -54,6 +55,6 @@ def shown(example: Example, *, colour: bool) -> list[str]:
 def verdict_on(example: Example) -> Verdict:
     """Whether the predicted answer is one of the references, has words of one, or is none."""
     references = example.references or [""]
-    if exact_match(example.predicted, references):
+    if exact_match(example.predicted, references, example.language):
         return Verdict.RIGHT
-    return Verdict.PARTLY if f1(example.predicted, references) else Verdict.WRONG
+    return Verdict.PARTLY if f1(example.predicted, references, example.language) else Verdict.WRONG

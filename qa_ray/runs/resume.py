@@ -10,7 +10,7 @@ from typing import Any
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.marking import Excerpt
 from qa_ray.config.fine_tuning import Config, flatten
-from qa_ray.config.policies import Resume
+from qa_ray.config.policies import Language, Resume
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.locations import within
 from qa_ray.pages.view import Report
@@ -50,6 +50,8 @@ class Example:
     """Empty if the context holds no answer."""
     excerpt: Excerpt | None = None
     """The sentence of the predicted answer."""
+    language: Language = Language.SQUAD
+    """The rule by which the two are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,14 @@ class TrainResult:
             return None
         fields = json.loads(content)
         examples = [Example(**example) for example in fields.pop("examples")]
-        examples = [replace(example, excerpt=example.excerpt and Excerpt(*example.excerpt)) for example in examples]
+        examples = [
+            replace(
+                example,
+                excerpt=example.excerpt and Excerpt(*example.excerpt),
+                language=Language(example.language),
+            )
+            for example in examples
+        ]
         measured = {name: metrics_of(fields[name]) for name in ("before", "best") if fields[name] is not None}
         return cls(**fields | measured | {"examples": examples, "trained_now": False})
 

@@ -16,7 +16,7 @@ NO_ANSWER = "no answer"
 _QUESTION_WORDS = ("who", "what", "when", "where", "why", "how", "which", "other")
 _QUESTION_WORD = re.compile(r"\b(who|whom|whose|what|when|where|why|how|which)\b", re.IGNORECASE)
 _ANSWER_WORDS = (1, 2, 3, 5, 10)
-_CONTEXT_TOKENS = (64, 128, 192, 256, 384, 512)
+_CONTEXT_LENGTHS = {"tokens": (64, 128, 192, 256, 384, 512), "characters": (250, 500, 750, 1000, 1500, 2000)}
 _WINDOWS = (1, 2, 3)
 FEWEST = 10
 """Slices of fewer questions get no interval: resamples of so few are too much alike, and it would be too narrow."""
@@ -82,10 +82,11 @@ def groupings(table: QuestionTable) -> list[Grouping]:
     found = {
         "Question word": ([_word_place(text) for text in table.texts], _QUESTION_WORDS),
         "Answer length": _answer_lengths(table),
-        "Context length": _between(table.context_tokens, _CONTEXT_TOKENS, "tokens"),
+        "Context length": _between(table.context_length, _CONTEXT_LENGTHS[table.unit], table.unit),
         "Answer position": _positions(table),
-        "Windows": _between(table.num_windows, _WINDOWS, "windows"),
     }
+    if table.num_windows is not None:
+        found["Windows"] = _between(table.num_windows, _WINDOWS, "windows")
     return [_grouping(name, np.asarray(places, np.int64), labels) for name, (places, labels) in found.items()]
 
 
@@ -118,10 +119,10 @@ def calibrate(probability: Float64s, right: Float64s, num_bins: int = 10) -> Cal
     return Calibration(tuple(Bin(*row) for row in rows), error)
 
 
-def threshold_curve(table: QuestionTable, max_points: int = 400) -> ThresholdCurve:
+def threshold_curve(table: QuestionTable, null_odds: Float64s, max_points: int = 400) -> ThresholdCurve:
     """Scores at no-answer thresholds: at each null odds, or at `max_points` of them spread evenly."""
-    order = np.argsort(table.null_odds, kind="stable")
-    odds, has_answer = table.null_odds[order], table.has_answer[order]
+    order = np.argsort(null_odds, kind="stable")
+    odds, has_answer = null_odds[order], table.has_answer[order]
     # A question counts with its answer's score from the threshold on that equals its odds; before, with "no answer".
     last = np.flatnonzero(np.append(np.diff(odds) > 0, True) & np.isfinite(odds))
     last = last[spread(len(last), max_points)]
@@ -130,10 +131,10 @@ def threshold_curve(table: QuestionTable, max_points: int = 400) -> ThresholdCur
     return ThresholdCurve(odds[last], *curves)
 
 
-def precision_recall(table: QuestionTable, max_points: int = 400) -> PrecisionRecall:
+def precision_recall(table: QuestionTable, null_odds: Float64s, max_points: int = 400) -> PrecisionRecall:
     """The curve of F1, as the official SQuAD v2.0 script defines it: a true positive counts as much as its F1."""
-    order = np.argsort(table.null_odds, kind="stable")
-    odds = table.null_odds[order]
+    order = np.argsort(null_odds, kind="stable")
+    odds = null_odds[order]
     positives = np.cumsum(np.where(table.has_answer, table.answered.f1, 0.0)[order])
     last = np.flatnonzero(np.append(np.diff(odds) > 0, True))
     precision = positives[last] / (last + 1)
@@ -144,9 +145,10 @@ def precision_recall(table: QuestionTable, max_points: int = 400) -> PrecisionRe
 
 
 def worst_errors(table: QuestionTable, limit: int) -> list[int]:
-    """Questions that are not answered exactly: by F1, lowest first, then by probability, the surest first."""
+    """Questions that are not answered exactly: by F1, lowest first, then by probability, the surest first, if known."""
     wrong = np.flatnonzero(table.scores.exact_match < 1)
-    order = np.lexsort((-table.probability[wrong], table.scores.f1[wrong]))
+    sureness = np.zeros(len(table)) if table.probability is None else table.probability
+    order = np.lexsort((-sureness[wrong], table.scores.f1[wrong]))
     chosen: list[int] = wrong[order[:limit]].tolist()
     return chosen
 
@@ -174,7 +176,7 @@ def _answer_lengths(table: QuestionTable) -> tuple[Int64s, tuple[str, ...]]:
 
 
 def _positions(table: QuestionTable) -> tuple[Int64s, tuple[str, ...]]:
-    share = table.answer_first / np.maximum(table.context_tokens, 1)
+    share = table.answer_first / np.maximum(table.context_length, 1)
     places = np.clip((share * len(_FIFTHS)).astype(np.int64), 0, len(_FIFTHS) - 1)
     return np.where(table.has_answer, places, len(_FIFTHS)), (*_FIFTHS, NO_ANSWER)
 

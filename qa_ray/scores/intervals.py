@@ -166,9 +166,14 @@ def compare(
     """Compare a model's answers with those of another one, which is called `name`.
 
     Raises:
-        DataError: the two have not answered the same questions.
+        DataError: the two have not answered the same questions, or are not scored by the same rule.
     """
     require_same_questions(table.ids, other.ids)
+    if table.language is not other.language:
+        raise DataError(
+            f"scores by {table.language.rule} and by {other.language.rule} cannot be compared: evaluate both with the "
+            "same language"
+        )
     names, values, members = _rows(table)
     others_values = 100 * _rows(other)[1]
     differences = paired_differences(100 * values, others_values, members, num_resamples=num_resamples, seed=seed)
@@ -205,7 +210,7 @@ def verdict(difference: Difference, one: str, other: str) -> str:
 def _rows(table: QuestionTable) -> tuple[list[str], Float64s, Bools]:
     """Names, scores in [0, 1] and the questions that count, a row for each score."""
     groups = {"": np.ones(len(table), bool)}
-    if table.threshold is not None:
+    if table.no_answer:
         groups |= {"HasAns_": table.has_answer, "NoAns_": ~table.has_answer}
     groups = {prefix: group for prefix, group in groups.items() if group.any()}
     names = [f"{prefix}{score}" for prefix in groups for score in ("exact" if prefix else "exact_match", "f1")]

@@ -1,23 +1,23 @@
 """SQuAD v1.1 and v2.0 scores of predicted answer texts, as the official evaluation scripts define them.
 
+With another language the texts are compared by MLQA's rule for it; what is made of these comparisons is the same.
+
 Two questions are settled differently: a missing prediction is an error, not a zero, and the best no-answer threshold
 is searched over all cut points, where the official sweep also counts cuts between equal no-answer scores.
 """
 
 import math
-import re
-import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from qa_ray.config.policies import Language
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Float64s
+from qa_ray.scores.normalization import normalize
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SHOWN_IDS = 5
 
 
@@ -28,44 +28,45 @@ class QuestionScores(NamedTuple):
     f1: Float64s
 
 
-def normalize(text: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, words parted by single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def exact_match(prediction: str, references: Sequence[str]) -> float:
+def exact_match(prediction: str, references: Sequence[str], language: Language = Language.SQUAD) -> float:
     """1.0 if the prediction equals one of the references after normalisation, else 0.0."""
-    normalized = normalize(prediction)
-    return float(any(normalized == normalize(reference) for reference in references))
+    normalized = normalize(prediction, language)
+    return float(any(normalized == normalize(reference, language) for reference in references))
 
 
-def f1(prediction: str, references: Sequence[str], *, both_empty: float = 1.0) -> float:
+def f1(
+    prediction: str, references: Sequence[str], language: Language = Language.SQUAD, *, both_empty: float = 1.0
+) -> float:
     """The best F1 of words, in [0, 1], of the prediction against any of the references.
 
-    Where both normalise to nothing the score is both_empty: 1 in SQuAD v2.0, but 0 in v1.1.
+    Where both normalise to nothing the score is both_empty: 1 in SQuAD v2.0, but 0 in v1.1 and MLQA.
     """
-    words = normalize(prediction).split()
-    return max(_word_f1(words, normalize(reference).split(), both_empty) for reference in references)
+    words = normalize(prediction, language).split()
+    return max(_word_f1(words, normalize(reference, language).split(), both_empty) for reference in references)
 
 
-def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def squad_scores(
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], language: Language = Language.SQUAD
+) -> dict[str, float]:
     """SQuAD v1.1 exact_match and f1 in percent, and total, over the ids of the references.
 
     Raises DataError for an id without a prediction or without a reference text, and for no ids at all.
     """
-    exacts, f1s = squad_question_scores(predictions, references)
+    exacts, f1s = squad_question_scores(predictions, references, language)
     return {"exact_match": percent(exacts), "f1": percent(f1s), "total": len(references)}
 
 
-def squad_question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> QuestionScores:
+def squad_question_scores(
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], language: Language = Language.SQUAD
+) -> QuestionScores:
     """SQuAD v1.1 scores of each question; raises as `squad_scores` does."""
     _require(references, predictions, "prediction")
     unanswerable = [id_ for id_, texts in references.items() if not texts]
     if unanswerable:
         raise DataError(f"{_named(unanswerable)} without a reference answer: score them as SQuAD v2.0")
     return QuestionScores(
-        np.array([exact_match(predictions[id_], texts) for id_, texts in references.items()]),
-        np.array([f1(predictions[id_], texts, both_empty=0.0) for id_, texts in references.items()]),
+        np.array([exact_match(predictions[id_], texts, language) for id_, texts in references.items()]),
+        np.array([f1(predictions[id_], texts, language, both_empty=0.0) for id_, texts in references.items()]),
     )
 
 
@@ -74,6 +75,7 @@ def squad_v2_scores(
     references: Mapping[str, Sequence[str]],
     no_answer_scores: Mapping[str, float],
     threshold: float | None = None,
+    language: Language = Language.SQUAD,
 ) -> dict[str, float]:
     """SQuAD v2.0 scores in percent at a no-answer threshold, and the best thresholds for exact match and F1.
 
@@ -82,7 +84,7 @@ def squad_v2_scores(
     threshold=None uses the best one for F1. As in the official script, HasAns_* and NoAns_* are left out if there are
     no such questions. Raises DataError for an id without a prediction or a no-answer score, and for no ids at all.
     """
-    exacts, f1s = squad_v2_question_scores(predictions, references)
+    exacts, f1s = squad_v2_question_scores(predictions, references, language)
     has_answer = np.array([len(texts) > 0 for texts in references.values()])
     _require(references, no_answer_scores, "no-answer score")
     null = np.array([no_answer_scores[id_] for id_ in references], dtype=np.float64)
@@ -109,16 +111,18 @@ def squad_v2_scores(
     }
 
 
-def squad_v2_question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> QuestionScores:
+def squad_v2_question_scores(
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], language: Language = Language.SQUAD
+) -> QuestionScores:
     """SQuAD v2.0 scores of each question's best non-empty answer, before any threshold; see `at_threshold`.
 
     Raises DataError for an id without a prediction, and for no ids at all.
     """
     _require(references, predictions, "prediction")
-    golds = [[text for text in texts if normalize(text)] or [""] for texts in references.values()]
+    golds = [[text for text in texts if normalize(text, language)] or [""] for texts in references.values()]
     return QuestionScores(
-        np.array([exact_match(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)]),
-        np.array([f1(predictions[id_], gold) for id_, gold in zip(references, golds, strict=True)]),
+        np.array([exact_match(predictions[id_], gold, language) for id_, gold in zip(references, golds, strict=True)]),
+        np.array([f1(predictions[id_], gold, language) for id_, gold in zip(references, golds, strict=True)]),
     )
 
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from qa_ray.answers.n_best import Spans
+from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
 from qa_ray.schema import Bools, Float64s, Int64s
 from qa_ray.scores.metrics import QuestionScores, at_threshold, squad_question_scores, squad_v2_question_scores
 from qa_ray.scores.results import Evaluation
+
+Unit = Literal["tokens", "characters"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,27 +33,37 @@ class QuestionTable:
     """Empty where no answer is predicted."""
     scores: QuestionScores
     """Of the predictions."""
-    probability: Float64s
-    """That the model gives its prediction."""
+    probability: Float64s | None
+    """That the model gives its prediction; None where only its texts are known."""
     has_answer: Bools
     threshold: float | None
-    """No answer is predicted where its odds are above it; None where it never is."""
+    """No answer is predicted where its odds are above it; None where it never is, or where the texts decide."""
     best_threshold: float | None
-    """The one with the best F1 on these very questions."""
-    null_odds: Float64s
+    """The one with the best F1 on these very questions; None without odds."""
+    null_odds: Float64s | None
     """Score of no answer minus score of the best answer."""
     answered: QuestionScores
     """Of the best non-empty answers, before any threshold."""
     reference_span: Int64s
     """Characters of the first reference answer, widened to whole tokens."""
     predicted_span: Int64s
-    context_tokens: Int64s
+    unit: Unit
+    """What the next two count: a model's tokens or, where only texts are known, characters."""
+    context_length: Int64s
     answer_first: Int64s
-    """First context token of the first reference answer; -1 where there is none."""
-    num_windows: Int64s
+    """Where in the context the first reference answer begins; -1 where there is none."""
+    num_windows: Int64s | None
+    """None where only texts are known."""
+    language: Language
+    """The rule by which the scores compare texts."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether it may be right, or predicted, that a context holds no answer."""
+        return self.threshold is not None or not self.has_answer.all()
 
     @property
     def is_flattered(self) -> bool:
@@ -72,10 +85,10 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
     texts = {key: contexts[number][begins[number] : ends[number]] for number, key in zip(numbers, keys, strict=True)}
     null_odds = np.array([evaluation.null_odds[key] for key in keys], np.float64)
     if threshold is None:
-        answered = scores = squad_question_scores(texts, references)
+        answered = scores = squad_question_scores(texts, references, evaluation.language)
         silent = np.zeros(len(rows), bool)
     else:
-        answered = squad_v2_question_scores(texts, references)
+        answered = squad_v2_question_scores(texts, references, evaluation.language)
         silent = null_odds > threshold
         scores = QuestionScores(*(at_threshold(column, has_answer, null_odds, threshold) for column in answered))
     predicted = np.where(((best[rows] < 0) | silent)[:, None], -1, np.stack([begins, ends], axis=1)[rows])
@@ -94,9 +107,11 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
         answered=answered,
         reference_span=_reference_spans(corpus)[rows],
         predicted_span=predicted.astype(np.int64),
-        context_tokens=corpus.context_lengths[rows],
+        unit="tokens",
+        context_length=corpus.context_lengths[rows],
         answer_first=corpus.answer_first[rows],
         num_windows=np.bincount(windows.question, minlength=len(corpus))[rows],
+        language=evaluation.language,
     )
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans, Spans, find_spans
+from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.schema import Prediction
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
@@ -35,6 +36,8 @@ class Evaluation:
     """Score of no answer minus score of the best answer, by question id."""
     spans: Spans
     """The n-best candidates of all questions."""
+    language: Language
+    """The rule by which the metrics compare texts."""
 
     @property
     def n_best(self) -> dict[str, list[Prediction]]:
@@ -43,12 +46,9 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
-        folder.mkdir(parents=True, exist_ok=True)
+        save_scores(folder, self.predictions, self.null_odds, self.metrics, self.language)
         n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
-        write_json(folder / "predictions.json", self.predictions)
         write_json(folder / "nbest_predictions.json", n_best)
-        write_json(folder / "null_odds.json", self.null_odds)
-        write_json(folder / _METRICS, self.metrics)
         save_file(self.spans.arrays(), folder / _SPANS)
 
     @staticmethod
@@ -60,7 +60,32 @@ class Evaluation:
         null = NullSpans(*(arrays[f"null.{name}"] for name in NullSpans.__slots__))
         threshold, loss = metrics.get("threshold"), metrics["loss"]
         loss = math.nan if loss is None else loss
-        return assemble(corpus, candidates, null, loss, no_answer=threshold is not None, threshold=threshold)
+        return assemble(
+            corpus,
+            candidates,
+            null,
+            loss,
+            no_answer=threshold is not None,
+            threshold=threshold,
+            language=Language(metrics.get("language", Language.SQUAD)),
+        )
+
+
+def save_scores(
+    folder: Path,
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None,
+    metrics: Mapping[str, float],
+    language: Language,
+) -> None:
+    """Write predictions.json, null_odds.json if they are known, and metrics.json; files of an earlier one go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "predictions.json", predictions)
+    if null_odds is not None:
+        write_json(folder / "null_odds.json", null_odds)
+    write_json(folder / _METRICS, {**metrics, "language": language})
 
 
 def assemble(
@@ -71,6 +96,7 @@ def assemble(
     *,
     no_answer: bool,
     threshold: float | None = None,
+    language: Language = Language.SQUAD,
 ) -> Evaluation:
     """Cut answers out of their contexts and score them.
 
@@ -81,20 +107,22 @@ def assemble(
         loss: mean loss of the windows.
         no_answer: whether an answer may be that there is none.
         threshold: no answer is predicted where its odds are above it; without one it is searched on this split.
+        language: the rule by which texts are compared.
     """
     spans = find_spans(corpus, candidates, null, no_answer=no_answer)
     ids, best = corpus.ids(), spans.best()
     answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
     # What has no span is held against a score of 0, as Transformers' utils_qa.py does with logits of 0.
-    scores = np.append(candidates.score, np.float32(0))[spans.best_rows()]
-    null_odds = dict(zip(ids, (spans.null.score.astype(np.float64) - scores).tolist(), strict=True))
+    best_scores = np.append(candidates.score, np.float32(0))[spans.best_rows()]
+    null_odds = dict(zip(ids, (spans.null.score.astype(np.float64) - best_scores).tolist(), strict=True))
     references = {key: corpus.references(question) for question, key in enumerate(ids)}
     if not no_answer:
         answered = {key: texts for key, texts in references.items() if texts}
-        return Evaluation({**squad_scores(answers, answered), "loss": loss}, answers, null_odds, spans)
-    metrics = squad_v2_scores(answers, references, null_odds, threshold)
+        scores = squad_scores(answers, answered, language)
+        return Evaluation({**scores, "loss": loss}, answers, null_odds, spans, language)
+    metrics = squad_v2_scores(answers, references, null_odds, threshold, language)
     final = {key: "" if null_odds[key] > metrics["threshold"] else text for key, text in answers.items()}
-    return Evaluation({**metrics, "loss": loss}, final, null_odds, spans)
+    return Evaluation({**metrics, "loss": loss}, final, null_odds, spans, language)
 
 
 def write_json(path: Path, content: Any) -> None:

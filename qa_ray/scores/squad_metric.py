@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from qa_ray.config.policies import Language
 from qa_ray.scores.metrics import squad_scores, squad_v2_scores
 
 _DESCRIPTION = "Exact match and F1 of answer texts, after SQuAD v1.1 (`squad`) and v2.0 (`squad_v2`)."
@@ -15,6 +16,7 @@ Args:
     references: dicts of `id` and `answers`, a dict of the lists `text` and `answer_start`.
     no_answer_threshold (`squad_v2`): the no-answer probability above which a question is predicted unanswerable;
         None takes the one of the best F1.
+    language: the rule by which texts are compared: squad, or MLQA's for ar, de, en, es, hi, vi or zh.
 """
 _CITATION = "Rajpurkar et al. 2016, arXiv:1606.05250; Rajpurkar, Jia and Liang 2018, arXiv:1806.03822"
 _CONFIGURATIONS = ("squad", "squad_v2")
@@ -51,10 +53,11 @@ class SquadMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no typ
         predictions: Sequence[dict[str, Any]],
         references: Sequence[dict[str, Any]],
         no_answer_threshold: float | None = 1.0,
+        language: str = Language.SQUAD,
     ) -> dict[str, float]:
         texts = {row["id"]: row["prediction_text"] for row in predictions}
         answers = {row["id"]: row["answers"]["text"] for row in references}
         if self.config_name == "squad":
-            return squad_scores(texts, answers)
+            return squad_scores(texts, answers, Language(language))
         no_answer = {row["id"]: row["no_answer_probability"] for row in predictions}
-        return squad_v2_scores(texts, answers, no_answer, no_answer_threshold)
+        return squad_v2_scores(texts, answers, no_answer, no_answer_threshold, Language(language))

@@ -95,7 +95,14 @@ class Evaluator:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)
         candidates = _concatenate([share.candidates for share in shares])
         null = NullSpans(*(np.concatenate([getattr(s.null, name) for s in shares]) for name in NullSpans.__slots__))
-        return assemble(self._collate.corpus, candidates, null, loss, no_answer=self._no_answer)
+        return assemble(
+            self._collate.corpus,
+            candidates,
+            null,
+            loss,
+            no_answer=self._no_answer,
+            language=self._config.language,
+        )
 
 
 def _concatenate(parts: Sequence[Candidates]) -> Candidates:

@@ -51,6 +51,7 @@ _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
 _FIXED = (
     *(f"data.{name}" for name in ("validation", "max_validation_examples", "on_bad_row", "impossible_answers")),
     "evaluate.best_by",
+    "evaluate.language",
     "train.log_every",
 )
 # Each of their values means other tokens: all of them are made before the first trial.

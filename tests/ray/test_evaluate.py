@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from answerers import SHORT_WINDOW, save_scattered
+from evaluations import assert_same_metrics
 from families import FAMILIES, MISMATCHED
 from pages import Page
 from passages import corpus_of, read_file
@@ -23,7 +24,7 @@ from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, NoAnswer, Precision
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
-from qa_ray.evaluation import job
+from qa_ray.evaluation import workers
 from qa_ray.evaluation.job import evaluate
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.report import summary
@@ -153,7 +154,7 @@ def test_one_worker_finds_what_two_find(
         evaluate(options(model="run", out=Path("alone"), cluster=ClusterConfig(num_workers=1, cpus_per_worker=1)))
     )
     assert read(place / "alone", "predictions") == read(place / "out", "predictions")
-    assert read(place / "alone", "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
+    assert_same_metrics(place / "alone", place / "out")
     assert read(place / "alone", "intervals") == read(place / "out", "intervals")
     assert "exact_match" in alone
     assert not (place / "alone" / "comparison.json").exists()
@@ -163,13 +164,13 @@ def test_model_that_a_worker_cannot_load_ends_the_job_in_words(
     place: Path, options: Callable[..., EvaluationOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(place / "other", place / "fleeting")
-    start = job.start_stream
+    start = workers.start_stream
 
     def remove_and_start() -> Any:
         shutil.rmtree(place / "fleeting")
         return start()
 
-    monkeypatch.setattr(job, "start_stream", remove_and_start)
+    monkeypatch.setattr(workers, "start_stream", remove_and_start)
     with pytest.raises(
         ModelError, match=r"node [\d.]+: cannot load the tokenizer .*/fleeting: there is no such folder"
     ):
@@ -197,7 +198,7 @@ def test_model_that_fails_on_a_window_is_refused_before_workers_start(
     options: Callable[..., EvaluationOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MISMATCHED.save(tmp_path / "model")
-    monkeypatch.setattr(job, "make_trainer", None)
+    monkeypatch.setattr(workers, "make_trainer", None)
     words = r"/model fails on a window of 96 tokens .*: AssertionError: .*\(lower --max-length, and see"
     with pytest.raises(ModelError, match=words):
         evaluate(options(model=str(tmp_path / "model"), max_length=96, stride=16))
@@ -228,7 +229,7 @@ def test_mistake_is_found_before_anything_is_computed(
     options: Callable[..., EvaluationOptions],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "make_trainer", None)
+    monkeypatch.setattr(workers, "make_trainer", None)
     with pytest.raises(error, match=words):
         evaluate(dataclasses.replace(options(), **changes))
 
@@ -252,7 +253,7 @@ def test_record_of_a_run_is_not_overwritten(
 )
 def test_history_that_is_not_a_runs_is_passed_over(tmp_path: Path, content: str, expected: list[object]) -> None:
     (tmp_path / "metrics.jsonl").write_text(content)
-    assert job.run_history(str(tmp_path)) == job.run_history(str(tmp_path / "model")) == expected
+    assert workers.run_history(str(tmp_path)) == workers.run_history(str(tmp_path / "model")) == expected
 
 
 def test_data_without_answers_cannot_measure_a_model(place: Path, options: Callable[..., EvaluationOptions]) -> None:
@@ -290,4 +291,22 @@ def test_rows_that_are_left_out_are_told_for_each_model_and_do_not_stay(
     alone = ClusterConfig(num_workers=1, cpus_per_worker=1)
     evaluate(options(out=out, cluster=alone))
     assert not {"bad_rows.jsonl", "against", "comparison.json"} & {path.name for path in out.iterdir()}
-    assert read(out, "metrics") == pytest.approx(read(place / "out", "metrics"), rel=1e-4)
+    assert_same_metrics(out, place / "out")
+
+
+@pytest.mark.parametrize("first", ["model", "predictions"])
+def test_model_and_its_own_answers_in_a_file_are_even(
+    shown: str, place: Path, options: Callable[..., EvaluationOptions], tmp_path: Path, first: str
+) -> None:
+    file = place / "out" / "predictions.json"
+    against = str(file if first == "model" else place / "run")
+    given: dict[str, Any] = {} if first == "model" else {"model": None, "predictions": file}
+    result = evaluate(options(**given, against=against, out=tmp_path))
+    assert result.comparison is not None
+    assert {difference.mean for difference in result.comparison.differences.values()} == {0}
+    assert not result.comparison.flips
+    assert {name for name in read(tmp_path, "metrics") if name.startswith("NoAns")}, "scores are those of v2.0"
+    with_spans, without = (tmp_path, tmp_path / "against") if first == "model" else (tmp_path / "against", tmp_path)
+    assert (with_spans / "spans.safetensors").is_file()
+    assert not (without / "spans.safetensors").exists()
+    assert read(without, "predictions") == read(with_spans, "predictions")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from qa_ray.answers.n_best import Span, distinct_spans, rank
+from qa_ray.answers.n_best import Found, Span, distinct_spans, rank
 
 CONTEXT = "In Prague, Charles IV."
 
@@ -63,25 +63,42 @@ def test_answers_that_become_the_same_words_come_once():
 
 
 def test_scores_are_shares_of_the_sum():
-    [answer] = rank([Span(2.0, 3, 9)], CONTEXT, limit=5, log_partition=3.0, null_score=None)
-    assert answer == {"score": pytest.approx(math.exp(-1)), "start": 3, "end": 9, "answer": "Prague"}
+    [answer] = rank([Found(CONTEXT, [Span(2.0, 3, 9)], 3.0, 9.0)], limit=5, threshold=None)
+    expected = {"score": pytest.approx(math.exp(-1)), "start": 3, "end": 9, "answer": "Prague", "context": 0}
+    assert answer == expected
 
 
 @pytest.mark.parametrize(("null_score", "place"), [(2.5, 0), (2.0, 1), (1.5, 1), (0.5, 2)])
 def test_no_answer_stands_where_its_score_puts_it_and_joins_the_sum(null_score, place):
     spans = [Span(2.0, 3, 9), Span(1.0, 11, 18)]
-    answers = rank(spans, CONTEXT, limit=5, log_partition=2.5, null_score=null_score)
-    assert answers[place] == {"score": answers[place]["score"], "start": 0, "end": 0, "answer": ""}
+    answers = rank([Found(CONTEXT, spans, 2.5, null_score)], limit=5, threshold=0.0)
+    assert answers[place] == {"score": answers[place]["score"], "start": 0, "end": 0, "answer": "", "context": None}
     total = math.log(math.exp(2.5) + math.exp(null_score))
     expected = sorted([2.0, 1.0, null_score], reverse=True)
     assert [answer["score"] for answer in answers] == pytest.approx([math.exp(score - total) for score in expected])
 
 
 def test_no_answer_counts_among_those_asked_for():
-    answers = rank([Span(2.0, 3, 9), Span(1.0, 11, 18)], CONTEXT, limit=2, log_partition=2.5, null_score=1.5)
+    answers = rank([Found(CONTEXT, [Span(2.0, 3, 9), Span(1.0, 11, 18)], 2.5, 1.5)], limit=2, threshold=0.0)
     assert [answer["answer"] for answer in answers] == ["Prague", ""]
 
 
 def test_context_of_blank_tokens_gives_an_empty_answer():
-    nothing = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
-    assert rank([], " ", limit=1, log_partition=1.0, null_score=None) == nothing
+    nothing = [{"score": 0.0, "start": 0, "end": 0, "answer": "", "context": None}]
+    assert rank([Found(" ", [], 1.0, 0.0)], limit=1, threshold=None) == nothing
+
+
+@pytest.mark.parametrize("threshold", [None, -1.0, 0.0, 1.5])
+def test_contexts_compete_and_the_lowest_null_score_counts(threshold):
+    first = Found(CONTEXT, [Span(2.0, 3, 9), Span(0.5, 11, 18)], 2.5, 4.0)
+    second = Found("of Prague", [Span(1.0, 3, 9)], 1.5, 1.7)
+    answers = rank([first, second], limit=9, threshold=threshold)
+    expected = [(2.0, 3, 9, "Prague", 0), (1.0, 3, 9, "Prague", 1), (0.5, 11, 18, "Charles", 0)]
+    total = math.exp(2.5) + math.exp(1.5)
+    if threshold is not None:
+        null = 1.7 - threshold
+        expected = sorted([*expected, (null, 0, 0, "", None)], key=lambda row: -row[0])
+        total += math.exp(null)
+    assert [tuple(answer.values())[1:] for answer in answers] == [row[1:] for row in expected]
+    assert [answer["score"] for answer in answers] == pytest.approx([math.exp(row[0]) / total for row in expected])
+    assert rank([first, second], limit=2, threshold=threshold) == answers[:2]

@@ -9,7 +9,7 @@ from command_lines import parser
 from qa_ray.cli.arguments import parse_options
 from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import DataConfig
-from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
+from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Language, Precision
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.errors import ConfigError, DataError
@@ -41,6 +41,11 @@ def test_settings_are_those_of_the_model_unless_given(parse: Callable[..., Evalu
     assert answer_settings(parse("m", "--data", "dev.json", *words), "m", SAVED) == AnswerSettings(
         max_length=300, stride=0, n_best=3, max_answer_length=21, no_answer_threshold=-2.5
     )
+
+
+def test_rule_is_that_of_squad_unless_a_language_is_given(parse: Callable[..., EvaluationOptions]) -> None:
+    assert parse("m", "--data", "d").configure("m", SAVED).evaluate.language is Language.SQUAD
+    assert parse("m", "--data", "d", "--language", "zh").configure("m", SAVED).evaluate.language is Language.CHINESE
 
 
 @pytest.mark.parametrize("words", [["m"], ["--data", "d"], ["m", "--data", "d", "--num-resamples", "99"]])

@@ -11,6 +11,7 @@ from pages import Page
 from strict import parse, read
 
 from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
+from qa_ray.config.policies import Language
 from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome, summary
 from qa_ray.scores.intervals import Comparison, Difference, Interval, compare
 
@@ -49,9 +50,18 @@ def test_scores_of_one_model_stand_in_a_table(mine: EvaluatedModel) -> None:
     assert lines[2].endswith(", 100.0]")
     assert [line.split()[0] for line in lines[3:8]] == ["f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"]
     assert lines[9] == "runs/one"
-    assert lines[10] == "   3 questions, loss 0.500"
+    assert lines[10] == "   3 questions, loss 0.500, scored by SQuAD's definition"
     assert lines[11] == "   no-answer threshold 1.000; the best one for these questions is -0.500, with F1 66.67"
     assert lines[-2:] == ["report  out/report.html", "answers out/predictions.json"]
+
+
+def test_rule_of_the_scores_is_told_on_the_terminal_in_the_page_and_in_the_files(tmp_path: Path) -> None:
+    evaluation, corpus, windows = evaluation_of(TOWNS, language=Language.GERMAN)
+    found = dataclasses.replace(outcome("m", TOWNS), evaluation=evaluation, corpus=corpus, windows=windows)
+    assert "scored by MLQA's rule for de" in summary(result([found]))
+    save_outcome(found, tmp_path, data="dev.json", comparison=None, **DRAWS)
+    assert "Texts are compared by MLQA&#x27;s rule for de." in (tmp_path / "report.html").read_text("utf-8")
+    assert read(tmp_path / "metrics.json")["language"] == "de"
 
 
 def test_scores_without_a_threshold_are_those_of_v1() -> None:

@@ -1,8 +1,10 @@
 """The HTML report in a real browser: figures are drawn, errors are marked, filtered and turned by keys."""
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,12 +38,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def browse(report: Path, tmp_path: Path) -> Callable[..., Page]:
-    """Open the report at an address fragment, run a script in it, and return what the page has become."""
+def browse_file(tmp_path: Path) -> Callable[..., Page]:
+    """Open a page at an address fragment, run a script in it, and return what the page has become."""
 
-    def browse(fragment: str, script: str = "") -> Page:
+    def browse(file: Path, fragment: str, script: str = "") -> Page:
         page = tmp_path / "page.html"
-        page.write_text(report.read_text("utf-8").replace("</body>", f"<script>{script}</script></body>"), "utf-8")
+        page.write_text(file.read_text("utf-8").replace("</body>", f"<script>{script}</script></body>"), "utf-8")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
         command = [str(BROWSER), *flags, "--virtual-time-budget=10000", "--dump-dom", f"{page.as_uri()}#{fragment}"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -49,6 +51,12 @@ def browse(report: Path, tmp_path: Path) -> Callable[..., Page]:
         return Page(shown[: shown.index('<script type="application/json"')] + "</body></html>")
 
     return browse
+
+
+@pytest.fixture
+def browse(report: Path, browse_file: Callable[..., Page]) -> Callable[..., Page]:
+    """Open the report at an address fragment, run a script in it, and return what the page has become."""
+    return partial(browse_file, report)
 
 
 def marks(page: Page) -> list[tuple[str | None, str]]:
@@ -168,3 +176,16 @@ def test_link_to_a_section_does_not_turn_the_page(browse) -> None:
     });
     """
     assert browse("", script).all("body")[0].attributes["data-place"] == "2 of 5"
+
+
+def test_error_whose_probability_is_not_known_is_shown_without_it(report, browse_file, tmp_path) -> None:
+    evaluation, corpus, windows = evaluation_of(ASKED)
+    table = dataclasses.replace(tabulate(evaluation, corpus, windows), probability=None, num_windows=None)
+    path = tmp_path / "known.html"
+    path.write_text(render(table, evaluation.metrics, title="Texts alone"), "utf-8")
+    for file, is_shown in ((report, True), (path, False)):
+        page = browse_file(file, "example=1")
+        article = page.by_id("example").text
+        assert ("Probability" in article) is is_shown
+        assert "Predicted" in article
+        assert page.by_id("place").text.startswith("1 of ")

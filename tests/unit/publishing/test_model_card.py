@@ -47,6 +47,13 @@ def test_scores_stand_with_intervals_around_them_and_those_before(plain: RunReco
     assert "holds none" not in text
 
 
+def test_rule_by_which_texts_are_compared_is_named(plain: RunRecord, tmp_path: Path) -> None:
+    assert "Texts are compared by SQuAD's definition." in card_of(plain).text
+    chinese = with_config(tmp_path, "evaluate", language="zh")
+    assert "Texts are compared by MLQA's rule for zh." in card_of(chinese).text
+    assert "| `evaluate.language` | `zh` |" in card_of(chinese).text
+
+
 def test_answerable_and_unanswerable_questions_have_scores_of_their_own(abstaining: RunRecord) -> None:
     text = card_of(abstaining).text
     for label in ("Exact match, answerable questions", "F1, unanswerable questions", "F1 at its own best threshold"):

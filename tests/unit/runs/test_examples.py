@@ -10,6 +10,7 @@ import pytest
 from evaluations import Asked, evaluation_of
 
 from qa_ray.answers.marking import Excerpt
+from qa_ray.config.policies import Language
 from qa_ray.runs.conclusion import summary
 from qa_ray.runs.examples import choose_examples, shown
 from qa_ray.runs.resume import Example, TrainResult
@@ -83,6 +84,14 @@ def test_answer_is_marked_and_the_expected_one_shown_where_it_was_missed(asked: 
     coloured = shown(example, colour=True)
     assert "\x1b[1;3" in coloured[0]
     assert "[[" not in "".join(coloured)
+
+
+def test_rule_of_the_run_decides_what_is_right() -> None:
+    example = Example("Where?", "北京（", ["北京"], language=Language.CHINESE)
+    assert shown(example, colour=False)[0] == "  right   Where?"
+    assert shown(dataclasses.replace(example, language=Language.SQUAD), colour=False)[0] == "  wrong   Where?"
+    table = tabulate(*evaluation_of([Asked("Where?", "北京", "北京", "北京")], language=Language.CHINESE))
+    assert choose_examples(table)[0].language is Language.CHINESE
 
 
 def test_example_of_an_older_result_is_shown_without_its_sentence() -> None:

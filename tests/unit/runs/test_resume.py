@@ -16,6 +16,7 @@ from qa_ray.config.policies import (
     BestBy,
     DataFormat,
     ImpossibleAnswers,
+    Language,
     NoAnswer,
     Precision,
     Resume,
@@ -174,6 +175,7 @@ OTHER = {
     "evaluate.n_best": 7,
     "evaluate.max_answer_length": 7,
     "evaluate.no_answer": NoAnswer.NEVER,
+    "evaluate.language": Language.CHINESE,
     "evaluate.best_by": BestBy.LOSS,
 }
 """Fields that change what is computed."""

@@ -49,7 +49,7 @@ def test_questions_are_sliced_by_what_was_asked_and_where_the_answer_stands(tabl
     [
         ("num_windows", [1, 2, 3, 4, 9], "Windows", ["1 window", "2 windows", "3 windows", *["over 3 windows"] * 2]),
         (
-            "context_tokens",
+            "context_length",
             [64, 65, 512, 513],
             "Context length",
             ["1\u201364 tokens", "65\u2013128 tokens", "385\u2013512 tokens", "over 512 tokens"],
@@ -111,7 +111,7 @@ def thresholds():
 
 
 def test_threshold_curve_goes_through_the_metrics_at_each_threshold(thresholds) -> None:
-    curve = threshold_curve(thresholds)
+    curve = threshold_curve(thresholds, thresholds.null_odds)
     assert curve.threshold.tolist() == sorted(set(thresholds.null_odds.tolist()))
     for threshold, exact in zip(curve.threshold, curve.exact_match, strict=True):
         # A prediction that is right is the reference itself.
@@ -127,7 +127,7 @@ def test_threshold_curve_goes_through_the_metrics_at_each_threshold(thresholds) 
 def test_precision_and_recall_count_f1_as_true_positives(thresholds) -> None:
     # An answer to an unanswerable question is never right, whatever its text.
     answered = thresholds.answered._replace(f1=np.where(thresholds.has_answer, thresholds.answered.f1, 1))
-    curve = precision_recall(dataclasses.replace(thresholds, answered=answered))
+    curve = precision_recall(dataclasses.replace(thresholds, answered=answered), thresholds.null_odds)
     for place, odds in enumerate(sorted(set(thresholds.null_odds.tolist())), start=1):
         given = thresholds.null_odds <= odds
         positives = thresholds.answered.f1[given & thresholds.has_answer].sum()
@@ -141,10 +141,10 @@ def test_precision_and_recall_count_f1_as_true_positives(thresholds) -> None:
 def test_long_curves_are_thinned_but_keep_their_ends() -> None:
     odds = np.random.default_rng(0).normal(size=3000)
     table = table_of(np.ones(3000), null_odds=odds, threshold=0.0)
-    curve = threshold_curve(table, max_points=50)
+    curve = threshold_curve(table, table.null_odds, max_points=50)
     assert len(curve.threshold) == 50
     assert (curve.threshold[0], curve.threshold[-1]) == (odds.min(), odds.max())
-    assert len(precision_recall(table, max_points=50).recall) == 51
+    assert len(precision_recall(table, table.null_odds, max_points=50).recall) == 51
 
 
 def test_worst_errors_come_first() -> None:
@@ -176,7 +176,7 @@ def test_threshold_below_all_odds_leaves_only_the_unanswerable_right() -> None:
     has_answer = np.array([True, False, False, False, True])
     columns = {"has_answer": has_answer, "threshold": 0.0}
     table = table_of([0] * 5, null_odds=np.array([-9.0, -np.inf, 1, 2, 3]), **columns)
-    curve = threshold_curve(table)
+    curve = threshold_curve(table, table.null_odds)
     # No finite threshold lies below the odds of the second question, which is answered at each.
     assert curve.threshold.tolist() == [-9, 1, 2, 3]
     assert curve.exact_match == pytest.approx([40, 20, 0, 0])
@@ -184,7 +184,7 @@ def test_threshold_below_all_odds_leaves_only_the_unanswerable_right() -> None:
 
 def test_questions_without_answers_have_no_recall() -> None:
     table = table_of([1, 1], has_answer=np.zeros(2, bool), null_odds=np.array([0.0, 1]), threshold=0.0)
-    curve = precision_recall(table)
+    curve = precision_recall(table, table.null_odds)
     assert curve.recall.tolist() == [0, 0, 0]
     assert curve.average_precision == 0
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from evaluations import table_of
 
+from qa_ray.config.policies import Language
 from qa_ray.errors import DataError
 from qa_ray.scores.intervals import Difference, Flip, compare, headline_scores, verdict
 
@@ -33,6 +34,14 @@ def test_other_questions_cannot_be_compared() -> None:
     words = "cannot be compared on the same questions: 2 and 3 can be used, of which 2 are the same"
     with pytest.raises(DataError, match=words):
         compare(table_of([1, 0]), table_of([1, 0, 1]), "other")
+
+
+def test_scores_by_different_rules_cannot_be_compared() -> None:
+    words = "scores by SQuAD's definition and by MLQA's rule for zh cannot be compared"
+    with pytest.raises(DataError, match=words):
+        compare(table_of([1, 0]), table_of([1, 0], language=Language.CHINESE), "other")
+    chinese = table_of([1, 0], language=Language.CHINESE)
+    assert compare(chinese, chinese, "other", num_resamples=50).flips == ()
 
 
 @pytest.mark.parametrize(

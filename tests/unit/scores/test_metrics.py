@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torchmetrics.functional.text import squad as torchmetrics_squad
 
 from qa_ray.errors import DataError
-from qa_ray.scores.metrics import best_threshold, exact_match, f1, normalize, squad_scores, squad_v2_scores
+from qa_ray.scores.metrics import best_threshold, exact_match, f1, squad_scores, squad_v2_scores
+from qa_ray.scores.normalization import normalize
 
 WORDS = [
     "the",

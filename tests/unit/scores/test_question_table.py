@@ -7,6 +7,7 @@ import pytest
 from evaluations import THRESHOLD, Asked, evaluation_of
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
+from qa_ray.config.policies import Language
 from qa_ray.model.loading import load_model
 from qa_ray.scores.intervals import headline_scores
 from qa_ray.scores.question_table import tabulate
@@ -57,6 +58,17 @@ def test_reference_of_nothing_but_an_article_counts_in_intervals_as_in_the_metri
         assert found["exact_match"].mean == pytest.approx(100 * (v1_exact + 1 + 0) / 3)
         assert found["f1"].mean == pytest.approx(100 * (own_f1 + 1 + 4 / 7) / 3)
         assert all(0 < score.low < score.mean < score.high for score in found.values())
+
+
+@pytest.mark.parametrize("no_answer", [True, False], ids=["v2.0", "v1.1"])
+def test_texts_are_compared_by_the_rule_of_the_evaluation(no_answer: bool) -> None:
+    asked = [Asked("Where?", "在北京（市）", "北京（市）", "北京（市"), Asked("Who?", "在北京（市）", "京", "北")]
+    chinese = evaluation_of(asked, no_answer=no_answer, language=Language.CHINESE)
+    table = tabulate(*chinese)
+    assert table.language is Language.CHINESE
+    assert table.scores.f1.tolist() == table.answered.f1.tolist() == [1, 0]
+    assert (chinese[0].metrics["f1"], chinese[0].metrics["exact_match"]) == (50, 50)
+    assert tabulate(*evaluation_of(asked, no_answer=no_answer)).scores.f1.tolist() == [0, 0]
 
 
 def test_spans_are_where_the_texts_stand() -> None:
@@ -115,7 +127,7 @@ def test_question_whose_odds_are_the_threshold_is_answered() -> None:
 
 def test_lengths_are_those_of_the_context() -> None:
     evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")])
-    assert tabulate(evaluation, corpus, windows).context_tokens.tolist() == [len(corpus.context_ids(0))]
+    assert tabulate(evaluation, corpus, windows).context_length.tolist() == [len(corpus.context_ids(0))]
 
 
 def test_question_without_any_candidate_has_no_span_and_no_probability() -> None:

@@ -9,7 +9,8 @@ from passages import corpus_of
 from strict import read
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans, Span, rank
+from qa_ray.answers.n_best import Found, NullSpans, Span, rank
+from qa_ray.config.policies import Language
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.scores.results import Evaluation, assemble
 
@@ -99,14 +100,7 @@ def test_ties_are_decided_as_the_answerer_does():
         shifted = NullSpans(rows, null.start_logit + np.float32(threshold), null.end_logit)
         evaluated = assemble(corpus, candidates, shifted, 1.0, no_answer=True, threshold=threshold).predictions
         answered = [
-            rank(
-                [Span(score, 0, 5)],
-                "river  bridge",
-                limit=1,
-                log_partition=score,
-                null_score=null_score,
-                threshold=threshold,
-            )
+            rank([Found("river  bridge", [Span(score, 0, 5)], score, null_score)], limit=1, threshold=threshold)
             for score, null_score in zip(candidates.score.tolist(), shifted.score.tolist(), strict=True)
         ]
         assert [answer["answer"] for [answer] in answered] == list(evaluated.values())
@@ -164,6 +158,19 @@ def test_saved_evaluation_is_the_same_when_it_is_loaded(tmp_path, no_answer):
     assert loaded.n_best == saved.n_best
 
 
+def test_rule_is_saved_with_the_scores_and_loaded_with_them(tmp_path):
+    corpus = corpus_with("town")
+    spans, null = candidates_of(corpus, (0, "town", 3)), null_of(1)
+    assemble(corpus, spans, null, 0.25, no_answer=False, language=Language.GERMAN).save(tmp_path)
+    path = tmp_path / "metrics.json"
+    assert read(path) == {"exact_match": 100, "f1": 100, "total": 1, "loss": 0.25, "language": "de"}
+    loaded = Evaluation.load(tmp_path, corpus)
+    assert loaded.language is Language.GERMAN
+    assert "language" not in loaded.metrics
+    path.write_text(json.dumps({name: value for name, value in read(path).items() if name != "language"}))
+    assert Evaluation.load(tmp_path, corpus).language is Language.SQUAD
+
+
 def test_files_are_strict_json_whatever_the_logits_are_and_can_be_loaded(tmp_path):
     corpus = corpus_with("town", "river")
     spans = candidates_of(corpus, (0, "town", math.inf), (1, "river", 3))
@@ -171,7 +178,7 @@ def test_files_are_strict_json_whatever_the_logits_are_and_can_be_loaded(tmp_pat
     saved.save(tmp_path)
     found = {path.stem: read(path) for path in tmp_path.glob("*.json")}
     assert found["null_odds"] == {"q0": None, "q1": -1.0}
-    assert found["metrics"] == {**saved.metrics, "loss": None}
+    assert found["metrics"] == {**saved.metrics, "loss": None, "language": "squad"}
     [best, *_] = found["nbest_predictions"]["q0"]
     assert (best["text"], best["start_logit"]) == ("town", None)
     loaded = Evaluation.load(tmp_path, corpus)

@@ -45,6 +45,14 @@ def test_squad_v2_takes_empty_answers_and_a_threshold(tmp_path: Path) -> None:
     assert scores["threshold"] == scores["best_f1_thresh"] == 1.75
 
 
+def test_texts_are_compared_by_the_rule_of_a_language(tmp_path: Path) -> None:
+    predictions = [{"id": "1", "prediction_text": "北京（"}]
+    references = [{"id": "1", "answers": {"text": ["北京"], "answer_start": [0]}}]
+    metric = SquadMetric(cache_dir=str(tmp_path))
+    assert metric.compute(predictions=predictions, references=references)["f1"] == 0
+    assert metric.compute(predictions=predictions, references=references, language="zh")["f1"] == 100
+
+
 def test_unknown_configuration_is_refused() -> None:
     with pytest.raises(ValueError, match=r"config_name='squad_v3' must be one of squad, squad_v2"):
         SquadMetric("squad_v3")

@@ -7,6 +7,7 @@ import torch
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.config.fine_tuning import EvalConfig
+from qa_ray.config.policies import Language
 from qa_ray.errors import DataError, ModelError
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.scores.metrics import exact_match, f1
@@ -199,7 +200,7 @@ def test_files_have_the_layout_of_the_official_scripts(evaluated, tmp_path):
             assert list(candidate) == ["text", "probability", "start_logit", "end_logit"]
         assert sum(candidate["probability"] for candidate in candidates) == pytest.approx(1, abs=1e-5)
     assert read["null_odds.json"] == result.null_odds
-    assert read["metrics.json"] == result.metrics
+    assert read["metrics.json"] == {**result.metrics, "language": "squad"}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -275,3 +276,16 @@ def test_split_without_any_answer_is_refused(bert, no_answer):
     collator = make_collator(config, made_passages(2, unanswerable=2))
     with pytest.raises(DataError, match=r"data\.validation has no question with an answer"):
         Evaluator(collator, config.evaluate, no_answer=no_answer)
+
+
+def test_texts_are_compared_by_the_rule_of_the_configuration(bert):
+    passages = made_passages(3)
+    config = changed(tiny_config(bert), evaluate={"language": Language.GERMAN})
+    evaluate = Evaluator(make_collator(config, passages), config.evaluate, no_answer=False)
+    result = evaluate(load_model(config.model), cpu_accelerator())
+    assert result.language is Language.GERMAN
+    references = [[answer.text for answer in passage.questions[0].answers] for passage in passages]
+    scores = [
+        f1(text, gold, Language.GERMAN) for text, gold in zip(result.predictions.values(), references, strict=True)
+    ]
+    assert result.metrics["f1"] == pytest.approx(100 * np.mean(scores))
