@@ -42,7 +42,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Names of the columns in JSONL, Parquet, CSV and Hub data."""
+    """Names of the columns, and of the keys of questions in nested JSON, where SQuAD's own do as well."""
 
     id: str = "id"
     """Column of the question's id."""

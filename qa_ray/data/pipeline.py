@@ -4,6 +4,7 @@ Workers take the resulting Arrow blocks from the object store, where a node hold
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,10 +22,13 @@ from qa_ray.data.corpus import Corpus, view
 from qa_ray.data.digests import Digests, text_digests, token_digests
 from qa_ray.data.files import SourceFile
 from qa_ray.data.passages import find_sources, read_tables
+from qa_ray.data.rows import recognised
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe, first_uses, is_fatal
 from qa_ray.errors import DataError
 from qa_ray.schema import Bools, Int64s, Problem, table_to_passages
+
+logger = logging.getLogger(__name__)
 
 # So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
 _PASSAGES_PER_TASK = 512
@@ -40,6 +44,7 @@ def passages_dataset(data: DataConfig, location: str, max_examples: int | None) 
         DataError: nothing is at `location`.
     """
     sources = find_sources(data, location)
+    logger.info("%s: %s", location, recognised(sources))
     rows = [{**asdict(source), "format": str(source.format)} for source in sources if isinstance(source, SourceFile)]
     if not rows:
         dataset = ray.data.from_arrow(pa.concat_tables(read_tables(sources, data, max_examples)))

@@ -17,6 +17,8 @@ from qa_ray.schema import Answer, Passage, Problem, Question
 WHOLE_FILE = "file"
 """Field of a problem that makes a whole file unreadable: it stops the run, whatever data.on_bad_row says."""
 
+CONTRADICTORY = "expected no answers where is_impossible is true"
+
 _SHOWN = 80
 _INT32 = 2**31
 
