@@ -22,7 +22,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.template import Template
-from qa_ray.data.validation import write_problems
+from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import cut_note
 from qa_ray.errors import ClusterError, DataError, ModelError, StorageError, UserError
 from qa_ray.evaluation.options import EvaluationOptions
@@ -155,7 +155,9 @@ def _tell_bad_rows(split: Split, file: Path) -> None:
     if split.problems:
         file.parent.mkdir(exist_ok=True)
         write_problems(split.problems, file)
-        logger.warning("%d rows cannot be used and were left out; %s says why", len(split.problems), file)
+        logger.warning("%d rows cannot be used and were left out; %s says why", count_rows(split.problems), file)
+        for alarm in alarms(split.problems, split.corpus().answer_first >= 0):
+            logger.warning("%s", alarm)
 
 
 def _evaluate(task: EvaluationTask, resources: Resources, *, no_answer: bool) -> EvaluatedModel:
