@@ -1,5 +1,6 @@
 """Files of every layout, and Hub data sets, as one stream of rows: what each says, or why it cannot be read."""
 
+import contextlib
 import csv
 import socket
 from collections import Counter
@@ -11,7 +12,7 @@ import pyarrow as pa
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import HubSplit, SourceFile
-from qa_ray.data.layouts.json_files import has_lines, json_rows, line_rows
+from qa_ray.data.layouts.json_files import describe_json, json_rows, line_rows
 from qa_ray.data.layouts.source_row import SourceRow, Wanted
 from qa_ray.data.layouts.tables import BATCH_ROWS, csv_rows, parquet_rows, table_rows
 from qa_ray.errors import DataError
@@ -68,13 +69,12 @@ def recognised(sources: Sequence[SourceFile | HubSplit]) -> str:
 def _kind(source: SourceFile | HubSplit, *, look: bool) -> str:
     if isinstance(source, HubSplit):
         return f"the split {source.split} of {source.location} on the Hub"
-    layout = source.format
-    try:
-        if layout is DataFormat.SQUAD and look and has_lines(source):
-            layout = DataFormat.JSONL
-    except (DataError, OSError):
-        pass  # it is told where the file is read, which may be on another node
-    return _WORDS[layout] + (f" ({source.compression})" if source.compression else "")
+    words = _WORDS[source.format]
+    if look and source.format in (DataFormat.SQUAD, DataFormat.JSONL):
+        # What cannot be read is told where it is, which may be on another node.
+        with contextlib.suppress(DataError, OSError):
+            words = describe_json(source, lines=source.format is DataFormat.JSONL)
+    return words + (f" ({source.compression})" if source.compression else "")
 
 
 def _hub_rows(split: HubSplit, wanted: Wanted) -> Iterator[SourceRow]:

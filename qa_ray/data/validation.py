@@ -33,7 +33,10 @@ class RowError(DataError):
 
 def shown(value: object) -> str:
     """Return `value` as it is shown in messages: quoted if it is text, on one line, cut to 80 characters."""
-    text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
+    try:
+        text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
+    except RecursionError:
+        return "(too deep to be shown)"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 

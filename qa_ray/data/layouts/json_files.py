@@ -1,6 +1,7 @@
 """Files of JSON: one document, or an object a line."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from qa_ray.data.files import SourceFile
@@ -14,6 +15,8 @@ from qa_ray.schema import Problem
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 5  # one of them is an object by itself, be the others odd
 _CATEGORY = "answer_category"
+# The first of these keys tells what is nested; in a text, quotes are escaped.
+_KEY = re.compile(rb'(?<!\\)"(paragraphs|qas|question)"\s*:')
 
 
 def json_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
@@ -22,16 +25,35 @@ def json_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
     Raises:
         DataError: it is no JSON, or holds no questions.
     """
-    yield from (line_rows if has_lines(source) else _document_rows)(source, wanted)
+    head = _head(source)
+    yield from (line_rows if _has_lines(head) else _document_rows)(source, wanted)
 
 
-def has_lines(source: SourceFile) -> bool:
-    """Whether each line is an object of its own; only the beginning is read.
+def describe_json(source: SourceFile, *, lines: bool) -> str:
+    """What a file is taken for, in words; only its beginning is read.
+
+    Args:
+        source: the file.
+        lines: whether its ending says that each line is an object of its own.
 
     Raises:
         DataError: it cannot be unpacked.
     """
-    head = beginning(source, _HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+    head = _head(source)
+    what = "JSON lines" if lines or _has_lines(head) else "JSON"
+    key = _KEY.search(head)
+    if key is None:
+        return what
+    nested = key[1] != b"question"
+    return f"{what} of paragraphs" if nested else what if what == "JSON lines" else f"{what} of rows"
+
+
+def _head(source: SourceFile) -> bytes:
+    return beginning(source, _HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+
+
+def _has_lines(head: bytes) -> bool:
+    """Whether each line is an object of its own."""
     found = [line for line in map(bytes.strip, head.split(b"\n")) if line][:_HEAD_LINES]
     # The first line of a document opens what later ones close.
     opens = found and (found[0].endswith((b"{", b"[", b",", b":")) or found[0][:1] + found[0][-1:] == b"[}")
@@ -40,7 +62,7 @@ def has_lines(source: SourceFile) -> bool:
 
 def _is_row(line: bytes) -> bool:
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode())
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and not isinstance(value.get("data"), list)
@@ -118,7 +140,7 @@ def _line_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
             if not isinstance(value, dict):
                 message = "expected a JSON object: one question with its context"
                 yield SourceRow(record, _bad_line(record, text, message), share)
-            elif not is_first or value.keys() != {"header"}:
+            elif not (is_first and "header" in value and columns.context not in value):
                 for place, row in rows_in(value, record, columns, joint=" "):
                     yield SourceRow(place, row, share)
         is_first = False

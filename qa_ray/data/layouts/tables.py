@@ -22,25 +22,62 @@ def csv_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
     Raises:
         DataError: a column is missing.
     """
-    share = 0.0
-
-    def texts() -> Iterator[str]:
-        nonlocal share
-        for line, read in lines(source):
-            share = read
-            for part in line.splitlines(keepends=True):
-                yield part.decode("utf-8", "surrogateescape")
-
+    delimiter = "\t" if source.format is DataFormat.TSV else ","
     csv.field_size_limit(_CELL_CHARACTERS)
-    rows = filter(None, csv.reader(texts(), delimiter="\t" if source.format is DataFormat.TSV else ","))
-    names = next(rows, [])
+    texts = _Texts(source)
+    # What does not stand between quotes as it should is an error, else the text would be changed.
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    names = next(filter(None, reader), [])
     used = wanted.of(names)
-    for number, cells in enumerate(rows):
+    number = 0
+    while True:
+        texts.taken.clear()
+        message = ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, message = texts.first_alone().split(delimiter), f"{error}: is a quote left open?"
+        if not cells:
+            continue
         record = f"{source.name} row {number}"
         content: Row | Problem = {name: _text(cell) for name, cell in zip(names, cells, strict=False) if name in used}
         if len(cells) != len(names):
-            content = Problem(record, "row", "(not shown)", f"expected {len(names)} cells, found {len(cells)}")
-        yield SourceRow(record, content, share)
+            message = message or f"expected {len(names)} cells, found {len(cells)}"
+            content = Problem(record, "row", "(not shown)", message)
+        yield SourceRow(record, content, texts.share)
+        number += 1
+
+
+class _Texts(Iterator[str]):
+    """The lines of a file as text, some of which may be read again.
+
+    Attributes:
+        taken: lines that were read since it was cleared, with the share of the file that is read with each.
+        share: that of the last line.
+    """
+
+    def __init__(self, source: SourceFile) -> None:
+        self.taken: list[tuple[str, float]] = []
+        self.share = 0.0
+        self._given_back: list[tuple[str, float]] = []
+        self._lines = (
+            (part.decode("utf-8", "surrogateescape"), share)
+            for line, share in lines(source)
+            for part in line.splitlines(keepends=True)
+        )
+
+    def __next__(self) -> str:
+        text, self.share = taken = self._given_back.pop() if self._given_back else next(self._lines)
+        self.taken.append(taken)
+        return text
+
+    def first_alone(self) -> str:
+        """The first line that was taken, without its end; the others are given back: an open quote spoils no other."""
+        first, *others = self.taken
+        self._given_back += reversed(others)
+        return first[0].rstrip("\r\n")
 
 
 def _text(cell: str) -> str | bytes:

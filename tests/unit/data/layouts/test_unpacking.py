@@ -104,7 +104,25 @@ def test_what_is_recognised_is_one_line(tmp_path):
     assert words() == "1 file, JSON lines (gzip)"
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(b'{"question": "q"}\n{"question": "q"}'))
     assert words() == "2 files, JSON lines (gzip)"
-    (tmp_path / "c.json").write_text('{"data": [{"paragraphs": []}]}')
+    (tmp_path / "c.json").write_text("7")
     (tmp_path / "d.json").write_text("no JSON")
     (tmp_path / "e.json.xz").write_text("no archive")
     assert words() == "5 files: 2 x JSON lines (gzip), 2 x JSON, 1 x JSON (xz)"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("f.json", '{"data": [{"paragraphs": [{"context": "c", "qas": []}]}]}', "JSON of paragraphs"),
+        ("f.json", '[{"context": "\\"qas\\": c", "question": "q"}]', "JSON of rows"),
+        ("f.json", '[{"context": "c", "asked": "q"}]', "JSON"),
+        ("f.json", '{"context": "c", "qas": []}\n', "JSON lines of paragraphs"),
+        ("f.jsonl", '{"header": {}}\n{"context": "c", "qas": []}\n', "JSON lines of paragraphs"),
+        ("f.jsonl", '{"context": "c", "question": "q"}\n', "JSON lines"),
+        ("f.tsv", "context\tquestion\n", "TSV"),
+        ("f.parquet", "", "Parquet"),
+    ],
+)
+def test_beginning_tells_the_shape(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    assert recognised(find_files(DataConfig(), str(tmp_path))) == f"1 file, {words}"
