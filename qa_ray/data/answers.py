@@ -19,6 +19,7 @@ _FLAGS = {
     **dict.fromkeys(("false", "0", "0.0"), False),
     **dict.fromkeys(("none", "nan", ""), None),
 }
+_NONE_WORDS = ("nan", "none", "null")  # in tables of text; where a start is given, they are answers
 _CATEGORY = "answer_category"
 _NONE_CATEGORIES = {"NOT_GIVEN", "NO_ANSWER", "NONE"}
 
@@ -49,7 +50,10 @@ def read_answers(record: str, row: Row, context: str, data: DataConfig) -> tuple
         return ()
     if row.get(SPANS):
         return tuple(_detected(record, row[SPANS], context))
-    value = _decoded(cell(record, row, field), has_start=_is_start(row.get(data.columns.answer_start)))
+    has_start = _is_start(row.get(data.columns.answer_start))
+    value = _decoded(cell(record, row, field), has_start=has_start)
+    if isinstance(value, str) and not has_start and value.strip().lower() in _NONE_WORDS:
+        value = None
     annotated = _annotated(record, field, value)
     answers = _stated(record, row, value if annotated is None else annotated, data, impossible=bool(impossible))
     if impossible is not None and impossible is bool(answers) and (impossible or annotated is None):

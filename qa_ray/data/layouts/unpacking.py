@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
@@ -15,6 +16,8 @@ from qa_ray.data.files import SourceFile
 from qa_ray.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What archives begin with.
+_MARKS = {".gz": rb"\x1f\x8b", ".bz2": rb"BZh\d1AY&SY", ".zst": rb"\x28\xb5\x2f\xfd", ".xz": rb"\xfd7zXZ\x00"}
 _BUFFER_BYTES = 1 << 20  # so much is asked of an object store at once
 # What was unpacked since the last read is lost where an archive breaks off; blocks of zstd are multiples of this.
 _UNPACKED_BYTES = 1 << 10
@@ -49,6 +52,9 @@ def _opened(source: SourceFile) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     filesystem, path = source.open()
     with filesystem.open_input_stream(path, compression=None) as stream:
         stored = io.BufferedReader(_Counted(stream), _BUFFER_BYTES)
+        for ending, mark in _MARKS.items():
+            if source.compression is None and re.match(mark, stored.peek(len(mark))):
+                raise DataError(f"it is compressed: name it {source.name}{ending}")
         try:
             yield _unpacked(stored, source.compression), stored
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:

@@ -96,6 +96,14 @@ def test_what_is_no_archive_is_told(tmp_path, name, ending):
     assert f"its {WORDS[ending]} archive is cut or damaged" in problem.message
 
 
+@pytest.mark.parametrize("name", ["f.json", "f.jsonl", "f.csv"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_archive_that_lacks_its_ending_is_told(tmp_path, name, ending):
+    (tmp_path / name).write_bytes(packed(b"{}", ending))
+    _, (problem,) = read(tmp_path)
+    assert problem.message.endswith(f": it is compressed: name it {name}{ending}")
+
+
 def test_what_is_recognised_is_one_line(tmp_path):
     def words():
         return recognised(find_files(DataConfig(), str(tmp_path)))
