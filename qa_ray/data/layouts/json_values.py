@@ -16,7 +16,13 @@ NESTING = ("data", "paragraphs", "qas")
 
 
 def rows_in(
-    value: object, record: str, columns: Columns, *, expected: str | None = None, joint: str = "."
+    value: object,
+    record: str,
+    columns: Columns,
+    *,
+    keys: Sequence[str] = NESTING,
+    expected: str | None = None,
+    joint: str = ".",
 ) -> Iterator[Content]:
     """Yield the rows of a document, an article, a paragraph or a flat row, told apart by their keys.
 
@@ -24,10 +30,11 @@ def rows_in(
         value: what JSON made of it.
         record: where it stands.
         columns: names of the columns; in nested questions SQuAD's own names do as well.
-        expected: key of the list that it must have, as those beside it do.
+        keys: those of `NESTING` that may come here.
+        expected: which of them it must have, as what stands beside it does.
         joint: stands between the record and a key.
     """
-    key = _key(value, columns) or expected
+    key = _key(value, columns, keys) or expected
     if isinstance(value, dict) and (key is None or columns.question in value):
         yield record, value
         return
@@ -40,22 +47,25 @@ def rows_in(
         for index, item in enumerate(items):
             yield _question(item, f"{record}{joint}qas[{index}]", value, columns)
     else:
-        yield from rows_of_list(items, f"{record}{joint}{key}", columns)
+        deeper = NESTING[NESTING.index(str(key)) + 1 :]
+        yield from rows_of_list(items, f"{record}{joint}{key}", columns, deeper)
 
 
-def rows_of_list(items: Sequence[object], record: str, columns: Columns) -> Iterator[Content]:
+def rows_of_list(
+    items: Sequence[object], record: str, columns: Columns, keys: Sequence[str] = NESTING
+) -> Iterator[Content]:
     """Yield the rows of all items of a list; one that is of another kind spoils no other."""
-    keys = (_key(item, columns) for item in items)
-    expected = next((key for key in keys if key), None)
+    found = (_key(item, columns, keys) for item in items)
+    expected = next((key for key in found if key), None)
     for index, item in enumerate(items):
-        yield from rows_in(item, f"{record}[{index}]", columns, expected=expected)
+        yield from rows_in(item, f"{record}[{index}]", columns, keys=keys, expected=expected)
 
 
-def _key(value: object, columns: Columns) -> str | None:
+def _key(value: object, columns: Columns, keys: Sequence[str]) -> str | None:
     """The key of the list that holds others; None for a flat row, and for what is no object."""
     if not isinstance(value, dict) or columns.question in value:
         return None
-    return next((key for key in NESTING if key in value), None)
+    return next((key for key in keys if key in value), None)
 
 
 def _question(item: object, record: str, paragraph: Row, columns: Columns) -> Content:

@@ -178,3 +178,10 @@ def test_keys_that_cannot_be_stored_are_told(tmp_path):
     data = DataConfig()
     _, problem = read_passages(find_files(data, str(tmp_path)), data)
     assert problem.message == r"expected a value; the keys there are: \ud800"
+
+
+def test_what_is_nested_without_end_is_no_row(tmp_path):
+    (tmp_path / "f.jsonl").write_text(json.dumps(ROW) + "\n" + '{"data": [' * 400 + "]}" * 400)
+    passages, (problem,) = read(tmp_path / "f.jsonl")
+    assert said(passages) == {"1": BOTH["1"]}
+    assert problem.record == "f.jsonl line 2 data[0]"
