@@ -162,7 +162,12 @@ def _configure(
     given = {"train": train_data, "validation": validation_data}
     others = {split: data for split, data in given.items() if data is not None}
     require(
-        config.data.hub is None or len(others) != 1,
+        validation_data is None or config.data.validation_share is None,
+        "give validation_data or data.validation_share, not both",
+    )
+    needed = {config.data.field_of(split) for split in given}
+    require(
+        config.data.hub is None or not others or others.keys() == needed,
         f"the recipe's data come from the Hub ({config.data.hub}): give both train_data and validation_data, or none",
     )
     named = {split: stored(data, config.run.storage_path) for split, data in others.items()}

@@ -1,7 +1,10 @@
-"""Questions in flat rows for tests: a few, with every layout of their answers, as JSONL, Parquet or CSV."""
+"""Questions in flat rows for tests: a few, with every layout of their answers, in files of every layout."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +56,18 @@ def write(path: Path, table: Table) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         if path.suffix == ".jsonl":
             file.writelines(json.dumps(row) + "\n" for row in rows_of(table))
+        elif path.suffix == ".json":
+            json.dump({"version": "0.1.0", "data": rows_of(table)}, file, indent=1)
         else:
-            csv.writer(file).writerows([list(table), *(row.values() for row in rows_of(table))])
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([list(table), *(row.values() for row in rows_of(table))])
+
+
+def packed(content: bytes, ending: str) -> bytes:
+    """Content as the tool of a compression's ending leaves it."""
+    if ending == ".zst":
+        return bytes(pa.compress(content, "zstd", asbytes=True))
+    return {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending](content)
 
 
 def read(path: Path, max_examples: int | None = None, **options: Any) -> tuple[list[Passage], list[Problem]]:

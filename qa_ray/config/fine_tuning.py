@@ -51,7 +51,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Names of the columns in JSONL, Parquet, CSV and Hub data."""
+    """Names of the columns, and of the keys of questions in nested JSON, where SQuAD's own do as well."""
 
     id: str = "id"
     """Column of the question's id."""
@@ -73,6 +73,8 @@ class DataConfig:
     """File, folder, glob or URI (s3://, gs://, package://) of the training questions; a split's name with data.hub."""
     validation: str = "validation"
     """The same for the validation questions."""
+    validation_share: float | None = None
+    """Takes so large a share of the contexts in data.train for validation, and reads no data.validation."""
     hub: str | None = None
     """Hub data set such as rajpurkar/squad; data.train and data.validation then name its splits."""
     hub_config: str | None = None
@@ -99,6 +101,15 @@ class DataConfig:
         for name in ("max_train_examples", "max_validation_examples"):
             limit = getattr(self, name)
             require(limit is None or limit > 0, f"{self.option(name)}={limit} must be at least 1")
+        share = self.validation_share
+        require(
+            share is None or 0 < share < 1,
+            f"{self.option('validation_share')}={share} must be above 0 and below 1: 0.1 takes a tenth of the contexts",
+        )
+
+    def field_of(self, split: str) -> str:
+        """Name of the field that says where the questions of `train` or `validation` are read."""
+        return split if self.validation_share is None else "train"
 
     def option(self, name: str) -> str:
         """How the user sets a field, such as `columns.context`; error messages name it so."""

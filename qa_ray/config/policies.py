@@ -26,11 +26,13 @@ class DataFormat(StrEnum):
     """How a data file is laid out."""
 
     AUTO = "auto"
-    """By the file's ending: .json is nested SQuAD, .jsonl or .ndjson, .parquet, .csv."""
+    """By the file's ending: .json, .jsonl or .ndjson, .parquet, .csv, .tsv; text also with .gz, .bz2, .zst or .xz."""
     SQUAD = "squad"
+    """JSON: nested SQuAD, a list of rows, {"data": [rows]}, or lines."""
     JSONL = "jsonl"
     PARQUET = "parquet"
     CSV = "csv"
+    TSV = "tsv"
 
 
 class BadRows(StrEnum):

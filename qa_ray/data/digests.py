@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qa_ray.data.corpus import Block
+from qa_ray.errors import DataError
+from qa_ray.schema import Bools, UInt64s
 
 Digests = npt.NDArray[np.uint8]
 """SHA-256 of each question, [num_questions, 32]."""
@@ -41,6 +43,31 @@ def token_digests(block: Block) -> Digests:
     bounds = block.question_bounds[block.passage_bounds[0] : block.passage_bounds[-1] + 1].tolist()
     asked = (block.question_ids[first:last].tobytes() for first, last in pairwise(bounds))
     return _with_context(block, contexts, asked)
+
+
+def context_keys(block: Block) -> UInt64s:
+    """Of each question's context, equal for contexts that differ in white space only, [num_questions]."""
+    contexts = (" ".join(context.split()).encode() for context in block.contexts.to_pylist())
+    keys = [int.from_bytes(hashlib.sha256(context).digest()[:8], "big") for context in contexts]
+    return np.repeat(np.array(keys, np.uint64), np.diff(block.passage_bounds))
+
+
+def held_out(keys: UInt64s, share: float) -> Bools:
+    """Which questions are held out: all about a share of the contexts, at least one, whatever their order.
+
+    Args:
+        keys: of each question's context, see `context_keys`.
+        share: of the contexts; those are taken whose keys are the least.
+
+    Raises:
+        DataError: all questions are about one context.
+    """
+    contexts = np.unique(keys)
+    if len(contexts) < 2:
+        raise DataError(f"all {len(keys)} questions are about one context, of which no share can be taken")
+    number = min(max(round(share * len(contexts)), 1), len(contexts) - 1)
+    chosen: Bools = keys <= contexts[number - 1]
+    return chosen
 
 
 def _with_context(block: Block, contexts: Sequence[bytes], questions: Iterable[bytes]) -> Digests:

@@ -19,7 +19,9 @@ _ENDINGS = {
     ".ndjson": DataFormat.JSONL,
     ".parquet": DataFormat.PARQUET,
     ".csv": DataFormat.CSV,
+    ".tsv": DataFormat.TSV,
 }
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class SourceFile:
     name: str
     """Name in messages and in made ids: the path below the folder that was searched."""
     format: DataFormat
+
+    @property
+    def compression(self) -> str | None:
+        """How it is compressed, by its last ending; None where it is not."""
+        return _COMPRESSIONS.get(PurePosixPath(self.name).suffix.lower())
 
     def open(self) -> tuple[fs.FileSystem, str]:
         """Return the file system and the path in it; DataError where there is no such file system."""
@@ -93,9 +100,7 @@ def find_files(data: DataConfig, location: str) -> list[SourceFile]:
     if not inner:
         what = "file matches" if pattern else f"file with a known ending ({', '.join(_ENDINGS)}) lies in"
         raise DataError(f"{location}: no {what} {shown_path}. For files in sub-folders, name a glob such as folder/**")
-    files = [SourceFile(within(base, name), name, _format(data, name, location)) for name in inner]
-    _require_one_format(files, location)
-    return files
+    return [SourceFile(within(base, name), name, _format(data, name, location)) for name in inner]
 
 
 def _split(location: str) -> tuple[str, str]:
@@ -123,7 +128,7 @@ def _files_below(filesystem: fs.FileSystem, path: str, pattern: str) -> list[str
     visible = [name for name in inner if not any(part.startswith(".") for part in name.split("/"))]
     if pattern:
         return [name for name in visible if _matches(name.split("/"), pattern.split("/"))]
-    return [name for name in visible if PurePosixPath(name).suffix.lower() in _ENDINGS]
+    return [name for name in visible if _ending(name) in _ENDINGS]
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
@@ -135,20 +140,20 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _format(data: DataConfig, name: str, location: str) -> DataFormat:
-    if data.format is not DataFormat.AUTO:
-        return data.format
-    ending = PurePosixPath(name).suffix.lower()
-    if ending not in _ENDINGS:
+    ending = _ending(name)
+    layout = _ENDINGS.get(ending, DataFormat.AUTO) if data.format is DataFormat.AUTO else data.format
+    if layout is DataFormat.AUTO:
         known, layouts = ", ".join(_ENDINGS), ", ".join(layout for layout in DataFormat if layout != DataFormat.AUTO)
         raise DataError(
-            f"{location}: the ending of {name!r} does not tell its layout (known: {known}). "
-            f"Set {data.option('format')} to one of {layouts}"
+            f"{location}: the ending of {name!r} does not tell its layout (known: {known}, each also with "
+            f"{', '.join(_COMPRESSIONS)} behind it). Set {data.option('format')} to one of {layouts}"
         )
-    return _ENDINGS[ending]
+    if layout is DataFormat.PARQUET and PurePosixPath(name).suffix.lower() in _COMPRESSIONS:
+        raise DataError(f"{location}: {name!r} is Parquet, which is compressed by itself: unpack it first")
+    return layout
 
 
-def _require_one_format(files: list[SourceFile], location: str) -> None:
-    firsts = {file.format: file.name for file in reversed(files)}
-    if len(firsts) > 1:
-        examples = ", ".join(sorted(firsts.values()))
-        raise DataError(f"{location}: files of several layouts ({examples}). Name one kind with a glob such as *.jsonl")
+def _ending(name: str) -> str:
+    """The ending that tells the layout: `.jsonl` of `dev.jsonl.gz`."""
+    path = PurePosixPath(name.lower())
+    return (path.with_suffix("") if path.suffix in _COMPRESSIONS else path).suffix

@@ -4,6 +4,7 @@ Workers take the resulting Arrow blocks from the object store, where a node hold
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,13 +19,16 @@ from ray.data import DataContext
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.corpus import Corpus, view
-from qa_ray.data.digests import Digests, text_digests, token_digests
+from qa_ray.data.digests import Digests, context_keys, held_out, text_digests, token_digests
 from qa_ray.data.files import SourceFile
 from qa_ray.data.passages import find_sources, read_tables
+from qa_ray.data.rows import recognised
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe, first_uses, is_fatal
 from qa_ray.errors import DataError
-from qa_ray.schema import Bools, Int64s, Problem, table_to_passages
+from qa_ray.schema import Bools, Int64s, Problem, UInt64s, table_to_passages
+
+logger = logging.getLogger(__name__)
 
 # So many passages take about a tenth of a second: longer than a task's own cost, short enough to share out.
 _PASSAGES_PER_TASK = 512
@@ -40,6 +44,7 @@ def passages_dataset(data: DataConfig, location: str, max_examples: int | None) 
         DataError: nothing is at `location`.
     """
     sources = find_sources(data, location)
+    logger.info("%s: %s", location, recognised(sources))
     rows = [{**asdict(source), "format": str(source.format)} for source in sources if isinstance(source, SourceFile)]
     if not rows:
         dataset = ray.data.from_arrow(pa.concat_tables(read_tables(sources, data, max_examples)))
@@ -77,6 +82,8 @@ class Split:
     """Of the questions in use, their contexts and reference answers, in their order; the tokenizer changes nothing."""
     token_digest: str
     """Of what the tokenizer made of them: token ids and character offsets."""
+    context_keys: UInt64s
+    """Of the context of each question in use; equal ones are the same context."""
 
     def __len__(self) -> int:
         return len(self.selection)
@@ -98,6 +105,33 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
     Raises:
         DataError: nothing can be read, a row is bad and `data.on_bad_row` is error, or no question is left.
     """
+    found = _read(data, location, max_examples, tokenizer)
+    return found.split(found.selection[:max_examples], found.problems)
+
+
+def tokenize_shares(data: DataConfig, tokenizer: str) -> tuple[Split, Split]:
+    """Read, validate and tokenise `data.train`, and take `data.validation_share` of its contexts for validation.
+
+    Returns what is left for training, with all rows that cannot be used, and the validation questions.
+
+    Raises:
+        DataError: as `tokenize_split`, or all questions are about one context.
+    """
+    found = _read(data, data.train, None, tokenizer)
+    try:
+        chosen = held_out(found.context_keys[found.selection], data.validation_share or 0)
+    except DataError as error:
+        share, named = data.option("validation_share"), data.option("validation")
+        message = f"{data.train}: {error}. Name validation questions with {named}, without {share}"
+        raise DataError(message) from error
+    train, validation = found.selection[~chosen], found.selection[chosen]
+    return (
+        found.split(train[: data.max_train_examples], found.problems),
+        found.split(validation[: data.max_validation_examples], ()),
+    )
+
+
+def _read(data: DataConfig, location: str, max_examples: int | None, tokenizer: str) -> "_Found":
     # Questions are numbered in the order of the blocks, and the batch plan counts on those numbers.
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -108,14 +142,14 @@ def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None,
         batch_size=_PASSAGES_PER_TASK,
         fn_kwargs={"definition": ray.put(tokenizer)},
     )
-    split = _select(location, dataset.materialize().to_arrow_refs(), max_examples)
-    fatal = [problem for problem in split.problems if is_fatal(problem)]
-    if fatal or (split.problems and data.on_bad_row is BadRows.ERROR):
-        raise DataError(describe(fatal or split.problems))
-    if not len(split):
-        reason = f"no question is left of it: {describe(split.problems)}" if split.problems else "it holds no question"
+    found = _Found.of(location, dataset.materialize().to_arrow_refs())
+    fatal = [problem for problem in found.problems if is_fatal(problem)]
+    if fatal or (found.problems and data.on_bad_row is BadRows.ERROR):
+        raise DataError(describe(fatal or found.problems))
+    if not len(found.selection):
+        reason = f"no question is left of it: {describe(found.problems)}" if found.problems else "it holds no question"
         raise DataError(f"{location}: {reason}")
-    return split
+    return found
 
 
 def _tokenize_batch(table: pa.Table, definition: Any) -> pa.Table:
@@ -138,6 +172,7 @@ class _Summary:
     ids: list[str]
     records: list[str]
     answered: Bools
+    context_keys: UInt64s
     text_digests: Digests
     token_digests: Digests
     problems: list[Problem]
@@ -155,34 +190,65 @@ def _summarise(table: pa.Table) -> _Summary | None:
         pc.struct_field(questions, "id").to_pylist(),
         pc.struct_field(questions, "record").to_pylist(),
         answered,
+        context_keys(block),
         text_digests(block),
         token_digests(block),
         [Problem(**problem) for problem in problems],
     )
 
 
-def _select(name: str, blocks: Sequence[Any], max_examples: int | None) -> Split:
-    """Leave out empty blocks, questions whose id came before, and those beyond `max_examples`."""
-    found = zip(blocks, ray.get([_summarise.remote(block) for block in blocks]), strict=True)
-    kept = [(block, summary) for block, summary in found if summary is not None]
-    summaries = [summary for _, summary in kept]
-    ids = [key for summary in summaries for key in summary.ids]
-    records = [record for summary in summaries for record in summary.records]
-    answered = np.concatenate([summary.answered for summary in summaries]) if summaries else np.empty(0, bool)
-    first_places, repeated = first_uses(ids, records)
-    problems = [problem for summary in summaries for problem in summary.problems] + repeated
-    selection = np.array(first_places, np.int64)[:max_examples]
-    return Split(
-        name=name,
-        blocks=tuple(block for block, _ in kept),
-        selection=selection,
-        problems=tuple(problems),
-        has_unanswerable=not answered[selection].all(),
-        digest=_joined([summary.text_digests for summary in summaries], selection),
-        token_digest=_joined([summary.token_digests for summary in summaries], selection),
-    )
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """All that was read at a location; arrays have an element for each question in the blocks."""
+
+    location: str
+    blocks: tuple[Any, ...]
+    answered: Bools
+    context_keys: UInt64s
+    text_digests: Digests
+    token_digests: Digests
+    selection: Int64s
+    """Questions whose id is their own."""
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, location: str, blocks: Sequence[Any]) -> "_Found":
+        """Leave out empty blocks, and questions whose id came before."""
+        told = zip(blocks, ray.get([_summarise.remote(block) for block in blocks]), strict=True)
+        kept = [(block, summary) for block, summary in told if summary is not None]
+        summaries = [summary for _, summary in kept]
+        ids = [key for summary in summaries for key in summary.ids]
+        records = [record for summary in summaries for record in summary.records]
+        first_places, repeated = first_uses(ids, records)
+        problems = [problem for summary in summaries for problem in summary.problems] + repeated
+        return cls(
+            location=location,
+            blocks=tuple(block for block, _ in kept),
+            answered=np.concatenate([np.empty(0, bool), *(summary.answered for summary in summaries)]),
+            context_keys=np.concatenate([np.empty(0, np.uint64), *(summary.context_keys for summary in summaries)]),
+            text_digests=_joined([summary.text_digests for summary in summaries]),
+            token_digests=_joined([summary.token_digests for summary in summaries]),
+            selection=np.array(first_places, np.int64),
+            problems=tuple(problems),
+        )
+
+    def split(self, selection: Int64s, problems: tuple[Problem, ...]) -> Split:
+        """Return the selected questions, by their number in the blocks."""
+        return Split(
+            name=self.location,
+            blocks=self.blocks,
+            selection=selection,
+            problems=problems,
+            has_unanswerable=not self.answered[selection].all(),
+            digest=_digest(self.text_digests[selection]),
+            token_digest=_digest(self.token_digests[selection]),
+            context_keys=self.context_keys[selection],
+        )
 
 
-def _joined(parts: Sequence[Digests], selection: Int64s) -> str:
-    """One digest of the selected questions, by their number in all parts."""
-    return hashlib.sha256(np.concatenate(parts)[selection].tobytes() if parts else b"").hexdigest()
+def _joined(parts: Sequence[Digests]) -> Digests:
+    return np.concatenate([np.empty((0, 32), np.uint8), *parts])
+
+
+def _digest(questions: Digests) -> str:
+    return hashlib.sha256(questions.tobytes()).hexdigest()

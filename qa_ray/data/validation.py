@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from qa_ray.errors import DataError
-from qa_ray.schema import Answer, Passage, Problem, Question
+from qa_ray.schema import Answer, Bools, Passage, Problem, Question
 
 WHOLE_FILE = "file"
 """Field of a problem that makes a whole file unreadable: it stops the run, whatever data.on_bad_row says."""
+
+CONTRADICTORY = "expected no answers where is_impossible is true"
 
 _SHOWN = 80
 _INT32 = 2**31
@@ -31,7 +33,10 @@ class RowError(DataError):
 
 def shown(value: object) -> str:
     """Return `value` as it is shown in messages: quoted if it is text, on one line, cut to 80 characters."""
-    text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
+    try:
+        text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
+    except RecursionError:
+        return "(too deep to be shown)"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
@@ -175,6 +180,44 @@ def describe(problems: Sequence[Problem], limit: int = 10) -> str:
 def _kind(problem: Problem) -> str:
     field = re.sub(r"\[\d+\]", "", problem.field)
     return f"{field} {re.split('[:;]', problem.message, maxsplit=1)[0]}"
+
+
+def count_rows(problems: Iterable[Problem]) -> int:
+    """Return how many rows are left out: a row may have several problems."""
+    return len({problem.record for problem in problems})
+
+
+def alarms(problems: Sequence[Problem], answered: Bools) -> list[str]:
+    """Return what must not be overlooked of rows that were left out.
+
+    Args:
+        problems: why they were.
+        answered: of each question that is left, whether it has an answer.
+    """
+    found = []
+    num_rows, total = count_rows(problems), count_rows(problems) + len(answered)
+    if num_rows > len(answered):
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(map(_kind, problems)).most_common(3))
+        found.append(f"MOST OF THE DATA IS LEFT OUT, {num_rows} of {total} rows: {kinds}")
+    num_silent = count_rows(problem for problem in problems if _says_no_answer(problem))
+    if num_silent and answered.all():
+        found.append(
+            f"EVERY QUESTION WITHOUT AN ANSWER IS LEFT OUT, {num_silent} rows: a model that is trained on the rest "
+            "answers always. Mend them, or set data.impossible_answers=ignore where their answers are only plausible"
+        )
+    if problems and not answered.any():
+        found.append("EVERY QUESTION WITH AN ANSWER IS LEFT OUT: there is no answer to learn from")
+    return found
+
+
+def _says_no_answer(problem: Problem) -> bool:
+    """Whether a row that cannot be used means that there is no answer, as many tools write it."""
+    is_empty = problem.field.endswith(".text") and problem.message.startswith("is empty")
+    is_nowhere = "answer_start" in problem.field and (
+        problem.value in ("None", "nan", "''")
+        or (problem.message.startswith("is negative") and "is nowhere" in problem.message)
+    )
+    return is_empty or is_nowhere or problem.message.startswith(CONTRADICTORY)
 
 
 def write_problems(problems: Iterable[Problem], path: str | Path) -> None:

@@ -11,7 +11,7 @@ import transformers
 
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.pipeline import tokenize_split
-from qa_ray.data.validation import write_problems
+from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.errors import DataError, StorageError
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.evaluation.predictions import PredictionFile, Questions, read_predictions, read_questions
@@ -22,7 +22,7 @@ from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import open_for
 from qa_ray.model.loading import learn_template
 from qa_ray.runs.resources import Resources, plan_resources
-from qa_ray.schema import Problem
+from qa_ray.schema import Bools, Problem
 from qa_ray.scores.intervals import Comparison, compare, require_same_questions
 from qa_ray.storage.run_folder import EVALUATION, METRICS
 
@@ -63,7 +63,7 @@ def _prepare_all(options: EvaluationOptions) -> list[EvaluationTask | Prediction
         data = options.data_config(options.on_bad_row, options.impossible_answers)
         questions = questions or read_questions(data, options.data, options.max_examples)
         with _written(options.out):
-            _tell_bad_rows(questions.problems, place / BAD_ROWS)
+            _tell_bad_rows(questions.problems, questions.answered, place / BAD_ROWS)
         own = source == options.predictions
         file = read_predictions(
             source,
@@ -131,9 +131,10 @@ def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Reso
         max_examples=options.max_examples,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
     )
+    answered = split.corpus().answer_first >= 0
     with _written(options.out):
-        _tell_bad_rows(split.problems, place / BAD_ROWS)
-    if (split.corpus().answer_first < 0).all():
+        _tell_bad_rows(split.problems, answered, place / BAD_ROWS)
+    if not answered.any():
         raise DataError(f"{options.data} has no question with an answer: there is nothing to measure a model by")
     return EvaluationTask(
         config=config,
@@ -145,13 +146,15 @@ def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Reso
     )
 
 
-def _tell_bad_rows(problems: Sequence[Problem], file: Path) -> None:
-    """Write why rows are left out, in place of what an earlier evaluation wrote."""
+def _tell_bad_rows(problems: Sequence[Problem], answered: Bools, file: Path) -> None:
+    """Write why rows are left out, in place of an earlier evaluation; `answered` tells of the questions that stay."""
     file.unlink(missing_ok=True)
     if problems:
         file.parent.mkdir(exist_ok=True)
         write_problems(problems, file)
-        logger.warning("%d rows cannot be used and were left out; %s says why", len(problems), file)
+        logger.warning("%d rows cannot be used and were left out; %s says why", count_rows(problems), file)
+        for alarm in alarms(problems, answered):
+            logger.warning("%s", alarm)
 
 
 def _conclude(options: EvaluationOptions, outcomes: list[Outcome]) -> EvaluationResult:

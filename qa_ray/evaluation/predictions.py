@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import BadRows, Language
 from qa_ray.data.passages import read_split
 from qa_ray.data.validation import check, describe, expect_text, first_uses, is_fatal, shown
 from qa_ray.errors import DataError
-from qa_ray.schema import Passage, Problem
+from qa_ray.schema import Bools, Passage, Problem
 from qa_ray.scores.predicted_texts import ScoredTexts, score_texts
 from qa_ray.scores.question_table import QuestionTable
 from qa_ray.scores.results import save_scores
@@ -38,9 +40,14 @@ class Questions:
         return [question.id for passage in self.passages for question in passage.questions]
 
     @property
+    def answered(self) -> Bools:
+        """Whether each of them has an answer."""
+        return np.array([bool(question.answers) for passage in self.passages for question in passage.questions])
+
+    @property
     def has_unanswerable(self) -> bool:
         """Whether some question has no answer."""
-        return not all(question.answers for passage in self.passages for question in passage.questions)
+        return not self.answered.all()
 
 
 def read_questions(data: DataConfig, location: str, max_examples: int | None) -> Questions:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.config.policies import BadRows
-from qa_ray.data.pipeline import tokenize_split
+from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
 from qa_ray.data.template import Template
 from qa_ray.data.validation import describe
 from qa_ray.errors import UserError
@@ -58,9 +58,7 @@ def inspect(config: InspectionConfig) -> Inspection:
     attempts.make(lambda: check_window(config.model, tokenizer, config.window.max_length))
     attempts.make(lambda: check_model(config.model, tokenizer))
     splits = [
-        split
-        for name in (TRAIN, VALIDATION)
-        if (split := attempts.make(partial(_read, name, config, tokenizer, template, attempts))) is not None
+        _cut(name, split, config, template, attempts) for name, split in _tokenize(config, tokenizer, attempts).items()
     ]
     by_name = {split.name: split for split in splits}
     if VALIDATION in by_name and (collator := by_name[VALIDATION].collator) is not None:
@@ -100,23 +98,32 @@ def _claim(folder: Path) -> None:
             pass
 
 
-def _read(
-    name: str, config: InspectionConfig, tokenizer: FastTokenizer, template: Template, attempts: _Attempts
-) -> InspectedSplit:
-    """Read, tokenise and cut a split; what is sound of it is shown, whatever `data.on_bad_row` says."""
-    data = config.data
-    location = data.train if name == TRAIN else data.validation
-    logger.info("%s: reading and tokenising %s", name, f"{data.hub} {location}" if data.hub else location)
-    split = tokenize_split(
-        replace(data, on_bad_row=BadRows.SKIP),
-        location,
-        max_examples=data.max_train_examples if name == TRAIN else data.max_validation_examples,
-        tokenizer=tokenizer.backend_tokenizer.to_str(),
-    )
-    if split.problems and data.on_bad_row is BadRows.ERROR:
+def _tokenize(config: InspectionConfig, tokenizer: FastTokenizer, attempts: _Attempts) -> dict[str, Split]:
+    """Read and tokenise both splits; what is sound of them is shown, whatever `data.on_bad_row` says."""
+    data, definition = replace(config.data, on_bad_row=BadRows.SKIP), tokenizer.backend_tokenizer.to_str()
+    hub = f"{data.hub} " if data.hub else ""
+    if data.validation_share is not None:
+        logger.info("reading and tokenising %s%s", hub, data.train)
+        shares = attempts.make(lambda: tokenize_shares(data, definition))
+        return dict(zip((TRAIN, VALIDATION), shares, strict=True)) if shares else {}
+    found = {}
+    for name, location, most in (
+        (TRAIN, data.train, data.max_train_examples),
+        (VALIDATION, data.validation, data.max_validation_examples),
+    ):
+        logger.info("%s: reading and tokenising %s%s", name, hub, location)
+        read = partial(tokenize_split, data, location, max_examples=most, tokenizer=definition)
+        if (split := attempts.make(read)) is not None:
+            found[name] = split
+    return found
+
+
+def _cut(name: str, split: Split, config: InspectionConfig, template: Template, attempts: _Attempts) -> InspectedSplit:
+    """Cut a split into windows."""
+    if split.problems and config.data.on_bad_row is BadRows.ERROR:
         attempts.refusals.append(f"{name}: {describe(split.problems)}")
     corpus = split.corpus()
     collator = attempts.make(lambda: make_collator(config, corpus, template))
     windows = f" in {len(collator.windows):,} windows" if collator else ""
     logger.info("%s: %s questions%s", name, f"{len(corpus):,}", windows)
-    return InspectedSplit(name, location, split.problems, corpus, collator)
+    return InspectedSplit(name, split.name, split.problems, corpus, collator)

@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.data.files import HubSplit
 from qa_ray.data.passages import find_sources
-from qa_ray.data.rows import open_hub, read_rows
+from qa_ray.data.rows import open_hub, read_rows, recognised
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.folder import SavedModel, open_for
@@ -108,6 +108,7 @@ def predict(options: PredictionOptions) -> PredictionResult:
         choose_precision(options.precision, torch.device("cpu"), "--precision")
     data = options.data_config()
     inputs = find_inputs(data, options.data)
+    logger.info("%s: %s", options.data, recognised([item.source for item in inputs]))
     _peek(inputs[0], data, options.data)
     saved = open_for(options, options.model, revision=options.revision)
     digest = fingerprint(saved)

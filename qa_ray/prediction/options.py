@@ -30,9 +30,9 @@ class PredictionOptions(AnsweringOptions):
     or why it could not be answered) and record (the file and row it was read from). No answer is an empty one. The
     same command goes on where it was interrupted: a part that is written is not done again.
 
-    Questions need no answers and no ids. JSONL, Parquet and CSV stream from the disk or the object store, whatever
-    their size. Nested SQuAD JSON is read whole, file by file; a Hub data set is first stored in the cache on the local
-    disk.
+    Questions need no answers and no ids. JSON lines, Parquet, CSV and TSV stream from the disk or the object store,
+    whatever their size. A document of JSON is read whole, file by file; a Hub data set is first stored in the cache on
+    the local disk.
     """
 
     model: tyro.conf.Positional[str]

@@ -15,9 +15,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.data.answers import cell
 from qa_ray.data.files import HubSplit, SourceFile
-from qa_ray.data.passages import cell
-from qa_ray.data.rows import SourceRow, read_rows
+from qa_ray.data.layouts.source_row import SourceRow
+from qa_ray.data.rows import read_rows
 from qa_ray.data.validation import RowError, check, expect_id, expect_text
 from qa_ray.errors import DataError, StorageError, UserError
 from qa_ray.locations import is_local

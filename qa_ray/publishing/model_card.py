@@ -1,6 +1,6 @@
 """The model card: what a run has recorded, and nothing else, for people and for the Hub's own pages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -111,8 +111,17 @@ def _data(record: RunRecord, split: str) -> str:
     data = record.config["data"]
     limit = data[f"max_{split}_examples"]
     part = f", the first {limit} questions" if limit else ""
-    place = _place(data[split])
+    share = data.get("validation_share")
+    if share is not None:
+        part = f", {100 * (share if split == 'validation' else 1 - share):.3g}% of its contexts{part}"
+    place = _place(_location(data, split))
     return f"`{data['hub']}`, split `{place}`{part}" if data["hub"] else f"`{place}`{part}"
+
+
+def _location(data: Mapping[str, Any], split: str) -> str:
+    """Where the questions of a split were read, by a run's record, which may be older than the share."""
+    location: str = data["train" if data.get("validation_share") is not None else split]
+    return location
 
 
 def _place(location: str) -> str:
@@ -124,7 +133,7 @@ def _place(location: str) -> str:
 
 def _eval_results(record: RunRecord) -> Iterator[EvalResult]:
     data = record.config["data"]
-    name = data["hub"] or _place(data["validation"])
+    name = data["hub"] or _place(_location(data, "validation"))
     for metric, label in _recorded(record):
         yield EvalResult(
             task_type="question-answering",
@@ -132,7 +141,7 @@ def _eval_results(record: RunRecord) -> Iterator[EvalResult]:
             dataset_type=name,
             dataset_name=name,
             dataset_config=data["hub_config"],
-            dataset_split=data["validation"] if data["hub"] else None,
+            dataset_split=_location(data, "validation") if data["hub"] else None,
             dataset_revision=data["revision"],
             metric_type=metric,
             metric_name=label,
@@ -206,6 +215,7 @@ def _training(record: RunRecord) -> str:
     rows = [
         [f"`{name}`", f"`{_place(value) if name in _PLACES else value}`"]
         for name, value in record.settings()
+        if (name != "data.validation" or record.config["data"].get("validation_share") is None)
         if name.startswith(_SECTIONS) and not name.startswith(_UNTOLD) and value is not None
     ]
     version: Any = record.architecture.get("transformers_version")

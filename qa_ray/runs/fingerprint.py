@@ -44,10 +44,11 @@ class Fingerprint:
         """Yield in words what has changed since `before`; `config` names where it was read."""
         data, model = config.data, config.model
         tokenizer_changed = self.template != before.template
-        for name, place in (("train", data.train), ("validation", data.validation)):
+        for name in ("train", "validation"):
             if getattr(self, name) != getattr(before, name):
+                field = data.field_of(name)
                 source = f" of data.hub={data.hub}" if data.hub else ""
-                yield f"data.{name}={place}{source} holds other questions, contexts or answers"
+                yield f"data.{field}={getattr(data, field)}{source} holds other questions, contexts or answers"
             else:
                 # Of other texts a tokenizer makes other tokens.
                 tokenizer_changed |= getattr(self, f"{name}_tokens") != getattr(before, f"{name}_tokens")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -16,8 +17,9 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.collate import Collator
-from qa_ray.data.pipeline import Split, tokenize_split
-from qa_ray.data.validation import write_problems
+from qa_ray.data.corpus import Corpus
+from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
+from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import answer_notes, cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
@@ -33,6 +35,8 @@ from qa_ray.tracking.tracker import DataUse
 from qa_ray.training.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_CONTEXTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,15 @@ def tokenize_data(data: DataConfig, tokenizer: FastTokenizer) -> Splits:
         DataError: one of them cannot be used.
     """
     definition = tokenizer.backend_tokenizer.to_str()
+    if data.validation_share is not None:
+        splits = Splits(*tokenize_shares(data, definition))
+        logger.info(
+            "data.validation_share=%g: %d contexts of data.train are for training, %d for validation; data.validation "
+            "is not read",
+            data.validation_share,
+            *(len(np.unique(split.context_keys)) for split in (splits.train, splits.validation)),
+        )
+        return splits
     return Splits(
         tokenize_split(data, data.train, max_examples=data.max_train_examples, tokenizer=definition),
         tokenize_split(data, data.validation, max_examples=data.max_validation_examples, tokenizer=definition),
@@ -135,11 +148,15 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
             logger.warning(
                 "%s: %d rows cannot be used and were left out; bad_rows_%s.jsonl in the run's folder says why",
                 name,
-                len(split.problems),
+                count_rows(split.problems),
                 name,
             )
+            for alarm in alarms(split.problems, corpus.answer_first >= 0):
+                logger.warning("%s: %s", name, alarm)
         for note in data_notes(task.config, collator):
             logger.warning("%s: %s", name, note)
+    if overlap := overlap_note(task.train, task.validation, collators[-1].corpus):
+        logger.warning("validation: %s", overlap)
     return collators
 
 
@@ -148,6 +165,20 @@ def data_notes(config: Config, collator: Collator) -> list[str]:
     corpus, windows = collator.corpus, collator.windows
     cut = cut_note(corpus, windows)
     return [*answer_notes(corpus, windows, config.evaluate.max_answer_length), *([cut] if cut else [])]
+
+
+def overlap_note(train: Split, validation: Split, corpus: Corpus) -> str | None:
+    """What to tell of validation questions, viewed by `corpus`, about contexts that stand in the training data too."""
+    questions = np.flatnonzero(np.isin(validation.context_keys, train.context_keys))
+    if not len(questions):
+        return None
+    _, firsts = np.unique(validation.context_keys[questions], return_index=True)
+    shown_first = ", ".join(corpus.record(int(question)) for question in questions[np.sort(firsts)[:_SHOWN_CONTEXTS]])
+    contexts = f"{len(firsts)} context{'s' if len(firsts) > 1 else ''}"
+    return (
+        f"{len(questions)} of {len(corpus)} questions are about {contexts} of the training data: scores flatter. First "
+        f"at {shown_first}; data.validation_share splits by context"
+    )
 
 
 def _write_lines(folder: RunFolder, name: str, split: Split) -> None:

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
 from qa_ray.storage.run_folder import EVALUATION, MODEL
@@ -62,7 +63,7 @@ def render(sweep: Sweep) -> str:
         "Sweep": sweep.folder.name,
         "Model": sweep.config.model.name,
         "Trained on": _source(data.hub, data.train, data.max_train_examples),
-        "Measured on": _source(data.hub, data.validation, data.max_validation_examples),
+        "Measured on": _measured_on(data),
         "Space": ", ".join(f"{field} in {written(domain)}" for field, domain in sweep.space.items()),
         "Searched by": f"sampler {tune.sampler}, scheduler {tune.scheduler}, {len(sweep.trials)} trials",
     }
@@ -74,6 +75,11 @@ def render(sweep: Sweep) -> str:
 def _source(hub: str | None, location: str, limit: int | None) -> str:
     place = f"{hub} {location}" if hub else location
     return place if limit is None else f"{place}, up to {limit:,} questions"
+
+
+def _measured_on(data: DataConfig) -> str:
+    place = _source(data.hub, getattr(data, data.field_of("validation")), data.max_validation_examples)
+    return place if data.validation_share is None else f"{place}, {100 * data.validation_share:.3g}% of its contexts"
 
 
 def _scores(page: Page, sweep: Sweep) -> list[str]:

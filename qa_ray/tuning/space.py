@@ -49,7 +49,8 @@ _WORDS: dict[type, dict[str, Value]] = {type(None): {"none": None}, bool: {"true
 # Sections that change no score, and fields without which scores cannot be compared.
 _FIXED_SECTIONS = ("cluster", "run", "checkpoint", "tracking", "publish")
 _FIXED = (
-    *(f"data.{name}" for name in ("validation", "max_validation_examples", "on_bad_row", "impossible_answers")),
+    *(f"data.{name}" for name in ("validation", "validation_share", "max_validation_examples")),
+    *(f"data.{name}" for name in ("on_bad_row", "impossible_answers")),
     "evaluate.best_by",
     "evaluate.language",
     "train.log_every",

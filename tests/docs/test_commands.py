@@ -51,8 +51,6 @@ NOT_RUN = {
     "cat": "shows a file",
     "touch": "makes a file",
     "export": "variables of whoever reads",
-    "head": "run with the job that follows it",
-    "tail": "run with the job that follows it",
     "mlflow ui": "a server, which does not end",
     "mlflow models": "a server, which does not end",
     "kubectl": "needs Kubernetes",

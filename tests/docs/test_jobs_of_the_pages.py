@@ -16,12 +16,13 @@ pytestmark = pytest.mark.long
 
 HERE = ["--cluster.local-cpus", "2", "--cluster.num-workers", "1"]
 UNRECORDED = ["--tracking.no-enabled"]
-SHORT_RUN = [
-    *("--model.name", "tiny", "--data.hub", "None", "--data.train", "train.jsonl", "--data.validation", "dev.jsonl"),
+SHORT = [
+    *("--model.name", "tiny"),
     *("--window.max-length", "128", "--window.stride", "8", "--batch.size", "4"),
     *("--train.epochs", "1", "--train.max-steps", "2", "--train.precision", "fp32"),
     *HERE,
 ]
+SHORT_RUN = ["--data.hub", "None", "--data.train", "train.jsonl", "--data.validation", "dev.jsonl", *SHORT]
 TINY = """
 recipe = "minilm"
 model.name = "tiny"
@@ -52,7 +53,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a stranger's 200 questions, the tiny model, and what else the commands name."""
     folder = tmp_path_factory.mktemp("desk")
     FAMILIES["bert"].save(folder / "tiny")
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own_questions(200)))
+    rows = [json.dumps(row) + "\n" for row in own_questions(200)]
+    for name, lines in (("questions.jsonl", rows), ("train.jsonl", rows[:160]), ("dev.jsonl", rows[160:])):
+        (folder / name).write_text("".join(lines))
     write_squad(folder / "train-v1.1.json", NAMES[:7])
     (folder / "tiny.toml").write_text(TINY)
     return folder
@@ -76,20 +79,18 @@ def run_shown(desk: Path, command: Command, *behind: str) -> str:
 
 @pytest.fixture(scope="module")
 def reported(desk: Path) -> Path:
-    """The four commands at the top of README.md, from the questions on; returns the report that the last one opens."""
+    """The commands at the top of README.md, from the questions on; returns the report that the last one opens."""
     [first] = [block for block in blocks("bash") if block.page == "README.md" and "git clone" in block.text]
-    _, cut, _, show = first.text.splitlines()
-    subprocess.run(["bash", "-c", cut], cwd=desk, check=True)
+    show = first.text.splitlines()[-1]
     [train] = [command for command in jobs("train") if command.page == "README.md" and "mine" in command.words]
-    run_shown(desk, train, *SHORT_RUN, *UNRECORDED)
+    run_shown(desk, train, *SHORT, *UNRECORDED)
     return desk / show.split()[1]
 
 
-def test_stranger_gets_from_questions_to_a_report_with_the_commands_of_the_readme(reported: Path, desk: Path) -> None:
+def test_stranger_gets_from_questions_to_a_report_with_the_commands_of_the_readme(reported: Path) -> None:
     assert reported.is_file()
+    # A fifth of ten contexts.
     assert "40 questions" in reported.read_text(encoding="utf-8")
-    rows = [(desk / name).read_text().splitlines() for name in ("train.jsonl", "dev.jsonl", "questions.jsonl")]
-    assert rows[0] + rows[1] == rows[2]
 
 
 @pytest.mark.usefixtures("reported")

@@ -99,7 +99,7 @@ def test_readme_is_read_to_its_end_and_begins_with_a_report_of_ones_own_data() -
     assert len(lines) <= 150
     first_screen = lines[:20]
     start = next(number for number, line in enumerate(first_screen) if "git clone" in line)
-    assert "report.html" in first_screen[start + 3], "four commands"
+    assert "report.html" in first_screen[start + 2], "three commands"
 
 
 def imported(node: ast.AST, *, typed: bool) -> set[str]:

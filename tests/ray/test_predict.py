@@ -1,6 +1,7 @@
 """The prediction job on a local cluster, with a tiny model: one row for each question, whatever is bad or killed."""
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_several_answers_are_a_list_beside_the_context(
             assert_same(row["answers"], answers)
 
 
-@pytest.mark.parametrize("layout", ["json", "csv", "parquet"])
+@pytest.mark.parametrize("layout", ["json", "csv", "parquet", "json.gz"])
 def test_every_layout_is_answered_without_answers(
     layout: str, options: Callable[..., PredictionOptions], place: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +114,9 @@ def test_every_layout_is_answered_without_answers(
         for paragraph in content["data"][0]["paragraphs"]:
             paragraph["qas"] = [{"question": qa["question"]} for qa in paragraph["qas"]]
         path.write_text(json.dumps(content))
+    elif layout == "json.gz":
+        rows = [{"question": row["question"], "context": row["context"]} for row in ROWS]
+        path.write_bytes(gzip.compress(json.dumps(rows).encode()))
     else:
         table = pa.table({"asked": [r["question"] for r in ROWS], "body": [r["context"] for r in ROWS]})
         pq.write_table(table, path) if layout == "parquet" else pa.csv.write_csv(table, path)

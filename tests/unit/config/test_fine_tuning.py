@@ -33,6 +33,8 @@ SECTIONS = {
         ("data.train", ""),
         ("data.validation", ""),
         ("data.max_train_examples", 0),
+        ("data.validation_share", 0.0),
+        ("data.validation_share", 1.0),
         ("data.max_validation_examples", -1),
         ("window.max_length", 4),
         ("window.stride", -1),

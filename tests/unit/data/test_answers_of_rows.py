@@ -50,6 +50,20 @@ def test_nothing_with_no_start_is_no_answer(tmp_path, name, nothing, start):
     assert (passage.questions[0].answers, problems) == ((), [])
 
 
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", " null "])
+@pytest.mark.parametrize("name", ["f.jsonl", "f.csv", "f.parquet"])
+def test_word_for_nothing_is_an_answer_only_where_a_start_is_given(tmp_path, name, word):
+    row = {"id": ["1", "2"], "context": [word] * 2, "question": ["q"] * 2, "answers": [word] * 2}
+    write(tmp_path / name, {**row, "answer_start": [None, 0]})
+    (passage,), problems = read(tmp_path / name)
+    assert problems == []
+    assert [[answer.text for answer in one.answers] for one in passage.questions] == [[], [word]]
+    write(tmp_path / name, row)
+    (passage,), problems = read(tmp_path / name)
+    assert problems == []
+    assert [one.answers for one in passage.questions] == [(), ()]
+
+
 IMPOSSIBLE_FORMS = {
     "flags": [False, True, None],
     "numbers": [0, 1, None],

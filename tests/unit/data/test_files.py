@@ -37,6 +37,7 @@ def names(location):
         ("**/*.jsonl", ["b.jsonl", "c/d e.jsonl"]),
         ("[x]", ["g.csv"]),
         ("[x]/g.csv", ["g.csv"]),
+        ("**/*.[jp]*", ["b.jsonl", "c/d e.jsonl", "c/d/f.parquet"]),
     ],
 )
 def test_location_names_files(folder, location, expected):
@@ -85,14 +86,27 @@ def test_home_folder_is_expanded(folder, monkeypatch):
         ("file://{folder}/nowhere", ["there is no file or folder {folder}/nowhere"]),
         ("nowhere/*.json", ["no file matches {folder}/nowhere/*.json"]),
         ("c/*.csv", ["no file matches {folder}/c/*.csv"]),
-        ("empty", ["no file with a known ending (.json, .jsonl, .ndjson, .parquet, .csv) lies in {folder}/empty"]),
-        ("README.md", ["'README.md'", "Set data.format to one of squad, jsonl, parquet, csv"]),
-        ("**/*.[jp]*", ["files of several layouts (b.jsonl, c/d/f.parquet)", "glob"]),
+        (
+            "empty",
+            ["no file with a known ending (.json, .jsonl, .ndjson, .parquet, .csv, .tsv) lies in {folder}/empty"],
+        ),
+        (
+            "README.md",
+            [
+                "'README.md'",
+                ".csv, .tsv, each also with .gz, .bz2, .zst, .xz",
+                "Set data.format to one of squad, jsonl, parquet, csv, tsv",
+            ],
+        ),
+        ("packed.gz", ["the ending of 'packed.gz' does not tell its layout"]),
+        ("f.parquet.gz", ["'f.parquet.gz' is Parquet, which is compressed by itself: unpack it first"]),
         ("https://example.org/train.json", ["https://example.org/train.json cannot be opened", "Download"]),
     ],
 )
 def test_location_that_cannot_be_used_says_why(folder, location, messages):
     (folder / "empty").mkdir()
+    for name in ("packed.gz", "f.parquet.gz"):
+        (folder / name).touch()
     with pytest.raises(DataError) as error:
         find_files(AUTO, location.format(folder=folder))
     for message in messages:
@@ -102,3 +116,25 @@ def test_location_that_cannot_be_used_says_why(folder, location, messages):
 def test_stated_format_is_taken_whatever_the_ending(folder):
     (file,) = find_files(DataConfig(format=DataFormat.JSONL), "README.md")
     assert file.format is DataFormat.JSONL
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "compression"),
+    [
+        ("f.JSON", DataFormat.SQUAD, None),
+        ("f.jsonl.gz", DataFormat.JSONL, "gzip"),
+        ("f.v2.json.xz", DataFormat.SQUAD, "xz"),
+        ("f.csv.zst", DataFormat.CSV, "zstd"),
+        ("f.tsv.BZ2", DataFormat.TSV, "bzip2"),
+    ],
+)
+def test_endings_tell_layout_and_compression(tmp_path, name, layout, compression):
+    (tmp_path / name).touch()
+    (file,) = find_files(AUTO, str(tmp_path))
+    assert (file.name, file.format, file.compression) == (name, layout, compression)
+
+
+def test_stated_format_leaves_the_compression_to_the_ending(tmp_path):
+    (tmp_path / "packed.gz").touch()
+    (file,) = find_files(DataConfig(format=DataFormat.JSONL), str(tmp_path / "packed.gz"))
+    assert (file.format, file.compression) == (DataFormat.JSONL, "gzip")

@@ -178,10 +178,10 @@ def test_key_that_only_one_line_lacks_is_a_problem_of_this_line(tmp_path):
     [
         ("f.json", b'{"data": [}', "is not JSON"),
         ("f.jsonl", b'{"context": "x"}', "no column 'question'; the columns there are: context. Name the right one"),
-        ("f.parquet", b"not parquet", "cannot be read as parquet"),
+        ("f.parquet", b"not parquet", "cannot be read as Parquet"),
         ("f.csv", b"id,context,question,answer\n", "data.columns.answers=..."),
-        ("f.csv", b"", "cannot be read as csv"),
-        ("f.csv", b"context,question,answers\n" + 9_000_000 * b"c", "cannot be read as csv: field larger"),
+        ("f.csv", b"", "cannot be read as CSV"),
+        ("f.csv", 9_000_000 * b"c", "cannot be read as CSV: field larger"),
     ],
 )
 def test_file_that_cannot_be_read_is_a_fatal_problem(tmp_path, name, content, message):
@@ -199,6 +199,10 @@ def test_file_that_cannot_be_read_is_a_fatal_problem(tmp_path, name, content, me
         ("f.csv", b"c,q,c", "row 1: answers='c': is plain text, .* data.columns.answer_start=..."),
         ("f.csv", b"c,\xff,[]", r"row 1: question=b'\\xff': is not UTF-8"),
         ("f.csv", b"c,q", "row 1: row=.*: expected 3 cells, found 2"),
+        ("f.csv", b'c,"q', "row 1: row=.*: unexpected end of data: is a quote left open?"),
+        ("f.csv", b'"c,q"x', "row 1: row=.*: ',' expected after '\"': is a quote left open?"),
+        ("f.csv", b'"c\nd",q', "row 1: row=.*: expected 3 cells, found 2"),
+        ("f.csv", b"c" * 9_000_000, "row 1: row=.*: field larger than field limit"),
         ("f.jsonl", b'{"context": "\xff"}', "line 2: line=b'{.*: is not UTF-8"),
     ],
 )

@@ -103,7 +103,9 @@ def test_numeric_id_becomes_text(read):
     ],
 )
 def test_problem_names_record_field_value_and_what_was_expected(read, changes, field, value, message):
-    (problem,) = read(document(**changes))
+    odd, good = document(**changes), document(id="good")
+    problem, passage = read({"data": odd["data"] + good["data"]})
+    assert [question.id for question in passage.questions] == ["good"]
     assert (problem.record, problem.field) == ("train.json data[0].paragraphs[0].qas[0]", field)
     assert problem.value.startswith(value)
     assert len(problem.value) <= 80
@@ -121,7 +123,8 @@ def test_problem_names_record_field_value_and_what_was_expected(read, changes, f
     ],
 )
 def test_problem_of_the_nesting_names_its_place(read, data, record, field):
-    (problem,) = read({"data": data})
+    problem, passage = read({"data": data + document(id="good")["data"]})
+    assert [question.id for question in passage.questions] == ["good"]
     assert (problem.record, problem.field) == (record, field)
 
 
@@ -129,16 +132,33 @@ def test_problem_of_the_nesting_names_its_place(read, data, record, field):
     ("source", "message"),
     [
         (b'{"data":\n [1,}', "line 2 column 5 is not JSON"),
-        (b'{"a": 1}\n{"a": 2}', "line 2 column 1 is not JSON: Extra data: '{\"a\": 2}'; if each line is an object"),
-        (b'{"a": 1}\n{"a": 2}', "set data.format=jsonl"),
+        (b'{"a":\n1}\n{"a": 2}', "line 3 column 1 is not JSON: Extra data: '{\"a\": 2}'; if each line is an object"),
+        (b'{"a":\n1}\n{"a": 2}', "set data.format=jsonl"),
         (b"", "line 1 column 1 is not JSON"),
         (b'{"data":\n "\xff"}', "line 2 is not UTF-8"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"[" + b"1" * 5000 + b"]", "is not JSON that can be read"),
-        (b"[]", "is not nested SQuAD JSON: expected an object with the list 'data', found []"),
-        (b'{"data": 1}', "is not nested SQuAD JSON"),
+        (b"7", "holds no questions: expected a list of rows or an object with the list 'data', found 7"),
+        (b'{"data":\n1}', "holds no questions"),
+        (b'{"train":\n[1]}', "expected the list 'data', found the keys train"),
+        (
+            b'[{"title": "t"}]',
+            "no column 'context'; the columns there are: title. Name the right one with data.columns.c",
+        ),
     ],
-    ids=["malformed", "json-lines", "hint", "empty", "not-utf8", "too-deep", "too-long", "a-list", "data-is-no-list"],
+    ids=[
+        "malformed",
+        "json-lines",
+        "hint",
+        "empty",
+        "not-utf8",
+        "too-deep",
+        "too-long",
+        "a-number",
+        "data-is-no-list",
+        "other-keys",
+        "other-columns",
+    ],
 )
 def test_file_that_is_no_squad_json_yields_one_problem_of_the_field_file(read, source, message):
     (problem,) = read(source)

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from qa_ray.doctor.examination import bounded
-from qa_ray.doctor.nodes import answer, in_time
+from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.doctor.examination import _Examination, bounded
+from qa_ray.doctor.nodes import Nodes, answer, in_time
 from qa_ray.doctor.verdict import Status, Verdict, failed, passed
 from qa_ray.errors import require
 
@@ -78,3 +79,9 @@ def test_long_traceback_is_cut_to_its_end() -> None:
     _, words = answer(fail, ())
     assert (words or "").endswith("Traceback No module named 'qa_ray'")
     assert len(words or "") < 400
+
+
+def test_share_of_the_training_data_is_looked_at_with_them() -> None:
+    config = Config(data=DataConfig(train="train.json", validation="nowhere.json", validation_share=0.1))
+    checks = dict(_Examination(config, Nodes((), 60)).checks())
+    assert checks["validation"]() == passed("10% of the contexts of the training data")

@@ -87,7 +87,7 @@ def test_first_row_without_a_question_spoils_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("f.json", "{}", "is not nested SQuAD JSON"),
+        ("f.json", "[{}", "is not JSON"),
         ("f.csv", "question,body\nq,c\n", "no column 'context'; the columns there are: question, body"),
     ],
 )

@@ -127,6 +127,16 @@ def test_hub_model_and_data_set_are_linked(tmp_path: Path, monkeypatch: pytest.M
     assert yaml.safe_load(benchmark_entry(record, "squad")) == eval_result_entries_to_yaml([entry])
 
 
+def test_share_of_the_training_questions_is_told_as_one(tmp_path: Path) -> None:
+    card = card_of(with_config(tmp_path, "data", validation_share=0.125))
+    place = "`s3://bucket/train.json`"
+    assert f"questions of {place}, 12.5% of its contexts, in percent" in card.text
+    assert f"{place}, 87.5% of its contexts" in card.text
+    assert "dev.json" not in card.text
+    [result] = card.data.to_dict()["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "s3://bucket/train.json"
+
+
 def test_settings_are_told_and_what_changes_no_result_is_not(plain: RunRecord) -> None:
     text = card_of(plain).text
     for line in ("| `optim.learning_rate` | `0.001` |", "| `window.stride` | `8` |", "| `train.seed` | `42` |"):

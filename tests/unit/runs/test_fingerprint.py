@@ -24,7 +24,16 @@ TOKENIZER = "the tokenizer of model.name=tiny makes other tokens of the same tex
 
 
 def split(texts, tokens):
-    return Split(texts, (), np.arange(1), (), has_unanswerable=False, digest=texts, token_digest=tokens)
+    return Split(
+        texts,
+        (),
+        np.arange(1),
+        (),
+        has_unanswerable=False,
+        digest=texts,
+        token_digest=tokens,
+        context_keys=np.zeros(1, np.uint64),
+    )
 
 
 def fingerprint(family="bert"):
@@ -113,3 +122,9 @@ def test_each_data_set_of_a_sweep_is_held_to_its_own(tmp_path):
     assert str(raised.value).startswith(
         f"what run.name=night was begun with has changed: {VALIDATION}; {TRAIN.replace('train.json', 'more.json')}. "
     )
+
+
+def test_share_of_the_training_questions_is_named_by_where_they_are_read():
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, validation_share=0.1))
+    now = dataclasses.replace(BEFORE, train="x", validation="y")
+    assert set(now.changes(BEFORE, config)) == {TRAIN}

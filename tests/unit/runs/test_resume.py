@@ -144,6 +144,7 @@ OTHER = {
     "model.resize_embeddings": True,
     "data.train": "other.json",
     "data.validation": "other.json",
+    "data.validation_share": 0.5,
     "data.hub": "rajpurkar/squad",
     "data.hub_config": "plain_text",
     "data.revision": "v2",
