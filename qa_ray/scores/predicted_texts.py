@@ -58,12 +58,9 @@ def score_texts(
     has_answer = np.array([bool(question.answers) for _, question in rows])
     odds = None if null_odds is None else np.array([null_odds[key] for key in references], np.float64)
     metrics = _metrics(predictions, references, null_odds, no_answer=no_answer, threshold=threshold, language=language)
-    if no_answer:
-        answered = squad_v2_question_scores(predictions, references, language)
-    else:
-        answered = squad_question_scores(predictions, references, language)
+    score = squad_v2_question_scores if no_answer else squad_question_scores
+    scores = answered = score(predictions, references, language)
     silent = np.zeros(len(rows), bool)
-    scores = answered
     if no_answer and odds is not None and threshold is not None:
         silent = odds > threshold
         scores = QuestionScores(*(at_threshold(column, has_answer, odds, threshold) for column in answered))

@@ -292,21 +292,3 @@ def test_rows_that_are_left_out_are_told_for_each_model_and_do_not_stay(
     evaluate(options(out=out, cluster=alone))
     assert not {"bad_rows.jsonl", "against", "comparison.json"} & {path.name for path in out.iterdir()}
     assert_same_metrics(out, place / "out")
-
-
-@pytest.mark.parametrize("first", ["model", "predictions"])
-def test_model_and_its_own_answers_in_a_file_are_even(
-    shown: str, place: Path, options: Callable[..., EvaluationOptions], tmp_path: Path, first: str
-) -> None:
-    file = place / "out" / "predictions.json"
-    against = str(file if first == "model" else place / "run")
-    given: dict[str, Any] = {} if first == "model" else {"model": None, "predictions": file}
-    result = evaluate(options(**given, against=against, out=tmp_path))
-    assert result.comparison is not None
-    assert {difference.mean for difference in result.comparison.differences.values()} == {0}
-    assert not result.comparison.flips
-    assert {name for name in read(tmp_path, "metrics") if name.startswith("NoAns")}, "scores are those of v2.0"
-    with_spans, without = (tmp_path, tmp_path / "against") if first == "model" else (tmp_path / "against", tmp_path)
-    assert (with_spans / "spans.safetensors").is_file()
-    assert not (without / "spans.safetensors").exists()
-    assert read(without, "predictions") == read(with_spans, "predictions")
