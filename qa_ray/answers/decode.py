@@ -6,14 +6,13 @@ Two stages. `window_candidates` runs on the device of the logits and finds the n
 
 import math
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool1d, pad
 
 from qa_ray.schema import Float32s, Int32s, Int64s
 
@@ -203,7 +202,7 @@ def _best_indices(values: Tensor, n: int) -> Tensor:
     if num_members > 1 and num_groups > n:
         if length % num_members:
             values = pad(values, (0, num_members * num_groups - length), value=-math.inf)
-        group_best = reduce(torch.maximum, values.view(num_rows, num_groups, num_members).unbind(2))
+        group_best = max_pool1d(values[:, None], num_members)[:, 0]
         group = _sorted_indices(group_best, index[:num_groups], n)
         index = (group[:, :, None] * num_members + index[:num_members]).view(num_rows, n * num_members)
         values = values.gather(1, index)
