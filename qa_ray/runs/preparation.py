@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.collate import Collator
-from qa_ray.data.corpus import Corpus
 from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
 from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import answer_notes, cut_note
@@ -77,11 +77,22 @@ def tokenize_data(data: DataConfig, tokenizer: FastTokenizer) -> Splits:
             data.validation_share,
             *(len(np.unique(split.context_keys)) for split in (splits.train, splits.validation)),
         )
-        return splits
-    return Splits(
-        tokenize_split(data, data.train, max_examples=data.max_train_examples, tokenizer=definition),
-        tokenize_split(data, data.validation, max_examples=data.max_validation_examples, tokenizer=definition),
-    )
+    else:
+        splits = Splits(
+            tokenize_split(data, data.train, max_examples=data.max_train_examples, tokenizer=definition),
+            tokenize_split(data, data.validation, max_examples=data.max_validation_examples, tokenizer=definition),
+        )
+    _warn(splits)
+    return splits
+
+
+def _warn(splits: Splits) -> None:
+    """Tell what must not be overlooked of the data; a search tells it once."""
+    for name, split in (("train", splits.train), ("validation", splits.validation)):
+        for alarm in alarms(split.problems, split.corpus().answer_first >= 0) if split.problems else ():
+            logger.warning("%s: %s", name, alarm)
+    if overlap := overlap_note(splits.train, splits.validation, lambda place: splits.validation.corpus().record(place)):
+        logger.warning("validation: %s", overlap)
 
 
 def prepare(
@@ -151,12 +162,8 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
                 count_rows(split.problems),
                 name,
             )
-            for alarm in alarms(split.problems, corpus.answer_first >= 0):
-                logger.warning("%s: %s", name, alarm)
         for note in data_notes(task.config, collator):
             logger.warning("%s: %s", name, note)
-    if overlap := overlap_note(task.train, task.validation, collators[-1].corpus):
-        logger.warning("validation: %s", overlap)
     return collators
 
 
@@ -167,17 +174,17 @@ def data_notes(config: Config, collator: Collator) -> list[str]:
     return [*answer_notes(corpus, windows, config.evaluate.max_answer_length), *([cut] if cut else [])]
 
 
-def overlap_note(train: Split, validation: Split, corpus: Corpus) -> str | None:
-    """What to tell of validation questions, viewed by `corpus`, about contexts that stand in the training data too."""
+def overlap_note(train: Split, validation: Split, record: Callable[[int], str]) -> str | None:
+    """What to tell of validation questions about contexts of the training data; `record` says where one was read."""
     questions = np.flatnonzero(np.isin(validation.context_keys, train.context_keys))
     if not len(questions):
         return None
     _, firsts = np.unique(validation.context_keys[questions], return_index=True)
-    shown_first = ", ".join(corpus.record(int(question)) for question in questions[np.sort(firsts)[:_SHOWN_CONTEXTS]])
+    shown_first = ", ".join(record(int(question)) for question in questions[np.sort(firsts)[:_SHOWN_CONTEXTS]])
     contexts = f"{len(firsts)} context{'s' if len(firsts) > 1 else ''}"
     return (
-        f"{len(questions)} of {len(corpus)} questions are about {contexts} of the training data: scores flatter. First "
-        f"at {shown_first}; data.validation_share splits by context"
+        f"{len(questions)} of {len(validation)} questions are about {contexts} of the training data: scores flatter. "
+        f"First at {shown_first}; data.validation_share splits by context"
     )
 
 

@@ -24,9 +24,8 @@ def split(*keys):
 
 def note(train, validation):
     passages = [Passage(f"c{number}", (Question(f"{number}", "q", (), f"line {number}"),)) for number in range(9)]
-    return overlap_note(
-        split(*train), split(*validation), corpus_of(passages[: len(validation)], FAMILIES["bert"].tokenizer())
-    )
+    corpus = corpus_of(passages[: len(validation)], FAMILIES["bert"].tokenizer())
+    return overlap_note(split(*train), split(*validation), corpus.record)
 
 
 def test_contexts_of_one_split_only_are_not_told():
