@@ -115,8 +115,12 @@ def _stated(record: str, row: Row, value: object, data: DataConfig, *, impossibl
 def _detected(record: str, value: object, context: str) -> Iterator[Answer]:
     """MRQA's answers: all places of each, as its first and last character; their text is what stands there."""
     places: dict[tuple[int, int], None] = {}
+    if isinstance(value, dict) and isinstance(value.get("char_spans"), list):
+        value = [{"char_spans": spans} for spans in value["char_spans"]]  # as the Hub has it: a list for each field
     for index, item in enumerate(value if isinstance(value, list) else [value]):
         spans = item.get("char_spans") if isinstance(item, dict) else None
+        if isinstance(spans, dict) and all(isinstance(spans.get(end), list) for end in ("start", "end")):
+            spans = [list(ends) for ends in zip(spans["start"], spans["end"], strict=False)]
         field = f"{SPANS}[{index}]"
         if not isinstance(spans, list):
             raise RowError(Problem(record, field, shown(item), "expected an object with the list 'char_spans'"))

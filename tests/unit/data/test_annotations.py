@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flat_rows import read
 
@@ -105,6 +107,23 @@ def test_mrqa_says_where_answers_stand_by_first_and_last_character(tmp_path):
     assert problems == []
     assert answers_of(passages) == {"q0": [("Vltava", 4), ("vltava", 37)], "q1": [("Prague", 25)], "q2": []}
     assert passages[0].questions[1].record == "NewsQA.jsonl.gz line 2 qas[1]"
+
+
+def test_mrqa_as_the_hub_has_it_has_a_list_for_each_field(tmp_path):
+    row = {
+        "qid": "1",
+        "question": "Which?",
+        "context": CONTEXT,
+        "answers": ["Vltava"],
+        "detected_answers": {
+            "text": ["Vltava", "prague"],
+            "char_spans": [{"start": [4, 37], "end": [9, 42]}, {"start": [25], "end": [30]}],
+        },
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "mrqa.parquet")
+    passages, problems = read(tmp_path)
+    assert problems == []
+    assert answers_of(passages) == {"mrqa.parquet row 0": [("Vltava", 4), ("vltava", 37), ("Prague", 25)]}
 
 
 def test_mrqa_is_read_for_prediction(tmp_path):
