@@ -102,26 +102,32 @@ def _tokenize(config: InspectionConfig, tokenizer: FastTokenizer, attempts: _Att
     """Read and tokenise both splits; what is sound of them is shown, whatever `data.on_bad_row` says."""
     data, definition = replace(config.data, on_bad_row=BadRows.SKIP), tokenizer.backend_tokenizer.to_str()
     hub = f"{data.hub} " if data.hub else ""
+    found: dict[str, Split] = {}
+
+    def keep(name: str, split: Split) -> None:
+        if split.problems and config.data.on_bad_row is BadRows.ERROR:
+            attempts.refusals.append(f"{name}: {describe(split.problems)}")
+        found[name] = split
+
     if data.validation_share is not None:
         logger.info("reading and tokenising %s%s", hub, data.train)
-        shares = attempts.make(lambda: tokenize_shares(data, definition))
-        return dict(zip((TRAIN, VALIDATION), shares, strict=True)) if shares else {}
-    found = {}
+        if (shares := attempts.make(lambda: tokenize_shares(data, definition))) is not None:
+            for name, split in zip((TRAIN, VALIDATION), shares, strict=True):
+                keep(name, split)
+        return found
     for name, location, most in (
         (TRAIN, data.train, data.max_train_examples),
         (VALIDATION, data.validation, data.max_validation_examples),
     ):
         logger.info("%s: reading and tokenising %s%s", name, hub, location)
         read = partial(tokenize_split, data, location, max_examples=most, tokenizer=definition)
-        if (split := attempts.make(read)) is not None:
-            found[name] = split
+        if (whole := attempts.make(read)) is not None:
+            keep(name, whole)
     return found
 
 
 def _cut(name: str, split: Split, config: InspectionConfig, template: Template, attempts: _Attempts) -> InspectedSplit:
     """Cut a split into windows."""
-    if split.problems and config.data.on_bad_row is BadRows.ERROR:
-        attempts.refusals.append(f"{name}: {describe(split.problems)}")
     corpus = split.corpus()
     collator = attempts.make(lambda: make_collator(config, corpus, template))
     windows = f" in {len(collator.windows):,} windows" if collator else ""

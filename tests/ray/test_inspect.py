@@ -14,7 +14,9 @@ from qa_ray.config.policies import BadRows
 from qa_ray.errors import UserError
 from qa_ray.inspection.job import Inspection, inspect
 from qa_ray.inspection.options import as_inspection
+from qa_ray.model.loading import load_tokenizer
 from qa_ray.runs.driver import train
+from qa_ray.runs.preparation import tokenize_data
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "inspect.py"
 
@@ -118,3 +120,17 @@ def test_bad_rows_that_are_skipped_are_no_refusal(place: Path, tmp_path: Path) -
     [shared] = [finding for finding in found.findings["validation"] if finding.key == "context_in_train"]
     # The spoiled file has all contexts, those of the other seven names too.
     assert len(shared.questions) == 21
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_share_for_validation_is_that_of_training(place: Path, tmp_path: Path) -> None:
+    data = {"train": str(spoil(tmp_path / "spoiled.json")), "validation_share": 0.3, "on_bad_row": BadRows.SKIP}
+    seen = look(place, tmp_path / "seen", data=data)
+    splits = tokenize_data(seen.config.data, load_tokenizer(seen.config.model))
+    assert [split.corpus.ids() for split in seen.splits] == [
+        splits.train.corpus().ids(), splits.validation.corpus().ids()
+    ]  # fmt: skip
+    assert len(seen.splits[1].corpus.ids()) > 0
+    assert (seen.splits[0].rows_left_out, seen.refusals) == (2, ())
+    [refusal] = look(place, tmp_path / "seen", data={**data, "on_bad_row": BadRows.ERROR}).refusals
+    assert refusal.startswith("train: 2 problems in the data:")

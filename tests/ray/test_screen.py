@@ -32,6 +32,7 @@ SUMMARY = (
     r"Ask the model a question:",
     r"  \S*qa-ray ask \S+ '.*\?' --text '.*'",
 )
+DATA = r"/\S+: 1 file, JSON of paragraphs"
 EVALUATION = (
     r"\S+: \d+ questions in \d+ windows",
     r" +percent  95% interval",
@@ -93,7 +94,7 @@ def job(name: str, *words: object) -> list[str]:
 
 def strangers(shown: str, *forms: str) -> list[str]:
     """Lines that have none of these forms."""
-    known = re.compile("|".join(f"(?:{form})" for form in ("", *forms)))
+    known = re.compile("|".join(f"(?:{form})" for form in ("", DATA, *forms)))
     return [line for line in shown.splitlines() if not known.fullmatch(line)]
 
 
