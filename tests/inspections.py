@@ -7,6 +7,9 @@ from typing import Any
 
 from small_runs import make_collator, tiny_config
 
+from qa_ray.data.corpus import view
+from qa_ray.data.digests import context_keys
+from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.inspection.findings import find
 from qa_ray.inspection.job import Inspection
 from qa_ray.inspection.options import InspectionConfig, as_inspection
@@ -42,7 +45,9 @@ def inspected(
 ) -> InspectedSplit:
     """A split of these passages."""
     collator = make_collator(config, list(passages))
-    return InspectedSplit(name, f"{name}.json", tuple(problems), collator.corpus, collator)
+    backend = parse_tokenizer(load_tokenizer(config.model).backend_tokenizer.to_str())
+    keys = context_keys(view(tokenize(passages, [], backend)))
+    return InspectedSplit(name, f"{name}.json", tuple(problems), keys, collator.corpus, collator)
 
 
 def inspection(config: InspectionConfig, *splits: InspectedSplit, refusals: Sequence[str] = ()) -> Inspection:

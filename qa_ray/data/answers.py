@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from qa_ray.config.fine_tuning import Columns, DataConfig
 from qa_ray.config.policies import ImpossibleAnswers
-from qa_ray.data.layouts.source_row import IMPOSSIBLE, SPANS, Row, listed
+from qa_ray.data.layouts.source_row import CATEGORY, IMPOSSIBLE, SPANS, Row, listed
 from qa_ray.data.literals import parse_literal
 from qa_ray.data.validation import CONTRADICTORY, RowError, expect_position, expect_text, shown
 from qa_ray.schema import Answer, Problem
@@ -20,7 +20,6 @@ _FLAGS = {
     **dict.fromkeys(("none", "nan", ""), None),
 }
 _NONE_WORDS = ("nan", "none", "null")  # in tables of text; where a start is given, they are answers
-_CATEGORY = "answer_category"
 _NONE_CATEGORIES = {"NOT_GIVEN", "NO_ANSWER", "NONE"}
 
 
@@ -69,14 +68,14 @@ def read_answers(record: str, row: Row, context: str, data: DataConfig) -> tuple
 
 def _annotated(record: str, field: str, value: object) -> list[dict[str, Any]] | None:
     """The given ones of answers that an annotation tool exports with a category; None where it gives none."""
-    if not _is_list_of_dicts(value) or not any(item.get(_CATEGORY) for item in value):
+    if not _is_list_of_dicts(value) or not any(item.get(CATEGORY) for item in value):
         return None
     given = []
     for index, item in enumerate(value):
-        category = item.get(_CATEGORY)
+        category = item.get(CATEGORY)
         is_none = isinstance(category, str) and category.upper() in _NONE_CATEGORIES
         if is_none and not _is_nothing(item.get("text")):
-            place = f"{field}[{index}].{_CATEGORY}"
+            place = f"{field}[{index}].{CATEGORY}"
             message = f"contradicts its text {shown(item['text'])}: drop the text, or mend the category"
             raise RowError(Problem(record, place, shown(category), message))
         if not is_none:

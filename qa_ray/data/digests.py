@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from qa_ray.data.corpus import Block
 from qa_ray.errors import DataError
-from qa_ray.schema import Bools, UInt64s
+from qa_ray.schema import Bools, Int64s, UInt64s
 
 Digests = npt.NDArray[np.uint8]
 """SHA-256 of each question, [num_questions, 32]."""
@@ -50,6 +50,12 @@ def context_keys(block: Block) -> UInt64s:
     contexts = (" ".join(context.split()).encode() for context in block.contexts.to_pylist())
     keys = [int.from_bytes(hashlib.sha256(context).digest()[:8], "big") for context in contexts]
     return np.repeat(np.array(keys, np.uint64), np.diff(block.passage_bounds))
+
+
+def shared_contexts(keys: UInt64s, others: UInt64s) -> Int64s:
+    """Questions with these `context_keys` whose context stands in another split, too."""
+    found: Int64s = np.flatnonzero(np.isin(keys, others))
+    return found
 
 
 def held_out(keys: UInt64s, share: float) -> Bools:

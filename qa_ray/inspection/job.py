@@ -132,4 +132,4 @@ def _cut(name: str, split: Split, config: InspectionConfig, template: Template, 
     collator = attempts.make(lambda: make_collator(config, corpus, template))
     windows = f" in {len(collator.windows):,} windows" if collator else ""
     logger.info("%s: %s questions%s", name, f"{len(corpus):,}", windows)
-    return InspectedSplit(name, split.name, split.problems, corpus, collator)
+    return InspectedSplit(name, split.name, split.problems, split.context_keys, corpus, collator)

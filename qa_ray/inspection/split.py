@@ -11,8 +11,10 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import padded_tokens, plan_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
+from qa_ray.data.digests import shared_contexts
+from qa_ray.data.validation import count_rows
 from qa_ray.data.windows import Windows
-from qa_ray.schema import Bools, Int64s, Problem
+from qa_ray.schema import Bools, Int64s, Problem, UInt64s
 from qa_ray.scores.metrics import exact_match
 
 TRAIN, VALIDATION = "train", "validation"
@@ -39,6 +41,8 @@ class InspectedSplit:
     location: str
     problems: tuple[Problem, ...]
     """Why rows cannot be used."""
+    context_keys: UInt64s
+    """Of each question's context, see `data.digests`."""
     corpus: Corpus
     collator: Collator | None
     """Makes its windows; None where the stride leaves no room for a question."""
@@ -51,7 +55,7 @@ class InspectedSplit:
     @property
     def rows_left_out(self) -> int:
         """Rows that cannot be used; one may have several problems."""
-        return len({problem.record for problem in self.problems})
+        return count_rows(self.problems)
 
     @cached_property
     def contexts(self) -> dict[str, int]:
@@ -89,8 +93,7 @@ class InspectedSplit:
 
     def in_common(self, other: "InspectedSplit") -> Int64s:
         """Questions whose context stands in another split, too."""
-        found = (text in other.contexts for text in self.corpus.contexts())
-        return np.flatnonzero(np.fromiter(found, np.bool_, len(self.corpus)))
+        return shared_contexts(self.context_keys, other.context_keys)
 
 
 def figures(split: InspectedSplit, config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.fine_tuning import Config, DataConfig
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.collate import Collator
+from qa_ray.data.digests import shared_contexts
 from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
 from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import answer_notes, cut_note
@@ -176,7 +177,7 @@ def data_notes(config: Config, collator: Collator) -> list[str]:
 
 def overlap_note(train: Split, validation: Split, record: Callable[[int], str]) -> str | None:
     """What to tell of validation questions about contexts of the training data; `record` says where one was read."""
-    questions = np.flatnonzero(np.isin(validation.context_keys, train.context_keys))
+    questions = shared_contexts(validation.context_keys, train.context_keys)
     if not len(questions):
         return None
     _, firsts = np.unique(validation.context_keys[questions], return_index=True)
@@ -223,7 +224,7 @@ def data_uses(config: Config, train: Split, validation: Split) -> list[DataUse]:
             on_hub=hub is not None,
             digest=split.digest,
             columns=_COLUMNS,
-            profile={"num_questions": len(split), "num_rows_left_out": len(split.problems)},
+            profile={"num_questions": len(split), "num_rows_left_out": count_rows(split.problems)},
         )
         for context, split in (("training", train), ("validation", validation))
     ]

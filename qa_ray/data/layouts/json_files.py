@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qa_ray.data.files import SourceFile
 from qa_ray.data.layouts.json_values import NESTING, rows_in, rows_of_list
-from qa_ray.data.layouts.source_row import IMPOSSIBLE, Row, SourceRow, Wanted, listed
+from qa_ray.data.layouts.source_row import CATEGORY, IMPOSSIBLE, Row, SourceRow, Wanted, listed
 from qa_ray.data.layouts.unpacking import BYTE_ORDER_MARK, beginning, content, lines
 from qa_ray.data.validation import shown
 from qa_ray.errors import DataError
@@ -14,7 +14,6 @@ from qa_ray.schema import Problem
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 5  # one of them is an object by itself, be the others odd
-_CATEGORY = "answer_category"
 # The first of these keys tells what is nested; in a text, quotes are escaped.
 _KEY = re.compile(rb'(?<!\\)"(paragraphs|qas|question)"\s*:')
 
@@ -83,7 +82,7 @@ def _document_rows(source: SourceFile, wanted: Wanted) -> Iterator[SourceRow]:
         )
     rows = list(found)
     # Such tools say that a question is answerable until somebody says that it is not. In a text, quotes are escaped.
-    annotated = f'"{_CATEGORY}"'.encode() in text
+    annotated = f'"{CATEGORY}"'.encode() in text
     contents = ((record, _unflagged(row) if annotated else row) for record, row in rows)
     yield from wanted.held_to(
         SourceRow(record, row, number / len(rows)) for number, (record, row) in enumerate(contents, start=1)

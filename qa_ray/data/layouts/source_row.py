@@ -11,6 +11,8 @@ from qa_ray.schema import Problem
 Row = Mapping[str, object]
 IMPOSSIBLE = "is_impossible"
 """Column that says of a question that its context holds no answer, where there is such a column."""
+CATEGORY = "answer_category"
+"""Key of an annotated answer that says whether there is one."""
 SPANS = "detected_answers"
 """Column in which MRQA says where the answers stand."""
 

@@ -89,7 +89,7 @@ def test_questions_on_a_context_of_the_other_split_are_found(bert: Path) -> None
     train = inspected(config, [passage(RIVER, ("river ?", [])), passage(BRIDGE, ("town ?", []))])
     other = "the town"
     validation = inspected(
-        config, [passage(other, ("town ?", [])), passage(BRIDGE, ("bridge ?", []), ("old ?", []))], "validation"
+        config, [passage(other, ("town ?", [])), passage(f" {BRIDGE}\n", ("bridge ?", []), ("old ?", []))], "validation"
     )
     assert validation.in_common(train).tolist() == [1, 2]
     assert train.in_common(validation).tolist() == [1]
