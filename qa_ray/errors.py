@@ -43,6 +43,10 @@ class PublishError(UserError):
     """A model cannot be published: its run lacks something, or the Hub cannot be reached or refuses it."""
 
 
+class WorkerError(Exception):
+    """A worker met an error that nobody foresaw, and that would come again; the message holds its traceback."""
+
+
 class StoppedError(Exception):
     """A run was stopped by a signal, after a checkpoint; the message says how to go on.
 

@@ -30,6 +30,7 @@ from qa_ray.errors import ConfigError, DataError, require
 from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.loading import learn_template
+from qa_ray.model.token_limit import TokenLimit
 from qa_ray.schema import Passage, Problem
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class QuestionAnswerer:
         self.tokenizer: FastTokenizer = saved.tokenizer
         self.settings: AnswerSettings = saved.settings
         self._limit = saved.limit
-        self._max_tokens = max_tokens
+        self._memory = TokenLimit(max_tokens, "max_tokens")
         self._backend = parse_tokenizer(saved.tokenizer.backend_tokenizer.to_str())
         self._template = learn_template(saved.tokenizer, saved.model.config)
 
@@ -95,7 +96,7 @@ class QuestionAnswerer:
             source: folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH).
             revision: branch, tag or commit on the Hub.
             device: "cpu", "cuda", a CUDA device's number, -1 for the CPU; None takes CUDA where there is one.
-            max_tokens: padded tokens in one forward pass.
+            max_tokens: padded tokens in one forward pass; fewer from then on where the device's memory did not suffice.
             trust_remote_code: run Python code that comes with the model. Only for models whose code you have read.
 
         Raises:
@@ -138,7 +139,7 @@ class QuestionAnswerer:
             ConfigError: there is no such setting, or it cannot work. It is a ValueError, too.
             ModelError: the model's scores are not finite.
         """
-        request = make_request(settings, self.settings, self._template, limit=self._limit, max_tokens=self._max_tokens)
+        request = make_request(settings, self.settings, self._template, limit=self._limit)
         if "padding" in settings:
             warnings.warn(f"padding={settings['padding']!r} has no effect: {_PADDING}", stacklevel=2)
         inputs += tuple(settings[name] for name in _FORMER if name in settings)
@@ -160,7 +161,7 @@ class QuestionAnswerer:
             self.model,
             collator,
             device=self.device,
-            max_tokens=request.max_tokens,
+            limit=TokenLimit(request.max_tokens, "batch_size") if request.max_tokens else self._memory,
             n_best=n_best,
             max_answer_length=request.max_answer_length,
         )

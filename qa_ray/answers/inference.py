@@ -14,6 +14,7 @@ from qa_ray.data.collate import Batch, Collator
 from qa_ray.data.windows import Windows
 from qa_ray.errors import ModelError
 from qa_ray.model.compute import Logits, forward
+from qa_ray.model.token_limit import TokenLimit, in_groups
 from qa_ray.schema import Float32s, Int32s, Int64s
 
 
@@ -99,26 +100,35 @@ def score_corpus(
     collator: Collator,
     *,
     device: torch.device,
-    max_tokens: int,
+    limit: TokenLimit,
     n_best: int,
     max_answer_length: int,
 ) -> Scored:
-    """Run all windows of a corpus through a model in evaluation mode, at most max_tokens padded tokens at once.
+    """Run all windows of a corpus through a model in evaluation mode, as many at once as `limit` lets.
 
     Raises:
         ModelError: a logit is not a finite number.
+        ClusterError: the device's memory does not hold a single window.
     """
     windows = collator.windows
     found: list[DecodedBatch] = []
     start_logits: list[Float32s] = [np.empty(0, np.float32)] * len(windows)
     end_logits = start_logits.copy()
-    for group in collator.groups(np.arange(len(windows)), max_tokens):
+
+    def compute(group: Int64s) -> tuple[Batch, Logits, DecodedBatch]:
         batch = collator(group)
+        on_device = batch.to(device)
+        logits = forward(model, on_device)
+        return (
+            batch,
+            logits,
+            decode_batch(logits, on_device, windows, group, n_best=n_best, max_answer_length=max_answer_length),
+        )
+
+    for group, (batch, logits, decoded) in in_groups(collator, np.arange(len(windows)), limit, compute):
+        decoded.require_finite(collator.corpus.record)
+        found.append(decoded)
         begins, ends = batch.context_begin.tolist(), batch.context_end.tolist()
-        batch = batch.to(device)
-        logits = forward(model, batch)
-        found.append(decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length))
-        found[-1].require_finite(collator.corpus.record)
         start, end = logits.start.cpu().numpy(), logits.end.cpu().numpy()
         for row, window in enumerate(group.tolist()):
             context = slice(begins[row], ends[row])

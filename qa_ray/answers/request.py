@@ -20,8 +20,8 @@ class Request:
     threshold: float | None
     """Is taken off the score of no answer; None where an answer is always given."""
     align_to_words: bool
-    max_tokens: int
-    """Padded tokens in one forward pass."""
+    max_tokens: int | None
+    """Padded tokens in one forward pass, where the call bounds them."""
 
 
 class CallSettings(TypedDict, total=False):
@@ -56,9 +56,7 @@ class CallSettings(TypedDict, total=False):
     """Another one."""
 
 
-def make_request(
-    given: CallSettings, saved: AnswerSettings, template: Template, *, limit: int | None, max_tokens: int
-) -> Request:
+def make_request(given: CallSettings, saved: AnswerSettings, template: Template, *, limit: int | None) -> Request:
     """Complete what a call says.
 
     Args:
@@ -66,7 +64,6 @@ def make_request(
         saved: with the model.
         template: the model's.
         limit: tokens that the model takes.
-        max_tokens: padded tokens in one forward pass, without a batch_size.
 
     Raises:
         ConfigError: there is no such setting, or it cannot work.
@@ -94,7 +91,7 @@ def make_request(
         max_question_length=given.get("max_question_len"),
         threshold=_threshold(saved.no_answer_threshold, given.get("handle_impossible_answer")),
         align_to_words=given.get("align_to_words", False),
-        max_tokens=max_tokens if batch_size is None else batch_size * window.max_length,
+        max_tokens=batch_size and batch_size * window.max_length,
     )
 
 

@@ -5,7 +5,7 @@ The text under a field is its documentation: the command line shows it as help.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
 from qa_ray.config.policies import (
@@ -20,6 +20,9 @@ from qa_ray.config.policies import (
 )
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
+
+AUTO = "auto"
+"""Leaves a number to be found out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,8 +142,9 @@ class BatchConfig:
 
     size: int = 16
     """Windows per optimizer step, over all workers together."""
-    max_tokens_per_device: int | None = None
-    """Padded tokens that a device takes at once; a larger share is split and its gradients are accumulated."""
+    max_tokens_per_device: int | Literal["auto"] | None = None
+    """Padded tokens that a device takes at once; a larger share is split and its gradients are accumulated. A device
+    whose memory does not suffice takes fewer from then on; with `auto` each GPU finds out beforehand how many fit."""
     pad_to_multiple_of: int = 8
     """Padded lengths are rounded up to a multiple of this, which bounds the number of distinct shapes."""
     length_pool: int = 128
@@ -149,8 +153,14 @@ class BatchConfig:
     def __post_init__(self) -> None:
         for name in ("size", "pad_to_multiple_of", "length_pool"):
             require(getattr(self, name) >= 1, f"batch.{name}={getattr(self, name)} must be at least 1")
-        limit = self.max_tokens_per_device
+        limit = self.token_limit
         require(limit is None or limit >= 1, f"batch.max_tokens_per_device={limit} must be at least 1")
+
+    @property
+    def token_limit(self) -> int | None:
+        """Padded tokens that a device takes at once, where a number is given."""
+        limit = self.max_tokens_per_device
+        return limit if isinstance(limit, int) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

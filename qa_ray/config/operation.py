@@ -36,6 +36,9 @@ class ClusterConfig:
     """The cluster adds nodes on demand: waits for workers that do not fit yet instead of refusing them."""
     elastic_interval_s: float = 60.0
     """Seconds between two looks whether an elastic run can have more workers."""
+    collective_timeout_s: float = 600.0
+    """Seconds that workers wait for each other in a step, an evaluation or a checkpoint, before they start again from
+    the last one: above what the slowest of them takes, also to load the model."""
     max_failures: int = 5
     """Lost workers after which a run ends instead of going on from its last checkpoint; -1 never ends it. Nodes that
     are taken away with a warning do not count."""
@@ -47,6 +50,8 @@ class ClusterConfig:
         fewest, most = self.worker_range or (1, 1)
         require(1 <= fewest <= most, f"cluster.num_workers={self.num_workers} must be at least 1, the fewest first")
         require(self.elastic_interval_s > 0, f"cluster.elastic_interval_s={self.elastic_interval_s} must be above 0")
+        timeout = self.collective_timeout_s
+        require(timeout > 0, f"cluster.collective_timeout_s={timeout} must be above 0")
         require(self.max_failures >= -1, f"cluster.max_failures={self.max_failures} must be -1 or more")
 
     @property

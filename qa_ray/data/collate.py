@@ -58,10 +58,14 @@ class Collator:
             items, lengths, max_tokens=max_tokens, multiple=self.pad_to_multiple_of, max_length=self.max_length
         )
 
+    def width(self, items: Int64s) -> int:
+        """Tokens to which a batch of the windows `items` is padded: the longest of them, rounded up."""
+        return padded_length(int(self.windows.length[items].max()), self.pad_to_multiple_of, self.max_length)
+
     def __call__(self, items: Int64s) -> Batch:
         """Join, pad and label the windows `items`, [windows]; padded to the longest of them, rounded up."""
         windows, template = self.windows, self.template
-        width = padded_length(int(windows.length[items].max()), self.pad_to_multiple_of, self.max_length)
+        width = self.width(items)
         input_ids = np.full((len(items), width), template.pad_id, np.int64)
         type_ids = np.full((len(items), width), template.pad_type_id, np.int64)
         attention_mask = np.zeros((len(items), width), np.int64)

@@ -6,10 +6,9 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 
 from qa_ray.answers.decode import Candidates
@@ -18,13 +17,12 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import cut_note
-from qa_ray.errors import ClusterError, ModelError, UserError
+from qa_ray.errors import ClusterError, ModelError
 from qa_ray.evaluation.report import EvaluatedModel
 from qa_ray.locations import resolve
 from qa_ray.model.folder import open_model
-from qa_ray.runs.driver import make_trainer, patience, worker_failures
-from qa_ray.runs.outcome import raised, returned
-from qa_ray.runs.ranks import on_all
+from qa_ray.runs.driver import make_trainer, patience
+from qa_ray.runs.failures import cause_of, raised_by_node
 from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import Follower, StreamSender, start_stream
 from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
@@ -106,31 +104,29 @@ def _run(task: EvaluationTask, *, no_answer: bool) -> DecodedSplit:
         trainer = make_trainer(work, resources, task.config.cluster, name="evaluate", storage_path=place)
         with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
-                result: DecodedSplit = raised(trainer.fit().return_value)
+                result: DecodedSplit = trainer.fit().return_value
             except TrainingFailedError as error:
-                raise _cause(error) from error
+                raise cause_of(error, _lost) from error
     return result
 
 
-def _cause(error: TrainingFailedError) -> Exception:
-    """The failure that the user can mend, if a worker met one."""
-    if any(isinstance(cause, RayActorError) for cause in worker_failures(error)):
-        return ClusterError(
-            "a worker process was lost, and cluster.max_failures is reached: its memory may have run out (lower "
-            "--max-tokens-per-device), or its node is gone"
-        )
-    return cast(Exception, error)
+def _lost(what: str) -> ClusterError:
+    return ClusterError(
+        f"{what}, and cluster.max_failures is reached: its memory may have run out (lower --max-tokens-per-device), or "
+        "its node is gone"
+    )
 
 
-def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | UserError | None:
+def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
     """Evaluate this rank's share; rank 0 returns what all have found."""
-    return returned(lambda: _evaluate_share(task, stream, no_answer))
+    with raised_by_node():
+        return _evaluate_share(task, stream, no_answer)
 
 
 def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
     set_up_process(task.resources.cpus_per_worker)
     accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
-    saved = on_all(lambda: open_model(task.model, trust_remote_code=task.config.model.trust_remote_code))
+    saved = open_model(task.model, trust_remote_code=task.config.model.trust_remote_code)
     collator = make_collator(task.config, task.split.corpus(), task.template)
     evaluator = Evaluator(collator, task.config.evaluate, no_answer=no_answer)
     sender = StreamSender(stream)

@@ -120,7 +120,7 @@ def epoch_tokens(lengths: Int64s, config: Config, max_length: int | None = None)
     total = padded_tokens(
         plan_epoch(lengths, batch, seed=config.train.seed, epoch=0),
         lengths,
-        max_tokens=batch.max_tokens_per_device,
+        max_tokens=batch.token_limit,
         multiple=batch.pad_to_multiple_of,
         max_length=max_length or config.window.max_length,
     )

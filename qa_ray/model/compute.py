@@ -1,5 +1,6 @@
 """What a model computes, and in which number format: a batch in, start and end logits and their loss out."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -70,6 +71,19 @@ def choose_precision(wanted: Precision, device: torch.device, option: str = "tra
     return Precision.FP32 if device.type == "cpu" else Precision.FP16
 
 
+def common_precision(chosen: Iterable[Precision], keep: Precision | None = None) -> Precision:
+    """What workers compute in together, given what `choose_precision` says for each of them.
+
+    Gradients that some have scaled and others have not must never be summed: where only some compute in bf16, all take
+    what the others take. A run keeps to the precision that it has computed in so far, `keep`, where all can.
+    """
+    kinds = set(chosen)
+    (common,) = kinds - {Precision.BF16} or kinds
+    # GPUs of every kind compute in fp16, and CPUs do not.
+    fits = keep is Precision.FP32 or (keep is Precision.FP16 and common is not Precision.FP32)
+    return keep if keep is not None and fits else common
+
+
 def emulates_bf16(device: torch.device) -> bool:
     """Whether a device has no instructions for bf16, so that it is slower than fp32 on CPUs and fp16 on GPUs."""
     if device.type == "cpu":
@@ -81,6 +95,11 @@ def emulates_bf16(device: torch.device) -> bool:
 def accelerate_name(precision: Precision) -> str:
     """Accelerate's name of a resolved precision."""
     return _ACCELERATE[precision]
+
+
+def precision_of(name: str) -> Precision:
+    """The precision that Accelerate calls `name`."""
+    return next(precision for precision, own in _ACCELERATE.items() if own == name)
 
 
 def dtype_of(precision: Precision) -> torch.dtype:

@@ -14,7 +14,7 @@ import torch
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.n_best import Answered
 from qa_ray.config.policies import Precision
-from qa_ray.errors import ClusterError, DataError, ModelError, UserError
+from qa_ray.errors import DataError, ModelError, UserError
 from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
@@ -156,11 +156,8 @@ class PartAnswerer:
         """Write the rows of a part, and return them."""
         if self._answerer is None:
             self._answerer = self._load()
-        try:
-            with self._precision():
-                rows = self._format.rows(questions, self._answerer)
-        except torch.OutOfMemoryError as error:
-            raise ClusterError("the GPU's memory is too small: lower --max-tokens-per-device") from error
+        with self._precision():
+            rows = self._format.rows(questions, self._answerer)
         self._task.folder.write(f"{ANSWERS}/{name}", self._format.encode(rows))
         return rows
 

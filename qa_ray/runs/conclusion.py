@@ -35,7 +35,7 @@ from qa_ray.storage.run_folder import (
     checkpoint_name,
 )
 from qa_ray.storage.strict_json import to_json
-from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.metrics import EVAL_PREFIX, lines_of
 from qa_ray.tracking.tracker import Candidate, Tracker
 
 logger = logging.getLogger(__name__)
@@ -44,15 +44,12 @@ _QUESTION = "Who wrote Frankenstein?"
 _TEXT = "Dracula was written by Bram Stoker. The author of Frankenstein is Mary Shelley."
 
 
-def conclude(
-    prepared: Prepared, outcome: Outcome, evaluations: Mapping[int, Mapping[str, float]], tracker: Tracker
-) -> TrainResult:
+def conclude(prepared: Prepared, outcome: Outcome, tracker: Tracker) -> TrainResult:
     """Put the best model, its predictions and its report into the run's folder, which is finished then.
 
     Args:
         prepared: the run.
         outcome: how it ended on rank 0.
-        evaluations: validation metrics by step.
         tracker: takes the folder of the predictions.
 
     Raises:
@@ -61,7 +58,9 @@ def conclude(
     """
     if outcome.best_step is None:
         raise TrainingError(f"the run {prepared.folder.name} ended without a model")
-    folder = prepared.folder
+    folder, evaluations = prepared.folder, outcome.evaluations
+    # What was shown meanwhile may lack something; the workers know all.
+    folder.write(METRICS, lines_of(outcome.history))
     filesystem, path = folder.filesystem()
     for name in (MODEL, EVALUATION):
         folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{checkpoint_name(outcome.best_step)}/{name}", name)

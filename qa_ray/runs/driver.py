@@ -4,27 +4,28 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from ray.exceptions import RayActorError
-from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import StoppedError, StorageError, WorkerLostError
 from qa_ray.runs.conclusion import conclude, is_wanting, keep_model
-from qa_ray.runs.outcome import Outcome, raised
+from qa_ray.runs.failures import EndOnError, cause_of
+from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
-from qa_ray.runs.stream import Follower, Observer
+from qa_ray.runs.stream import Fetcher, Follower, Observer
 from qa_ray.runs.worker import train_worker
 from qa_ray.storage.run_folder import CONFIG, ENVIRONMENT, METRICS, OWNER, RunFolder
 from qa_ray.tracking.environment import describe_environment
@@ -73,8 +74,8 @@ def train(config: Config, context: RunContext | None = None) -> TrainResult:
         return _keep_again(config, found.folder, found.finished) if context.keeps_model else found.finished
     prepared, tracker = _begin(config, found, resources, context)
     with _recorded(tracker), patience(resources):
-        outcome, follower = _fit(prepared, tracker, context)
-        result = conclude(prepared, outcome, follower.evaluations, tracker)
+        outcome = _fit(prepared, tracker, context)
+        result = conclude(prepared, outcome, tracker)
         return keep_model(result, config, prepared.folder, tracker) if context.keeps_model else result
 
 
@@ -147,7 +148,7 @@ def patience(resources: Resources) -> Iterator[None]:
             del os.environ[_PATIENCE_VARIABLE]
 
 
-def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> tuple[Outcome, Follower]:
+def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
     config, folder, stream = prepared.config, prepared.folder, prepared.task.stream
     work = partial(train_worker, prepared.task)
@@ -156,15 +157,16 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> tuple[Out
     nodes = NodeRecord(folder, tracker)
     with contextlib.ExitStack() as stack:
         follower = stack.enter_context(
-            Follower(stream, lambda content: folder.write(METRICS, content), tracker, nodes, context.observe)
+            Follower(stream, lambda content: folder.write(METRICS, content), tracker, context.observe)
         )
+        stack.enter_context(Fetcher(stream.take_samples, nodes))
         if context.callback is not None:
             stack.enter_context(context.callback(config, folder, follower.evaluations))
         try:
             result: Result = stop.run(trainer.fit)
         except TrainingFailedError as error:
-            raise _cause(error, folder) from error
-    outcome: Outcome = raised(result.return_value)
+            raise cause_of(error, partial(_lost, name=folder.name)) from error
+    outcome: Outcome = result.return_value
     if outcome.stopped:
         # In a search a trial is stopped without a signal.
         number = stop.received.value if stop.received else 0
@@ -173,7 +175,7 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> tuple[Out
             f"--run.name {folder.name} to go on",
             exit_code=128 + number,
         )
-    return outcome, follower
+    return outcome
 
 
 def _ask_to_stop(stream: object) -> None:
@@ -190,6 +192,7 @@ def make_trainer(
     """
     return TorchTrainer(
         work,
+        torch_config=TorchConfig(timeout_s=math.ceil(cluster.collective_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
             use_gpu=resources.use_gpu,
@@ -200,29 +203,15 @@ def make_trainer(
             name=name,
             storage_path=storage_path,
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[EndOnError()],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
 
-def worker_failures(error: TrainingFailedError) -> list[BaseException]:
-    """What went wrong on the workers."""
-    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
-    # A worker that died is known by its health check; the others fail in its wake, whatever they were doing.
-    return [getattr(one, "health_check_failure", None) or one.__cause__ or one for one in failures]
-
-
-def _cause(error: TrainingFailedError, folder: RunFolder) -> Exception:
-    """The failure that the user can mend, if a worker met one."""
-    causes = worker_failures(error)
-    for cause in causes:
-        if isinstance(cause, RayActorError):
-            return WorkerLostError(
-                "a worker process was lost, and cluster.max_failures is reached. Its memory may have run out (lower "
-                "batch.max_tokens_per_device), or its node is gone. Run the same command with --run.name "
-                f"{folder.name} to go on from the last checkpoint"
-            )
-    for cause in causes:
-        if isinstance(cause, OSError):
-            return StorageError(f"the run {folder.uri} cannot be written: {cause.strerror or cause}")
-    return cast(Exception, error)
+def _lost(what: str, name: str) -> WorkerLostError:
+    return WorkerLostError(
+        f"{what}, and cluster.max_failures is reached. Its memory may have run out (lower "
+        "batch.max_tokens_per_device), or its node is gone. Run the same command with --run.name "
+        f"{name} to go on from the last checkpoint"
+    )

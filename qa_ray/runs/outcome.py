@@ -1,17 +1,9 @@
-"""How the work on a rank ended, as the driver learns of it; Ray's controller reads it too, so it needs no torch.
+"""How a run ended, as the driver learns of it; Ray's controller reads it too, so it needs no torch."""
 
-What goes wrong and can be mended takes one way: the ranks agree on it (`ranks`), each returns it, the driver raises it.
-Ray prints the traceback of what is raised on a worker instead, and starts the workers again: right for what nobody can
-mend, such as a process that was lost.
-"""
-
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from qa_ray.errors import UserError
-
-T = TypeVar("T")
+from qa_ray.tracking.metrics import Line, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +18,10 @@ class Outcome:
     """Whether it was asked to stop before its end."""
     ledger: str
     """Digest of all batches trained, see `TrainState`."""
+    history: list[Line]
+    """All that was recorded since the run began, known to rank 0."""
 
-
-def returned(work: Callable[[], T]) -> T | UserError:
-    """What `work` returns, or the error that the user can mend: on a worker."""
-    try:
-        return work()
-    except UserError as error:
-        return error
-
-
-def raised(result: T | UserError) -> T:
-    """What the worker returned, or its error raised: on the driver."""
-    if isinstance(result, UserError):
-        raise result
-    return result
+    @property
+    def evaluations(self) -> dict[int, Mapping[str, float]]:
+        """Validation metrics by step."""
+        return {line["step"]: metrics_of(line) for line in self.history if line["phase"] == "evaluate"}

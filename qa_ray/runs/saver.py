@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -82,7 +82,7 @@ class Saved:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def find_saved(folder: RunFolder, accelerator: Accelerator) -> Saved | None:
+def find_saved(folder: RunFolder, accelerator: PartialState) -> Saved | None:
     """The newest whole checkpoint of a run, alike on every rank.
 
     Raises:

@@ -8,19 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
 from qa_ray.runs.progress import Display
-from qa_ray.storage.strict_json import to_json
-from qa_ray.tracking.metrics import Line, Progress, metrics_of
+from qa_ray.tracking.metrics import Line, Progress, lines_of, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SECONDS_BETWEEN_FETCHES = 1.0
 _SECONDS_BETWEEN_WRITES = 5.0
@@ -34,7 +36,7 @@ class Restart:
     history: list[Line]
 
 
-Item = Progress | Restart | NodeSample | str
+Item = Progress | Restart | str
 Observer = Callable[[Progress | Restart], None]
 """Sees all that rank 0 records, in the follower's thread."""
 
@@ -44,6 +46,7 @@ class MetricStream:
 
     def __init__(self) -> None:
         self._waiting: list[Item] = []
+        self._samples: list[NodeSample] = []
         self._stop = False
 
     def put(self, item: Item) -> None:
@@ -54,6 +57,15 @@ class MetricStream:
         """Remove and return the oldest items, at most `limit`."""
         taken = self._waiting[:limit]
         del self._waiting[: len(taken)]
+        return taken
+
+    def put_sample(self, sample: NodeSample) -> None:
+        """Add a look at a node."""
+        self._samples.append(sample)
+
+    def take_samples(self) -> list[NodeSample]:
+        """Remove and return all looks at nodes."""
+        taken, self._samples = self._samples, []
         return taken
 
     def stop(self) -> None:
@@ -105,8 +117,56 @@ class StreamSender(logging.Handler):
         ray.get(self._stream.take.remote(0))
 
 
+class Fetcher(Generic[T]):
+    """Takes what a stream brings, in a thread of the driver while the context lasts.
+
+    Whoever looks on must not end what goes on: an item that cannot be used is told of, and passed over.
+    """
+
+    def __init__(self, take: Any, use: Callable[[T], None], after_each: Callable[[], None] = lambda: None) -> None:
+        """Prepare to fetch.
+
+        Args:
+            take: the stream's method that gives all items since the last call.
+            use: takes an item.
+            after_each: called after each fetch.
+        """
+        self._take = take
+        self._use = use
+        self._after_each = after_each
+        self._told: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="qa_ray-fetcher", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._stop.wait(_SECONDS_BETWEEN_FETCHES)
+            for item in self._attempt(lambda: ray.get(self._take.remote())) or ():
+                self._attempt(partial(self._use, item))
+            self._attempt(self._after_each)
+
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if reason not in self._told:
+                self._told.add(reason)
+                logger.warning("something of the run's progress is not shown, and training goes on (%s)", reason)
+            return None
+
+
 class Follower:
-    """Follows a stream in a thread of the driver while training runs.
+    """Follows what rank 0 records while training runs: shows it, and keeps it for those who look on.
 
     Attributes:
         evaluations: validation metrics by the step at which they were taken.
@@ -117,56 +177,41 @@ class Follower:
         stream: Any,
         write: Callable[[bytes], None],
         tracker: Tracker,
-        record_node: Callable[[NodeSample], None] = lambda sample: None,
         observe: Observer | None = None,
     ) -> None:
         """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
-        self._stream = stream
         self._write = write
         self._tracker = tracker
-        self._record_node = record_node
         self._observe = observe
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
         self._display = Display()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="qa_ray-follower", daemon=True)
+        self._fetcher = Fetcher[Item](stream.take, self._take, self._write_now_and_then)
 
     def __enter__(self) -> Self:
         self._display.__enter__()
-        self._thread.start()
+        self._fetcher.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._fetcher.__exit__(*error)
         self._display.__exit__(*error)
         self._write_lines()
 
-    def _follow(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_FETCHES):
-            self._fetch()
-            if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
-                self._write_lines()
-        self._fetch()
-
-    def _fetch(self) -> None:
-        for item in ray.get(self._stream.take.remote()):
-            if isinstance(item, str):
-                self._display.write(item)
-                continue
-            if isinstance(item, NodeSample):
-                self._record_node(item)
-                continue
-            if isinstance(item, Restart):
-                self._restart(item)
-            else:
-                self._display.show(item)
-                if item.metrics:
-                    self._keep(item.line())
-            if self._observe is not None:
-                self._observe(item)
+    def _take(self, item: Item) -> None:
+        if isinstance(item, str):
+            self._display.write(item)
+            return
+        # First what others need: a display that fails must not keep it from them.
+        if isinstance(item, Restart):
+            self._restart(item)
+        elif item.metrics:
+            self._keep(item.line())
+        if self._observe is not None:
+            self._observe(item)
+        if isinstance(item, Progress):
+            self._display.show(item)
 
     def _restart(self, item: Restart) -> None:
         self._display.close()
@@ -178,14 +223,18 @@ class Follower:
     def _keep(self, line: Line) -> None:
         self._lines.append(line)
         metrics = metrics_of(line)
-        self._tracker.log_metrics(metrics, line["step"], line["time"])
         if line["phase"] == "evaluate":
             self.evaluations[line["step"]] = metrics
+        self._tracker.log_metrics(metrics, line["step"], line["time"])
+
+    def _write_now_and_then(self) -> None:
+        if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
+            self._write_lines()
 
     def _write_lines(self) -> None:
         self._written_at = time.monotonic()
         try:
-            self._write("".join(to_json(line) + "\n" for line in self._lines).encode())
+            self._write(lines_of(self._lines))
         except StorageError as error:
             # They are in the checkpoints too, and are written again before long.
             logger.warning("metrics.jsonl is not written: %s", error)

@@ -5,34 +5,36 @@ import dataclasses
 import logging
 import os
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 import transformers
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, set_seed
 from ray import train
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
-from qa_ray.errors import UserError
-from qa_ray.model.compute import accelerate_name, choose_precision
+from qa_ray.model.compute import accelerate_name, choose_precision, common_precision
 from qa_ray.model.loading import load_model
-from qa_ray.runs.outcome import Outcome, returned
-from qa_ray.runs.ranks import on_all
+from qa_ray.runs.failures import raised_by_node
+from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.saver import Saved, Saver, find_saved
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
 from qa_ray.tracking.node_metrics import NodeSampler
+from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.control import Control
 from qa_ray.training.evaluator import Evaluator
 from qa_ray.training.loop import TrainingLoop
@@ -59,9 +61,10 @@ class TrainingTask:
     """Actor that takes what rank 0 records."""
 
 
-def train_worker(task: TrainingTask) -> Outcome | UserError:
-    """Train on this rank; see `outcome` for errors."""
-    return returned(lambda: _train(task))
+def train_worker(task: TrainingTask) -> Outcome:
+    """Train on this rank; see `failures` for errors."""
+    with raised_by_node():
+        return _train(task)
 
 
 def set_up_process(num_threads: int) -> None:
@@ -74,10 +77,24 @@ def set_up_process(num_threads: int) -> None:
     transformers.logging.disable_progress_bar()
 
 
-def make_accelerator(config: Config, *, use_gpu: bool) -> Accelerator:
-    """Accelerator of this rank, with the precision that its hardware computes in."""
-    device = torch.device("cuda" if use_gpu else "cpu")
-    precision = choose_precision(config.train.precision, device)
+def make_accelerator(config: Config, *, use_gpu: bool, keep: Precision | None = None) -> Accelerator:
+    """Accelerator of this rank, with a precision that the hardware of all ranks computes in; all ranks call it.
+
+    Args:
+        config: says which precision is wanted.
+        use_gpu: computes on this rank's GPU.
+        keep: the precision that the run has computed in so far, which `auto` keeps to where it can.
+    """
+    state = PartialState(cpu=not use_gpu)
+    own = choose_precision(config.train.precision, torch.device("cuda" if use_gpu else "cpu"))
+    precision = common_precision(gather_object([own]), keep)
+    if state.is_main_process and keep not in (None, precision):
+        logger.warning(
+            "train.precision=%s: the run goes on in %s, since not all workers compute in %s as it did until now",
+            config.train.precision,
+            precision,
+            keep,
+        )
     return Accelerator(mixed_precision=accelerate_name(precision), cpu=not use_gpu)
 
 
@@ -88,20 +105,24 @@ def make_collator(config: Config, corpus: Corpus, template: Template) -> Collato
 
 
 def _train(task: TrainingTask) -> Outcome:
-    config = task.config
     set_up_process(task.num_threads)
-    accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()))
     sender = StreamSender(task.stream)
-    if accelerator.is_main_process:
+    if PartialState(cpu=not ray.get_gpu_ids()).is_main_process:
         logging.getLogger("qa_ray").addHandler(sender)
     try:
         with _node_sampler(task):
-            run = _Run.start(task, accelerator, sender)
+            run = _Run.start(task, sender)
             while not run.loop.finished and not run.stopped:
                 run.epoch()
             return run.end()
     finally:
         logging.getLogger("qa_ray").removeHandler(sender)
+
+
+def _note(task: TrainingTask) -> Callable[[str], object]:
+    """Tells the user of what concerns this rank's node alone: only rank 0's log is shown."""
+    node = ray.util.get_node_ip_address()
+    return lambda text: task.stream.put.remote(f"node {node}: {text}")
 
 
 def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[object]:
@@ -111,7 +132,10 @@ def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[objec
         return contextlib.nullcontext()
     # Nodes that are gone are counted too: no curve gets another name when a cluster shrinks.
     alone = len(ray.nodes()) == 1
-    return NodeSampler(every, task.stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone)
+    stream = task.stream
+    return NodeSampler(
+        every, stream.put_sample.remote, stream.put.remote, address=ray.util.get_node_ip_address(), alone=alone
+    )
 
 
 @dataclass(slots=True)
@@ -130,22 +154,23 @@ class _Run:
     """Whether the run was asked to stop before its end."""
 
     @classmethod
-    def start(cls, task: TrainingTask, accelerator: Accelerator, sender: StreamSender) -> "_Run":
+    def start(cls, task: TrainingTask, sender: StreamSender) -> "_Run":
         """Begin a run, or go on with it from its newest checkpoint."""
         config = task.config
+        saved = find_saved(task.folder, PartialState())
+        kept = saved.snapshot.precision if saved else None
+        accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()), keep=kept)
         record: Record = sender if accelerator.is_main_process else ignore
-        saved = find_saved(task.folder, accelerator)
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
         source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
-        model = on_all(lambda: load_model(source))
-        loop = TrainingLoop(
-            config, make_collator(config, task.train.corpus(), task.template), model, accelerator, record
-        )
+        model = load_model(source)
+        collator = make_collator(config, task.train.corpus(), task.template)
+        loop = TrainingLoop(config, collator, model, accelerator, record, note=_note(task))
         evaluate = Evaluator(
             make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
         )
-        saver = on_all(lambda: Saver(config, task.folder, accelerator, sender.history, saved=saved, owner=task.owner))
+        saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, owner=task.owner)
         control = Control(
             config.checkpoint,
             accelerator,
@@ -181,9 +206,9 @@ class _Run:
             return
         step = self.loop.state.step
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
-        memory = max(gather_object([_peak_memory_gb()]))
-        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: memory})
-        on_all(lambda: self.saver.save_epoch(self.loop, self.model, result))
+        memory = gather_on_main(self.accelerator, _peak_memory_gb())
+        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: max(memory, default=0.0)})
+        self.saver.save_epoch(self.loop, self.model, result)
         self.control.saved()
 
     def end(self) -> Outcome:
@@ -197,7 +222,8 @@ class _Run:
         finally:
             self.sender.flush()
         state, best = self.loop.state, self.saver.best
-        return Outcome(state.step, self.loop.num_steps, best.step if best else None, self.stopped, state.ledger)
+        best_step = best.step if best else None
+        return Outcome(state.step, self.loop.num_steps, best_step, self.stopped, state.ledger, self.sender.history)
 
     def _pause(self) -> bool:
         decision = self.control(self.loop.state.step)

@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from qa_ray.storage.strict_json import to_json
 
 TRAIN_LOSS = "train_loss"
 """Mean loss of the windows since the last record, in nats."""
@@ -48,6 +50,11 @@ class Progress:
 
 Line = dict[str, Any]
 """A line of metrics.jsonl: time, phase, step and metrics; where it is read from JSON, what was not finite is None."""
+
+
+def lines_of(history: Iterable[Line]) -> bytes:
+    """The content of metrics.jsonl."""
+    return "".join(to_json(line) + "\n" for line in history).encode()
 
 
 def metrics_of(line: Mapping[str, Any]) -> dict[str, float]:

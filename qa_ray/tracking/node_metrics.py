@@ -55,7 +55,8 @@ class NodeSampler:
     def __init__(
         self,
         every_s: float,
-        put: Callable[[NodeSample | str], object],
+        put: Callable[[NodeSample], object],
+        tell: Callable[[str], object],
         *,
         address: str,
         alone: bool = False,
@@ -65,13 +66,15 @@ class NodeSampler:
 
         Args:
             every_s: seconds between two looks.
-            put: takes samples, and messages for the user; must not wait.
+            put: takes samples; must not wait.
+            tell: takes messages for the user; must not wait.
             address: the node's.
             alone: the cluster has no other node.
             monitors: what looks, in the form of `mlflow_monitors`; called in the thread.
         """
         self._every_s = every_s
         self._put = put
+        self._tell = tell
         self._address = address
         self._node = None if alone else address
         self._make_monitors = monitors
@@ -120,7 +123,7 @@ class NodeSampler:
             yield
         except Exception as error:
             self._monitors.pop(name, None)
-            self._put(f"{name} use of the node {self._address} is not recorded: {error or type(error).__name__}")
+            self._tell(f"{name} use of the node {self._address} is not recorded: {error or type(error).__name__}")
 
 
 class NodeRecord:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from qa_ray.answers.decode import Candidates
@@ -18,10 +17,13 @@ from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import share_of_rank
 from qa_ray.data.collate import Collator
-from qa_ray.errors import DataError, ModelError
+from qa_ray.errors import DataError
 from qa_ray.model.compute import forward, span_loss
+from qa_ray.model.token_limit import TokenLimit, in_groups
+from qa_ray.schema import Int64s
 from qa_ray.scores.results import Evaluation, assemble
 from qa_ray.tracking.metrics import Progress, Record, ignore
+from qa_ray.training.collectives import gather_on_main
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,6 @@ class _Share:
     candidates: Candidates
     null: NullSpans
     loss: float
-    failure: ModelError | None
-    """Why the rank gave up."""
 
 
 class Evaluator:
@@ -49,6 +49,7 @@ class Evaluator:
         self._collate = collator
         self._config = config
         self._no_answer = no_answer
+        self._limit = TokenLimit(config.max_tokens_per_device, "evaluate.max_tokens_per_device")
 
     def __call__(
         self, model: nn.Module, accelerator: Accelerator, *, step: int = 0, record: Record = ignore
@@ -56,15 +57,14 @@ class Evaluator:
         """Evaluate `model`, already on the accelerator's device; rank 0 gets the result, the others None.
 
         Raises:
-            ModelError: on all ranks, where one of them meets a logit that is not a finite number.
+            ModelError: on a rank that meets a logit that is not a finite number.
+            ClusterError: the device's memory does not hold a single window.
         """
         was_training = model.training
         model.eval()
         share = self._run_share(model, accelerator, step, record)
         model.train(was_training)
-        shares: list[_Share] = gather_object([share])
-        for failure in (share.failure for share in shares if share.failure):
-            raise failure
+        shares = gather_on_main(accelerator, share)
         return self._join(shares) if accelerator.is_main_process else None
 
     def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> _Share:
@@ -75,21 +75,21 @@ class Evaluator:
         n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
         found: list[DecodedBatch] = []
         done, loss = 0, 0.0
-        for group in self._collate.groups(mine, self._config.max_tokens_per_device):
+
+        def compute(group: Int64s) -> tuple[DecodedBatch, float]:
             batch = self._collate(group).to(accelerator.device)
             with torch.no_grad():
                 logits = forward(model, batch)
-                loss += float(span_loss(logits, batch))
-            found.append(
-                decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
-            )
-            try:
-                found[-1].require_finite(lambda question: f"{corpus.record(question)}, id {corpus.id(question)}")
-            except ModelError as error:
-                return _Share(*join_batches([], n_best=n_best), loss, error)
+            decoded = decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
+            return decoded, float(span_loss(logits, batch))
+
+        for group, (decoded, group_loss) in in_groups(self._collate, mine, self._limit, compute):
+            decoded.require_finite(lambda question: f"{corpus.record(question)}, id {corpus.id(question)}")
+            found.append(decoded)
+            loss += group_loss
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))
-        return _Share(*join_batches(found, n_best=n_best), loss, None)
+        return _Share(*join_batches(found, n_best=n_best), loss)
 
     def _join(self, shares: Sequence[_Share]) -> Evaluation:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)

@@ -1,20 +1,22 @@
 """The training loop: forward, backward, clip, step, schedule, zero, count. It knows nothing of Ray."""
 
-import contextlib
+import logging
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
-from qa_ray.data.batching import plan_epoch, share_of_rank
+from qa_ray.data.batching import plan_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.errors import ConfigError, TrainingError
-from qa_ray.model.compute import forward, freeze_unused, span_loss
+from qa_ray.model.compute import freeze_unused
+from qa_ray.model.token_limit import TokenLimit
 from qa_ray.schema import Int64s
 from qa_ray.tracking.metrics import (
     GRAD_NORM,
@@ -29,9 +31,12 @@ from qa_ray.tracking.metrics import (
     Record,
     ignore,
 )
+from qa_ray.training.gradient import ShareGradient
 from qa_ray.training.optim import make_optimizer, make_schedule
 from qa_ray.training.snapshot import Parts, Snapshot, TrainState, enter
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
+
+logger = logging.getLogger(__name__)
 
 # A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
 _MAX_SKIPPED_IN_A_ROW = 40
@@ -53,8 +58,17 @@ class TrainingLoop:
         model: PreTrainedModel,
         accelerator: Accelerator,
         record: Record = ignore,
+        note: Callable[[str], object] = logger.warning,
     ) -> None:
         """Set up optimizer and schedule; `model` is moved to the accelerator's device and wrapped.
+
+        Args:
+            config: the run's configuration.
+            collator: makes batches of the training windows.
+            model: what is trained.
+            accelerator: joins the ranks.
+            record: takes what is measured.
+            note: told where this rank's device has to compute in smaller micro-batches.
 
         Raises:
             ConfigError: gradient checkpointing is asked of a model that has none.
@@ -78,10 +92,14 @@ class TrainingLoop:
         optimizer = make_optimizer(model, config.optim, fused=accelerator.scaler is None)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
         trained = torch.compile(model, dynamic=True) if config.train.compile else model
+        # No forward pass may wait for other ranks: one whose memory is short makes more of them.
+        accelerator.ddp_handler = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
         self._peak_flops = peak_flops(accelerator.device)
         self._flops_per_token = flops_per_token(model, float(self._lengths.mean()))
         self._meter = Meter(torch.zeros((), device=accelerator.device))
+        limit = TokenLimit(config.batch.max_tokens_per_device, "batch.max_tokens_per_device", note)
+        self._add_gradient = ShareGradient(config.batch, collator, self._model, accelerator, self._meter, limit)
         self._unchecked: tuple[torch.Tensor, Int64s] | None = None
         self._shown_at = 0.0
         torch.manual_seed(config.train.seed + accelerator.process_index)
@@ -127,6 +145,7 @@ class TrainingLoop:
 
         Raises:
             TrainingError: a loss or a gradient is not a finite number.
+            ClusterError: the device's memory does not hold a single window.
         """
         config = self._config
         plan = plan_epoch(self._lengths, config.batch, seed=config.train.seed, epoch=self.state.epoch)
@@ -150,10 +169,11 @@ class TrainingLoop:
         return self.state.step >= self.num_steps
 
     def _parts(self) -> Parts:
-        return Parts(self._accelerator, self._optimizer, self._schedule, self._meter, self._config.train.seed)
+        limit, seed = self._add_gradient.limit, self._config.train.seed
+        return Parts(self._accelerator, self._optimizer, self._schedule, self._meter, limit, seed)
 
     def _train_step(self, batch: Int64s) -> None:
-        self._forward_backward(batch)
+        self._add_gradient(batch)
         grad_norm = self._clip()
         self._check_finite()
         self._optimizer.step()
@@ -169,24 +189,6 @@ class TrainingLoop:
         self.state.windows += len(batch)
         self.state.ledger = enter(self.state.ledger, batch)
         self._log(grad_norm)
-
-    def _forward_backward(self, batch: Int64s) -> None:
-        """Add this rank's share of the gradient of the batch's mean loss, in micro-batches if it is large."""
-        config, accelerator = self._config, self._accelerator
-        share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
-        groups = self._collate.groups(share, config.batch.max_tokens_per_device)
-        # Gradients are averaged over the ranks, so the batch's mean needs each rank's sum times the number of ranks.
-        scale = accelerator.num_processes / len(batch)
-        # A rank without a share still joins the all-reduce that the others wait for: with a gradient of zero.
-        for number, group in enumerate(groups or [batch[:1]]):
-            last = number >= len(groups) - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(self._model):
-                tensors = self._collate(group).to(accelerator.device)
-                loss = span_loss(forward(self._model, tensors), tensors)
-                accelerator.backward(loss * (scale if groups else 0.0))
-            if groups:
-                padded = tensors.inputs["input_ids"].numel()
-                self._meter.count(loss, len(group), int(self._lengths[group].sum()), padded)
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradients down to the allowed norm, and return the norm that they had."""

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from qa_ray.config.policies import Precision
+from qa_ray.model.compute import precision_of
+from qa_ray.model.token_limit import TokenLimit
 from qa_ray.schema import Int64s
+from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.throughput import Meter
 
 Tensors = dict[str, torch.Tensor]
@@ -61,13 +64,19 @@ class Snapshot:
     optimizer: Tensors
     """The optimizer's running means, by parameter number and name."""
     ranks: list[Tensors]
-    """Each rank's random states, and what it has counted since the last record."""
+    """Each rank's random states, what it has counted since the last record, and its device's limit."""
 
     @property
     def step(self) -> int:
         """Optimizer steps made when it was taken."""
         step: int = self.facts["state"]["step"]
         return step
+
+    @property
+    def precision(self) -> Precision | None:
+        """What the run computed in; None if that was not noted."""
+        name = self.facts.get("precision")
+        return None if name is None else Precision(name)
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
@@ -95,11 +104,13 @@ class Parts:
     optimizer: Optimizer
     schedule: LRScheduler
     meter: Meter
+    limit: TokenLimit
     seed: int
 
     def take(self, state: TrainState) -> Snapshot:
         """Take a snapshot; every rank calls it, and the main process holds a whole one."""
-        ranks: list[Tensors] = gather_object([{**_random_states(), "meter": self.meter.totals().cpu()}])
+        own = {**_random_states(), "meter": self.meter.totals().cpu(), "limit": self.limit.state()}
+        ranks = gather_on_main(self.accelerator, own)
         whole = self.optimizer.state_dict()
         facts = {
             "state": asdict(state),
@@ -107,6 +118,7 @@ class Parts:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "param_groups": whole["param_groups"],
             "world_size": self.accelerator.num_processes,
+            "precision": precision_of(self.accelerator.mixed_precision),
         }
         return Snapshot(facts, _flat(whole["state"]), ranks)
 
@@ -125,7 +137,10 @@ class Parts:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         state = TrainState(**facts["state"])
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        if len(snapshot.ranks) == world_size:
+        same = len(snapshot.ranks) == world_size
+        kept = [snapshot.ranks[rank]] if same else snapshot.ranks
+        self.limit.restore([own["limit"] for own in kept if "limit" in own])
+        if same:
             _set_random_states(snapshot.ranks[rank])
             self.meter.restore(snapshot.ranks[rank]["meter"])
         else:

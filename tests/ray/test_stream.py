@@ -1,5 +1,6 @@
 """The actor between workers and driver, whose end must not be the run's."""
 
+import logging
 import math
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 import ray
 from strict import parse
 
+from qa_ray.errors import StorageError
 from qa_ray.runs.stream import Follower, Restart, StreamSender, start_stream
 from qa_ray.tracking.metrics import Progress
 from qa_ray.tracking.tracker import Tracker
@@ -66,6 +68,63 @@ def test_metrics_that_are_not_finite_are_null_and_are_not_recorded_whether_the_r
     assert recorded == before
     assert follower.evaluations == {2: finite}
     assert [parse(line) for line in written.splitlines()] == lines
+
+
+def test_item_that_cannot_be_used_is_told_once_and_the_others_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    class Refusing(Tracker):
+        def log_metrics(self, metrics: Mapping[str, float], step: int, when: float | None = None) -> None:
+            if step == 2:
+                raise KeyError("grad_norm")
+
+    def observe(item: Progress | Restart) -> None:
+        seen.append(item.step)
+        if item.step == 3:
+            raise ValueError("no such trial")
+
+    written: list[bytes] = []
+    stream = start_stream()
+    sender = StreamSender(stream)
+    sender.restart(0, [])
+    for step in range(1, 7):
+        sender(Progress("train", step, 6, step, {"train_loss": 1 / step}))
+        # What cannot be shown at all: an evaluation without its scores.
+        sender(Progress("evaluate", 1, 1, step, {"eval_f1": 50.0}))
+    sender.flush()
+    with caplog.at_level(logging.WARNING, "qa_ray"), Follower(stream, written.append, Refusing(), observe) as follower:
+        pass
+    assert [parse(line)["step"] for line in written[-1].splitlines()] == [
+        step for step in range(1, 7) for _ in range(2)
+    ]
+    assert follower.evaluations == {step: {"eval_f1": 50.0} for step in range(1, 7)}
+    assert seen == [0, *(step for step in (1, 3, 4, 5, 6) for _ in range(2))]
+    told = sorted(record.message.rpartition("(")[2] for record in caplog.records)
+    assert told == [
+        "KeyError: 'eval_exact_match')",
+        "KeyError: 'grad_norm')",
+        "ValueError: no such trial)",
+    ]
+
+
+def test_storage_of_the_metrics_that_fails_does_not_end_the_follower(caplog: pytest.LogCaptureFixture) -> None:
+    def write(content: bytes) -> None:
+        raise StorageError("the disk is full")
+
+    stream = start_stream()
+    StreamSender(stream)(Progress("train", 1, 1, 1, {"train_loss": 1.0}))
+    with caplog.at_level(logging.WARNING, "qa_ray"), Follower(stream, write, Tracker()):
+        pass
+    assert [record.message for record in caplog.records] == ["metrics.jsonl is not written: the disk is full"]
+
+
+def test_stream_that_is_gone_is_told_and_does_not_end_the_follower(caplog: pytest.LogCaptureFixture) -> None:
+    stream = start_stream()
+    StreamSender(stream).flush()
+    ray.kill(stream)
+    with caplog.at_level(logging.WARNING, "qa_ray"), Follower(stream, lambda content: None, Tracker()):
+        pass
+    assert "ActorDiedError" in caplog.records[0].message
 
 
 def streams() -> set[int]:

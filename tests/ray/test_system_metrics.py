@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from ray_runs import metrics_of
 
 from qa_ray.config.operation import TrackingConfig
-from qa_ray.runs.stream import Follower, Restart, start_stream
+from qa_ray.runs.stream import Fetcher, Follower, Restart, start_stream
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import Progress
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
@@ -30,8 +30,11 @@ def test_samples_go_on_across_a_restart_and_stay_out_of_the_metrics(tmp_path: Pa
         Restart(1, history),
         NodeSample("10.0.0.5", {"cpu_utilization_percentage": 30.0}, 1002.0),
     ]
-    ray.get([stream.put.remote(item) for item in items])
-    with Follower(stream, lambda text: folder.write("metrics.jsonl", text), tracker, NodeRecord(folder, tracker)):
+    ray.get([(stream.put_sample if isinstance(item, NodeSample) else stream.put).remote(item) for item in items])
+    with (
+        Follower(stream, lambda text: folder.write("metrics.jsonl", text), tracker),
+        Fetcher(stream.take_samples, NodeRecord(folder, tracker)),
+    ):
         pass
     tracker.finish(RunStatus.FINISHED)
     assert metrics_of(tmp_path / "runs" / "followed") == history

@@ -3,7 +3,7 @@ import torch
 
 from qa_ray.config.policies import Precision
 from qa_ray.errors import ConfigError
-from qa_ray.model.compute import accelerate_name, choose_precision
+from qa_ray.model.compute import accelerate_name, choose_precision, common_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -50,3 +50,21 @@ def test_accelerate_knows_every_precision():
     names = [accelerate_name(precision) for precision in Precision if precision is not Precision.AUTO]
     assert names == ["no", "bf16", "fp16"]
     assert set(names) <= set(PrecisionType.list())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "keep", "expected"),
+    [
+        ([Precision.BF16, Precision.BF16], None, Precision.BF16),
+        ([Precision.BF16, Precision.FP16], None, Precision.FP16),
+        ([Precision.FP32, Precision.BF16], None, Precision.FP32),
+        ([Precision.BF16, Precision.BF16], Precision.FP16, Precision.FP16),
+        ([Precision.BF16, Precision.BF16], Precision.FP32, Precision.FP32),
+        ([Precision.BF16, Precision.FP16], Precision.BF16, Precision.FP16),
+        ([Precision.FP32], Precision.FP16, Precision.FP32),
+        ([Precision.FP32], Precision.BF16, Precision.FP32),
+    ],
+    ids=["alike", "T4 and A100", "CPUs", "newer GPUs", "was fp32", "older GPU", "no GPU any more", "older CPU"],
+)
+def test_workers_compute_in_what_all_have_and_keep_to_it(chosen, keep, expected):
+    assert common_precision(chosen, keep) is expected

@@ -32,7 +32,7 @@ def take_samples(
     items: Items = queue.SimpleQueue()
     samples: list[NodeSample] = []
     messages: list[str] = []
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5", monitors=monitors, **options):
+    with NodeSampler(EVERY_S, items.put, items.put, address="10.0.0.5", monitors=monitors, **options):
         while len(samples) < number:
             item = items.get()
             (messages if isinstance(item, str) else samples).append(item)
@@ -109,7 +109,7 @@ def test_sampler_that_cannot_send_says_so_and_stops(caplog: pytest.LogCaptureFix
         calls.put(item)
         raise RuntimeError("the stream is gone")
 
-    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, address="10.0.0.5"):
+    with caplog.at_level(logging.WARNING, "qa_ray"), NodeSampler(EVERY_S, put, put, address="10.0.0.5"):
         for thread in sampling():
             thread.join()
     assert calls.qsize() == 1
@@ -120,7 +120,7 @@ def test_sampler_that_cannot_send_says_so_and_stops(caplog: pytest.LogCaptureFix
 
 def test_nothing_is_sent_once_the_context_is_left() -> None:
     items: Items = queue.SimpleQueue()
-    with NodeSampler(EVERY_S, items.put, address="10.0.0.5"):
+    with NodeSampler(EVERY_S, items.put, items.put, address="10.0.0.5"):
         items.get()
         assert sampling()
     assert not sampling()

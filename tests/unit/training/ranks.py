@@ -20,7 +20,6 @@ from small_runs import made_passages, make_collator, make_run, tiny_config  # no
 
 from qa_ray.config.fine_tuning import Config, ModelConfig  # noqa: E402
 from qa_ray.data.collate import Collator  # noqa: E402
-from qa_ray.errors import ModelError  # noqa: E402
 from qa_ray.model.folder import save_model  # noqa: E402
 from qa_ray.model.loading import load_model, load_tokenizer  # noqa: E402
 from qa_ray.tracking.metrics import TRAIN_LOSS  # noqa: E402
@@ -28,6 +27,8 @@ from qa_ray.training.evaluator import Evaluator  # noqa: E402
 from qa_ray.training.snapshot import Snapshot  # noqa: E402
 
 NUM_WINDOWS = 9
+DEVICE_TOKENS = 40
+"""What a small device holds: hardly more than one window."""
 STOP = 2
 """Steps after which two ranks are stopped: in the middle of the first epoch, and of the first record."""
 
@@ -68,8 +69,8 @@ def work(rank: int, size: int, bert: str, xlnet: str, out: str) -> None:
         "bert": train(bert, accelerator, None),
         "bert-micro-batches": train(bert, accelerator, 33),
         "xlnet": train(xlnet, accelerator, None),
+        "small-devices": train_on_small_devices(bert, accelerator),
         "evaluation": evaluate(bert, accelerator),
-        "refused": evaluate_broken(bert, accelerator),
     }
     for name, dropout in (("resumed", 0.0), ("resumed-dropout", 0.3)):
         place = Path(out) / name
@@ -105,6 +106,43 @@ def train(folder: str, accelerator: Accelerator, max_tokens: int | None) -> dict
         "weights_before": before,
         "windows": run.collator.trained,
     }
+
+
+def train_on_small_devices(folder: str, accelerator: Accelerator) -> dict[str, Any]:
+    """The same on devices that hold little; and with the limits that they then have, on devices that hold all."""
+    config = tiny_config(
+        Path(folder), model={"dropout": 0.3}, window={"max_length": 128}, optim={"eps": 1e-2, "learning_rate": 1e-2}
+    )
+    collator = make_collator(config, made_passages(NUM_WINDOWS, num_words=(5, 12)))
+    seen: dict[str, Any] = {}
+    limits: list[int | None] = []
+    for name in ("met", "foreseen"):
+        run = make_run(config, [], accelerator=accelerator, collator=collator)
+        limit = run.loop._add_gradient.limit
+        if name == "met":
+            run.model.register_forward_pre_hook(
+                lambda module, arguments, inputs: run_out(inputs["input_ids"].numel() > DEVICE_TOKENS),
+                with_kwargs=True,
+            )
+        else:
+            limit.tokens = limits.pop(0)
+
+        def after_step(met: bool = name == "met", limit: Any = limit) -> bool:
+            if met:
+                limits.append(limit.tokens)
+            elif limits:
+                limit.tokens = limits.pop(0)
+            return False
+
+        while not run.loop.finished:
+            run.loop.train_epoch(after_step)
+        seen[name] = {"weights": weights(run.model), "ledger": run.loop.state.ledger, "limit": limit.tokens}
+    return seen
+
+
+def run_out(really: bool) -> None:
+    if really:
+        raise torch.OutOfMemoryError
 
 
 def recorded_run(folder: str, accelerator: Accelerator, dropout: float, model: Any = None) -> tuple[Any, Config]:
@@ -180,26 +218,6 @@ def recording(collate: Collator, accelerator: Accelerator) -> Any:
 
     accelerator.backward = recording_backward
     return RecordingCollator(*(getattr(collate, field.name) for field in dataclasses.fields(collate)))
-
-
-def evaluate_broken(folder: str, accelerator: Accelerator) -> str:
-    """How each rank is told of a question whose scores are no numbers: one rank alone meets it."""
-    config = tiny_config(Path(folder))
-    collator, model = make_collator(config, made_passages(3)), load_model(config.model)
-    asked = torch.from_numpy(collator.corpus.question_ids(1).astype("int64"))
-    forward = model.forward
-
-    def broken(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
-        outputs = forward(input_ids=input_ids, **inputs)
-        outputs.start_logits[(input_ids[:, 1 : 1 + len(asked)] == asked).all(dim=1)] = torch.nan
-        return outputs
-
-    model.forward = broken
-    try:
-        Evaluator(collator, config.evaluate, no_answer=True)(model, accelerator)
-    except ModelError as error:
-        return str(error)
-    return "not refused"
 
 
 def evaluate(folder: str, accelerator: Accelerator) -> Any:

@@ -68,10 +68,25 @@ def test_ranks_evaluate_what_one_process_evaluates(ranks):
             )
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_every_rank_refuses_what_one_of_them_cannot_score(ranks, size):
-    assert len({rank["refused"] for rank in ranks[size]}) == 1
-    assert ranks[size][0]["refused"].startswith("made[1], id q1: the model's scores are not finite numbers")
+def test_ranks_whose_devices_hold_little_train_what_they_would_with_those_limits_from_the_start(ranks):
+    for size in (2, 3):
+        together = [rank["small-devices"] for rank in ranks[size]]
+        limits = {rank["met"]["limit"] for rank in together}
+        assert limits != {None}
+        for rank in together:
+            assert torch.equal(rank["met"]["weights"], rank["foreseen"]["weights"])
+            assert torch.equal(rank["met"]["weights"], together[0]["met"]["weights"])
+    assert (
+        len(
+            {
+                rank["small-devices"][name]["ledger"]
+                for size in ranks
+                for rank in ranks[size]
+                for name in rank["small-devices"]
+            }
+        )
+        == 1
+    )
 
 
 RESUMED = ["resumed", "resumed-dropout"]

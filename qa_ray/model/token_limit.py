@@ -1,0 +1,139 @@
+"""How many padded tokens a device takes at once: as asked, and fewer once its memory did not suffice."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from qa_ray.config.fine_tuning import AUTO
+from qa_ray.data.collate import Collator
+from qa_ray.errors import ClusterError
+from qa_ray.schema import Int64s
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Memory that another process or a torn heap takes away may be there again a moment later.
+_TRIES_OF_ONE_WINDOW = 3
+_NONE, _AUTO = -1, -2
+"""What stands for these in a tensor."""
+
+
+class TokenLimit:
+    """The limit of one device, which its rank lowers by itself.
+
+    Attributes:
+        tokens: padded tokens that the device takes at once; None where no limit is known.
+    """
+
+    def __init__(
+        self, configured: int | str | None, option: str, note: Callable[[str], object] = logger.warning
+    ) -> None:
+        """Begin with what is configured.
+
+        Args:
+            configured: tokens; AUTO where they are to be found out, None for no limit.
+            option: how the user sets it.
+            note: told of each limit that is lowered.
+        """
+        self.tokens = configured if isinstance(configured, int) else None
+        self.option = option
+        self._configured = configured
+        self._note = note
+        self._tries = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to be found out, and is not known yet."""
+        return self._configured == AUTO and self.tokens is None
+
+    def lower(self, num_windows: int, width: int) -> None:
+        """Halve what did not fit: so many windows, padded to `width` tokens.
+
+        Raises:
+            ClusterError: it was one window, again and again.
+        """
+        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+        if num_windows > 1:
+            self._tries = 0
+            self.tokens = num_windows * width // 2
+            self._note(
+                f"{self.option}: the device's memory does not hold {num_windows} windows of {width} tokens at once; "
+                f"from here on it takes at most {self.tokens} tokens"
+            )
+            return
+        self._tries += 1
+        if self._tries >= _TRIES_OF_ONE_WINDOW:
+            raise ClusterError(
+                f"the device's memory does not hold a single window of {width} tokens with this model: take a device "
+                "with more memory, a smaller model or a smaller window; in training --train.gradient-checkpointing "
+                "True needs less"
+            )
+
+    def fits(self) -> None:
+        """Take note that a group was computed."""
+        self._tries = 0
+
+    def state(self) -> torch.Tensor:
+        """What `restore` takes: what is configured and what holds now, int64 [2]."""
+        return torch.tensor([_number(self._configured), _number(self.tokens)])
+
+    def restore(self, saved: Sequence[torch.Tensor]) -> None:
+        """Go on with the lowest of the limits that ranks had, unless something else is configured now."""
+        found = [tokens for configured, tokens in (one.tolist() for one in saved) if configured == self._code]
+        known = [tokens for tokens in found if tokens != _NONE]
+        self.tokens = min(known) if known else self.tokens
+
+    @property
+    def _code(self) -> int:
+        return _number(self._configured)
+
+
+def _number(limit: int | str | None) -> int:
+    if limit is None:
+        return _NONE
+    return limit if isinstance(limit, int) else _AUTO
+
+
+def in_groups(
+    collate: Collator, items: Int64s, limit: TokenLimit, compute: Callable[[Int64s], T]
+) -> Iterator[tuple[Int64s, T]]:
+    """Yield groups of `items` with what `compute` makes of them; groups become smaller where memory does not suffice.
+
+    Raises:
+        ClusterError: the device's memory does not hold a single window.
+    """
+    waiting = collate.groups(items, limit.tokens)
+    while waiting:
+        group = waiting[0]
+        result = _unless_out_of_memory(compute, group)
+        if result is None:
+            limit.lower(len(group), collate.width(group))
+            waiting = collate.groups(np.concatenate(waiting), limit.tokens)
+        else:
+            limit.fits()
+            yield group, result
+            waiting = waiting[1:]
+
+
+def _unless_out_of_memory(compute: Callable[[Int64s], T], group: Int64s) -> T | None:
+    # What comes next must not stand in the handler: the error's traceback holds the tensors that did not fit.
+    try:
+        return compute(group)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` for which `fits` holds, to within an eighth; 0 if it does not hold for 1."""
+    low, high = 0, most + 1
+    while high - low > max(1, low // 8):
+        tried = min(2 * low or 1, most) if high > most else (low + high) // 2
+        if fits(tried):
+            low = tried
+        else:
+            high = tried
+    return low
