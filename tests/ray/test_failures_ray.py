@@ -1,12 +1,13 @@
 """An error on one rank alone, while the other waits for it in a collective: the job ends, with that error, at once."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from ray import train
+from ray import cloudpickle, train
 from ray.train import TrainingFailedError
 
 from qa_ray.config.operation import ClusterConfig
@@ -17,6 +18,8 @@ from qa_ray.runs.resources import Resources
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
+# Workers cannot import a module of tests.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 ONCE = ["0", "1"]
 
 
