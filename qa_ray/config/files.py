@@ -58,11 +58,15 @@ def read_config(place: str | Path, extend: Callable[[Config], C]) -> C:
 def open_recipe(source: str, extend: Callable[[Config], C]) -> tuple[C, str]:
     """The configuration that the name of a recipe or of a file stands for, and what its runs are named after.
 
+    A file cannot let a model's code run: it may have come with the model. Whoever gives the command can.
+
     Raises:
         ConfigError: there is no such recipe, or the file cannot be used.
     """
     if source.endswith(ENDINGS):
-        return read_config(source, extend), Path(source).stem
+        config = read_config(source, extend)
+        model = dataclasses.replace(config.model, trust_remote_code=False)
+        return dataclasses.replace(config, model=model), Path(source).stem
     return extend(find_recipe(source)()), source
 
 

@@ -37,7 +37,8 @@ class ModelConfig:
     attention: str | None = None
     """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
     trust_remote_code: bool = False
-    """Runs Python code that comes with the model. Only for models whose code you have read."""
+    """Runs Python code that comes with the model. Only for models whose code you have read; a file cannot say it, the
+    command line does."""
     resize_embeddings: bool = False
     """Gives the model embeddings for the tokens that its tokenizer has more, such as markers that you added to it."""
 
