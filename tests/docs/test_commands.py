@@ -50,6 +50,7 @@ NOT_RUN = {
     "xdg-open": "opens a window",
     "cat": "shows a file",
     "touch": "makes a file",
+    "chmod": "the file that touch made",
     "export": "variables of whoever reads",
     "mlflow ui": "a server, which does not end",
     "mlflow models": "a server, which does not end",
