@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ConfigError
-from qa_ray.locations import without_password
+from qa_ray.locations import without_secrets
 
 C = TypeVar("C", bound=Config)
 T = TypeVar("T")
@@ -216,7 +216,7 @@ def _explained(error: ValidationError, base: Table, source: str) -> str:
         if found["type"] == "unexpected_keyword_argument":
             reasons[f"{path} is no field"] = [_nearest(path, fields)]
         else:
-            value = without_password(json.dumps(found["input"], default=str))
+            value = without_secrets(json.dumps(found["input"], default=str))
             text = found["msg"].removeprefix("Input ")
             reasons.setdefault(f"{field}={value[:60]}", []).append(text)
     return f"{source}: " + "; ".join(f"{name}: {', or '.join(texts)}" for name, texts in reasons.items())

@@ -20,7 +20,7 @@ from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.data.template import Template
 from qa_ray.data.tokenization import parse_tokenizer as load_backend
 from qa_ray.errors import ConfigError, ModelError
-from qa_ray.locations import resolve
+from qa_ray.locations import resolve, without_secrets
 from qa_ray.model.empty import num_positions
 
 logger = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ def _brings_code(name: str) -> str:
 def _cannot_load(what: str, name: str, error: Exception) -> str:
     if "`trust_remote_code=True`" in str(error):  # transformers has no error of its own for it
         return _brings_code(name)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = without_secrets(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
     # transformers takes a folder that is not there for a Hub id.
     if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(resolve(name)).exists():
         reason = "there is no such folder"

@@ -16,9 +16,9 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import PublishOptions
 from qa_ray.errors import PublishError, require
-from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, holds_token
 from qa_ray.model.loading import check_model, learn_template, load_settings, load_tokenizer
-from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
+from qa_ray.publishing.hub import MAIN, HubRepository
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
 from qa_ray.storage.run_folder import MODEL, RunFolder
@@ -214,7 +214,7 @@ def _check_no_secrets(folder: Path, token: str) -> None:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         if token in text or holds_token(text):
-            raise PublishError(f"{path.name} holds a token of the Hub, which nobody may see: take it out of the run")
+            raise PublishError(f"{path.name} holds a token, which nobody may see: take it out of the run")
         if path.name.endswith("config.json"):
             _refuse_secrets(_strings(json.loads(text)), path.name)
 
@@ -232,7 +232,7 @@ def _strings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _refuse_secrets(fields: Iterator[tuple[str, Any]], source: str) -> None:
     for name, value in fields:
-        if isinstance(value, str) and (holds_secret(value) or holds_token(value)):
+        if isinstance(value, str) and holds_secret(value):
             raise PublishError(
                 f"{source}: {name} holds a password or a key, which nobody may see: take it out of there"
             )
