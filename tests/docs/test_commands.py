@@ -55,6 +55,7 @@ NOT_RUN = {
     "mlflow ui": "a server, which does not end",
     "mlflow models": "a server, which does not end",
     "kubectl": "needs Kubernetes",
+    "docker": "needs a registry; tests/unit/test_image.py builds the image where there is a builder",
     "ray": "needs a cluster; tests/ray/test_launcher.py launches one",
     "make": "this test runs in one of them",
 }

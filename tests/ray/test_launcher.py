@@ -56,8 +56,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         deploy = hosts.home(LAPTOP) / "qa_ray"
         deploy.mkdir()
         shutil.copy(place / "key", hosts.home(LAPTOP) / "key")
-        for name in ("constraints.txt", "cluster_env.py"):
-            shutil.copy(ROOT / name, deploy)
+        shutil.copy(ROOT / "cluster_env.py", deploy)
         # The last line is for the test alone: workers that have lost their head wait for it a minute.
         lines = ["MLFLOW_TRACKING_URI=http://laptop:5000", f"HF_TOKEN={SECRET}"]
         lines += ["RAY_gcs_rpc_server_reconnect_timeout_s=5"]
