@@ -16,9 +16,10 @@ _SECRET_PARAMETERS = frozenset({"code"})
 # Services give their tokens a form by which they are found: Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI,
 # Databricks, PyPI, and all that make JSON web tokens.
 _TOKEN = re.compile(
-    r"\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
+    r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\bxox[abeoprs]-[\w-]{10,}"
-    r"|\bsk-[\w-]{20,}|\bdapi[0-9a-f]{32}|\bpypi-[\w-]{30,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
+    r"|\bsk-(?:proj|ant|svcacct|admin)-[\w-]{20,}|\bsk-[A-Za-z0-9]{40,}|\bdapi[0-9a-f]{32}"
+    r"|\bpypi-[\w-]{30,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
 )
 # Before the host of these stands an account, a container or a database's user. Of others it is what lets in.
 _NAMED_USERS = re.compile("abfss?|wasbs?|hdfs|ssh|sftp|(postgresql|mysql|mssql|oracle)([+].*)?")

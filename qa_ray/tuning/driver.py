@@ -140,7 +140,8 @@ def _run(study: Study, tracker: Tracker) -> None:
     def why_infeasible(parameters: Parameters) -> str | None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
-    with lend({name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}) as environment:
+    logins = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "AWS_"))}
+    with lend(logins) as environment:
         shared = Shared(
             config=config,
             splits={key: data.splits for key, data in tokenized.items()},

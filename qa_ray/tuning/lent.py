@@ -31,5 +31,5 @@ def borrow(place: str) -> None:
         os.environ.update(json.loads(Path(place).read_text("utf-8")))
     except OSError as error:
         logger.warning(
-            "the sweep's own MLFLOW_... variables cannot be read here (%s): the node's count", error.strerror
+            "the sweep's own MLFLOW_ and AWS_ variables cannot be read here (%s): the node's count", error.strerror
         )

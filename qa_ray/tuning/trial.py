@@ -63,7 +63,7 @@ class Shared:
     working_directory: str
     """Relative paths count from here."""
     environment: str
-    """Where variables that lead to the MLflow server are lent; they are secrets, and this is an object of Ray's."""
+    """Where variables that lead to MLflow and to S3 are lent; some are secrets, and this is an object of Ray's."""
 
 
 def trial_config(config: SweepConfig, record: TrialRecord) -> Config:

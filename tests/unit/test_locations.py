@@ -88,7 +88,8 @@ def test_credentials_in_a_uri_are_found(location: str) -> None:
         "sentence-transformers/all-MiniLM-L6-v2",
         "models:/qa@champion",
         "hf_datasets/squad",
-        "sk-learn/data",
+        "sk-learn-models-for-question-answering/data",
+        "hf_questionanswering",
     ],
 )
 def test_uri_without_credentials_is_fine(location: str) -> None:
