@@ -18,7 +18,7 @@ import ray
 
 from qa_ray.config.files import build, open_recipe, override
 from qa_ray.config.fine_tuning import Config
-from qa_ray.config.operation import ClusterConfig, PublishOptions
+from qa_ray.config.operation import ClusterConfig
 from qa_ray.data.memory import Questions, stored
 from qa_ray.errors import require
 from qa_ray.evaluation.job import evaluate as run_evaluation
@@ -70,7 +70,7 @@ def train(
     if config.publish.repo_id is not None:
         warn_without_token()
     result = run_training(config, RunContext(callback=BestPublisher))
-    _publish(result, config.publish)
+    _publish(result, config)
     return result
 
 
@@ -102,7 +102,7 @@ def tune(
     config = _configure(recipe, train_data, validation_data, given, as_sweep)
     _connect(config.cluster)
     result = search(config)
-    _publish(result.best, config.publish)
+    _publish(result.best, config)
     return result
 
 
@@ -183,9 +183,9 @@ def _connect(cluster: ClusterConfig) -> None:
         start_ray(cluster)
 
 
-def _publish(result: TrainResult, options: PublishOptions) -> None:
-    if options.repo_id is not None:
-        publish(run_at(result.folder), options)
+def _publish(result: TrainResult, config: Config) -> None:
+    if config.publish.repo_id is not None:
+        publish(run_at(result.folder), config.publish, trust_remote_code=config.model.trust_remote_code)
 
 
 def _location(model: Model) -> str:

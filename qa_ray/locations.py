@@ -4,14 +4,31 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, unquote_plus
 
 from qa_ray.errors import ConfigError
 
-_SECRET_WORDS = ("secret", "password", "token", "key", "sig", "sas")
+# In names of parameters: whatever holds one of the former, or has one of the latter among its words.
+_SECRET_NAME = re.compile("secret|token|passw|passphrase|pwd|credential|key|signature|bearer|jwt")
+_SECRET_WORDS = frozenset({"sig", "sas", "auth", "authorization", "oauth", "pass", "pw"})
+# Of a URI's parameter: what OAuth and Azure Functions call a secret.
+_SECRET_PARAMETERS = frozenset({"code"})
+# Services give their tokens a form by which they are found: Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI,
+# Databricks, PyPI, and all that make JSON web tokens.
+_TOKEN = re.compile(
+    r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\bxox[abeoprs]-[\w-]{10,}"
+    r"|\bsk-(?:proj|ant|svcacct|admin)-[\w-]{20,}|\bsk-[A-Za-z0-9]{40,}|\bdapi[0-9a-f]{32}"
+    r"|\bpypi-[\w-]{30,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
+)
+# Before the host of these stands an account, a container or a database's user. Of others it is what lets in.
+_NAMED_USERS = re.compile("abfss?|wasbs?|hdfs|ssh|sftp|(postgresql|mysql|mssql|oracle)([+].*)?")
+_PASSWORD = re.compile(r"[^/@\s]+:[^/@\s]+@")
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#\s'\"]+)=([^&;#\s'\"]+)")
 PACKAGE_SCHEME = "package://"
 SECRET_RULE = (
-    "holds a password or a key, which would end up in logs and records: leave it out, and give it in the environment "
+    "holds a password or a key (or a token; what stands before a host counts as one), which would end up in logs and "
+    "records: leave it out, and give it in the environment "
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD) or in the "
     "service's own credentials file"
 )
@@ -74,17 +91,43 @@ def is_local(location: str) -> bool:
 
 
 def holds_secret(location: str) -> bool:
-    """Whether a URI carries credentials: USER:PASSWORD@ before its host, or a key among its parameters."""
-    if is_local(location):
+    """Whether a location carries credentials.
+
+    That is a token in a form that services give theirs; and in a URI what stands before its host, but for a plain
+    user's name where that lets nobody in, or a parameter with such a name or value.
+    """
+    if holds_token(location):
+        return True
+    scheme, sign, rest = location.partition("://")
+    if not sign:
         return False
-    try:
-        parts = urlsplit(location)
-    except ValueError:
-        return False  # no URI at all: whoever opens it will say so
-    named = [name.lower() for name in parse_qs(parts.query)]
-    return parts.password is not None or any(word in name for name in named for word in _SECRET_WORDS)
+    user, at, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if at and (":" in user or not _NAMED_USERS.fullmatch(scheme.lower())):
+        return True
+    parameters = [(unquote_plus(name), unquote_plus(value)) for name, value in _PARAMETER.findall(rest)]
+    return any(
+        names_secret(name, _SECRET_PARAMETERS) or _PASSWORD.match(value) or holds_secret(value)
+        for name, value in parameters
+    )
 
 
-def without_password(text: str) -> str:
-    """A text in which no URI carries a user's name or password."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+def holds_token(text: str) -> bool:
+    """Whether a text holds what looks like a token of some service."""
+    return _TOKEN.search(text) is not None
+
+
+def names_secret(name: str, further: frozenset[str] = frozenset()) -> bool:
+    """Whether a name speaks of a secret; `further` words do so in its context."""
+    words = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_SECRET_NAME.search(words) or (_SECRET_WORDS | further) & set(re.split("[^a-z0-9]+", words)))
+
+
+def without_secrets(text: str) -> str:
+    """A text without tokens, without what stands before the hosts of URIs, and without their secret parameters."""
+    text = re.sub(r"(?i)\b(bearer|basic) [^\s'\"]+", r"\1 ***", _TOKEN.sub("***", text))
+    text = re.sub(r"//[^/\s'\"]*@", "//", text)
+
+    def cover(found: re.Match[str]) -> str:
+        return f"{found[1]}=***" if names_secret(unquote_plus(found[1]), _SECRET_PARAMETERS) else found[0]
+
+    return _PARAMETER.sub(cover, text)

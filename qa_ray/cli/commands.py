@@ -77,7 +77,7 @@ def fine_tune(config: Config) -> str:
         result = train(config, RunContext(callback=BestPublisher))
         return summary(result), result.folder
 
-    return publish_after(work, config.publish)
+    return publish_after(work, config)
 
 
 def tune(argv: Words) -> int:
@@ -93,7 +93,7 @@ def tune(argv: Words) -> int:
             result = search(config)
             return summary(result), result.best.folder
 
-        return publish_after(work, config.publish)
+        return publish_after(work, config)
 
     return run_configured(job, argv, "qa-ray tune", "Search hyperparameters.", as_sweep)
 
@@ -181,7 +181,7 @@ def publish(argv: Words) -> int:
         from qa_ray.publishing.publish import publish as push
         from qa_ray.publishing.publish import run_at
 
-        return push(run_at(options.run), options)
+        return push(run_at(options.run), options, trust_remote_code=options.trust_remote_code)
 
     return run_job(job, RunPublishOptions, argv, "qa-ray publish")
 

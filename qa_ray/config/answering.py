@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields
 
-from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig
+from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig, refuse_secrets
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
 from qa_ray.errors import require
@@ -89,6 +89,7 @@ class AnsweringOptions:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        refuse_secrets(self, lambda name: f"--{name.replace('_', '-')}")
         self.data_config()
         self.require_positive("max_answer_length")
         length = self.max_length

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ConfigError
-from qa_ray.locations import without_password
+from qa_ray.locations import without_secrets
 
 C = TypeVar("C", bound=Config)
 T = TypeVar("T")
@@ -58,11 +58,15 @@ def read_config(place: str | Path, extend: Callable[[Config], C]) -> C:
 def open_recipe(source: str, extend: Callable[[Config], C]) -> tuple[C, str]:
     """The configuration that the name of a recipe or of a file stands for, and what its runs are named after.
 
+    A file cannot let a model's code run: it may have come with the model. Whoever gives the command can.
+
     Raises:
         ConfigError: there is no such recipe, or the file cannot be used.
     """
     if source.endswith(ENDINGS):
-        return read_config(source, extend), Path(source).stem
+        config = read_config(source, extend)
+        model = dataclasses.replace(config.model, trust_remote_code=False)
+        return dataclasses.replace(config, model=model), Path(source).stem
     return extend(find_recipe(source)()), source
 
 
@@ -212,7 +216,7 @@ def _explained(error: ValidationError, base: Table, source: str) -> str:
         if found["type"] == "unexpected_keyword_argument":
             reasons[f"{path} is no field"] = [_nearest(path, fields)]
         else:
-            value = without_password(json.dumps(found["input"], default=str))
+            value = without_secrets(json.dumps(found["input"], default=str))
             text = found["msg"].removeprefix("Input ")
             reasons.setdefault(f"{field}={value[:60]}", []).append(text)
     return f"{source}: " + "; ".join(f"{name}: {', or '.join(texts)}" for name, texts in reasons.items())

@@ -3,7 +3,7 @@
 The text under a field is its documentation: the command line shows it as help.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
@@ -40,7 +40,8 @@ class ModelConfig:
     attention: str | None = None
     """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
     trust_remote_code: bool = False
-    """Runs Python code that comes with the model. Only for models whose code you have read."""
+    """Runs Python code that comes with the model. Only for models whose code you have read; a file cannot say it, the
+    command line does."""
     resize_embeddings: bool = False
     """Gives the model embeddings for the tokens that its tokenizer has more, such as markers that you added to it."""
 
@@ -260,6 +261,21 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self, lambda name: name)
+
+
+def refuse_secrets(section: Any, option: Callable[[str], str]) -> None:
+    """Raise ConfigError where a text of a configuration holds a secret: all of it is recorded.
+
+    Args:
+        section: the configuration.
+        option: how a field is written by whoever sets it.
+    """
+    for name, value in flatten(section):
+        for text in value if isinstance(value, tuple) else (value,):
+            require(not isinstance(text, str) or not holds_secret(text), f"{option(name)} {SECRET_RULE}")
 
 
 def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from pyarrow import fs
 from qa_ray.config.operation import PublishConfig, TrackingConfig
 from qa_ray.doctor.nodes import DRIVER, Nodes
 from qa_ray.doctor.verdict import Verdict, failed, passed, share, size, skipped, told, warning
-from qa_ray.locations import is_local, without_password
+from qa_ray.locations import is_local, without_secrets
 from qa_ray.publishing.hub import HubRepository
 from qa_ray.storage.run_folder import RunFolder
 
@@ -135,7 +135,7 @@ def tracking(config: TrackingConfig) -> Verdict:
     if not config.enabled:
         return skipped("tracking.enabled is false")
     uri, name = config.store, config.experiment
-    shown = without_password(uri)
+    shown = without_secrets(uri)
     if uri.startswith(_SQLITE):
         file = Path(uri.removeprefix(_SQLITE))
         if not _writable(file):

@@ -16,6 +16,7 @@ class InspectionConfig(Config):
     """Folder on this machine that takes data.html, data.json and the rows that cannot be used."""
 
     def __post_init__(self) -> None:
+        Config.__post_init__(self)
         require(is_local(self.out), f"--out={self.out} must be a folder on this machine, such as inspection")
 
 

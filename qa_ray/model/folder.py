@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 from qa_ray.config.answering import AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.errors import ModelError, StorageError, UserError, require
-from qa_ray.locations import resolve
+from qa_ray.locations import resolve, without_secrets
 from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_model, load_tokenizer
 
@@ -130,8 +130,9 @@ def _downloaded(uri: str) -> Iterator[Path]:
         # MLflow lets through whatever its many stores raise.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
+            where = without_secrets(mlflow.get_tracking_uri())
             raise ModelError(
-                f"cannot fetch the model {uri} from {mlflow.get_tracking_uri()}: {reason} "
+                f"cannot fetch the model {uri} from {where}: {without_secrets(reason)} "
                 "(MLFLOW_TRACKING_URI names another server)"
             ) from error
         folders = sorted({path.parent for path in Path(target).rglob("config.json")}, key=lambda path: path.parts)

@@ -20,7 +20,7 @@ from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.data.template import Template
 from qa_ray.data.tokenization import parse_tokenizer as load_backend
 from qa_ray.errors import ConfigError, ModelError
-from qa_ray.locations import resolve
+from qa_ray.locations import resolve, without_secrets
 from qa_ray.model.empty import num_positions
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ def check_model(config: ModelConfig, tokenizer: FastTokenizer) -> None:
     """
     settings = load_settings(config)
     if type(settings) not in AutoModelForQuestionAnswering._model_mapping and not config.trust_remote_code:
+        if AutoModelForQuestionAnswering.__name__ in getattr(settings, "auto_map", {}):
+            raise ModelError(_brings_code(config.name))
         raise ModelError(
             f"model.name={config.name}: transformers has no question-answering head for {settings.model_type} models: "
             "choose a model of another family, such as BERT, RoBERTa, DeBERTa, XLNet or ModernBERT"
@@ -246,8 +248,17 @@ def _override_dropout(settings: PretrainedConfig, rate: float) -> None:
             setattr(settings, name, rate)
 
 
+def _brings_code(name: str) -> str:
+    return (
+        f"{name} brings Python code of its own, and what a folder or a file says does not let it run: if you have read "
+        "that code, add --trust-remote-code to the command, or --model.trust-remote-code where a run is configured"
+    )
+
+
 def _cannot_load(what: str, name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "`trust_remote_code=True`" in str(error):  # transformers has no error of its own for it
+        return _brings_code(name)
+    reason = without_secrets(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
     # transformers takes a folder that is not there for a Hub id.
     if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(resolve(name)).exists():
         reason = "there is no such folder"

@@ -9,7 +9,6 @@ import tyro
 from qa_ray.config.answering import AnsweringOptions
 from qa_ray.config.policies import NoAnswer
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, holds_secret
 
 _GPU_TOKENS = 16_384
 _CPU_TOKENS = 4096  # a quarter faster than four times as many
@@ -60,7 +59,6 @@ class PredictionOptions(AnsweringOptions):
         require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
         super().__post_init__()
         require(bool(self.out), "--out is empty: name a folder or a URI")
-        require(not holds_secret(self.out), f"--out {SECRET_RULE}")
         self.require_positive("part_size", "top_k", "max_tokens_per_device")
 
     def max_tokens(self, *, use_gpu: bool) -> int:

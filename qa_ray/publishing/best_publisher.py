@@ -69,7 +69,9 @@ class BestPublisher:
 
     def _publish(self, step: int) -> None:
         try:
-            logger.info("step %d is published: %s", step, publish(self._folder, self._config.publish, step))
+            trusted = self._config.model.trust_remote_code
+            url = publish(self._folder, self._config.publish, step, trust_remote_code=trusted)
+            logger.info("step %d is published: %s", step, url)
         except UserError as error:
             logger.warning("the best model so far, of step %d, is not published; training goes on: %s", step, error)
 

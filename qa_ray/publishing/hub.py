@@ -25,6 +25,7 @@ from huggingface_hub.utils import (
 )
 
 from qa_ray.errors import PublishError
+from qa_ray.locations import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +36,7 @@ MAIN = "main"
 
 # 412: the branch has moved since it was looked at, by somebody else or by a commit whose answer was lost.
 _PASSING = frozenset({408, 412, 500, 502, 503, 504})
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-_SECRETS = (
-    (_TOKEN, "hf_***"),
-    (re.compile(r"(?i)\b(bearer|basic) [^\s'\"]+"), r"\1 ***"),
-    (re.compile(r"://[^/\s@]+@"), "://***@"),
-    (re.compile(r"\?[^\s'\"]+=[^\s'\"]+"), "?***"),  # signatures of upload addresses
-)
+_PARAMETERS = re.compile(r"\?[^\s'\"]+=[^\s'\"]+")  # signatures of upload addresses, by many names
 _LONGEST_REASON = 300
 # These would be loaded instead of, or beside, what is pushed.
 _OF_A_MODEL = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|index\.json)|(added_tokens|special_tokens_map)\.json")
@@ -49,17 +44,9 @@ _OF_A_MODEL = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|index\.json)|(adde
 _TALKATIVE = ("huggingface_hub.utils._http", httpx.__name__)
 
 
-def holds_token(text: str) -> bool:
-    """Whether a text holds what looks like a token of the Hub."""
-    return _TOKEN.search(text) is not None
-
-
 def scrub(text: str, token: str) -> str:
     """Take the token, and whatever else looks like a credential, out of a text."""
-    text = text.replace(token, "***")
-    for pattern, cover in _SECRETS:
-        text = pattern.sub(cover, text)
-    return text
+    return _PARAMETERS.sub("?***", without_secrets(text.replace(token, "***")))
 
 
 class HubRepository:

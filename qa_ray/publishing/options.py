@@ -17,3 +17,6 @@ class RunPublishOptions(PublishOptions):
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run's folder: a path, or a URI such as s3://bucket/runs/NAME."""
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the model, which is opened before it goes out, and publishes it too. Only for
+    models whose code you have read."""

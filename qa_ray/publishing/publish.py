@@ -13,12 +13,12 @@ from huggingface_hub import ModelCard, get_token
 from safetensors import SafetensorError
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from qa_ray.config.fine_tuning import ModelConfig
+from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import PublishOptions
 from qa_ray.errors import PublishError, require
-from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret
-from qa_ray.model.loading import learn_template, load_settings, load_tokenizer
-from qa_ray.publishing.hub import MAIN, HubRepository, holds_token
+from qa_ray.locations import SECRET_RULE, check_repo_id, holds_secret, holds_token
+from qa_ray.model.loading import check_model, learn_template, load_settings, load_tokenizer
+from qa_ray.publishing.hub import MAIN, HubRepository
 from qa_ray.publishing.model_card import benchmark_entry, make_card
 from qa_ray.publishing.run_record import RunRecord
 from qa_ray.storage.run_folder import MODEL, RunFolder
@@ -55,26 +55,29 @@ def warn_without_token() -> None:
         logger.warning("%s; the run goes on, but its model cannot be published until then", error)
 
 
-def publish_after(work: Callable[[], tuple[str, str]], options: PublishOptions) -> str:
+def publish_after(work: Callable[[], tuple[str, str]], config: Config) -> str:
     """Do what makes a run and, if a repository is named, publish it; returns what is to be shown.
 
     Args:
         work: returns what is to be shown of it, and the run's folder.
-        options: where the model goes.
+        config: where the model goes, and whether its own code may run.
 
     Raises:
         UserError: what `work` raises, or why the model was not published.
     """
-    if options.repo_id is None:
+    if config.publish.repo_id is None:
         return work()[0]
     warn_without_token()
     shown, folder = work()
     # Whatever becomes of the publication, this is worth knowing.
     print(shown)
-    return f"\npublished {publish(run_at(folder), options)}"
+    url = publish(run_at(folder), config.publish, trust_remote_code=config.model.trust_remote_code)
+    return f"\npublished {url}"
 
 
-def publish(run: RunFolder, options: PublishOptions, step: int | None = None) -> str:
+def publish(
+    run: RunFolder, options: PublishOptions, step: int | None = None, *, trust_remote_code: bool = False
+) -> str:
     """Push a run's model, tokenizer, answer settings and model card to the Hub; returns the commit's URL.
 
     A model that is there already, unchanged, is not committed again. The run itself is only read.
@@ -84,22 +87,26 @@ def publish(run: RunFolder, options: PublishOptions, step: int | None = None) ->
         options: where the model goes.
         step: of the evaluated checkpoint that goes there, untagged, while training goes on; without it, the model of
             the finished run.
+        trust_remote_code: run Python code that comes with the model. What the run's own record says of it does not
+            count: whoever wrote the folder wrote that too.
 
     Raises:
+        ModelError: the model brings code that may not run, or cannot be opened.
         PublishError: something that the user can mend; what was not published stays in the run's folder.
         StorageError: the run cannot be read.
         ConfigError: the run's name cannot name a repository.
     """
     try:
-        return _publish(run, options, step)
+        return _publish(run, options, step, trust_remote_code)
     except PublishError as error:
         if step is not None:
             raise  # there is no finished run yet to publish later
         command = f"qa-ray publish '{run.uri}'" + (f" --repo-id {options.repo_id}" if options.repo_id else "")
+        command += " --trust-remote-code" * trust_remote_code
         raise PublishError(f"{error}. The model stays in {run.uri}; publish it later with: {command}") from None
 
 
-def _publish(run: RunFolder, options: PublishOptions, step: int | None) -> str:
+def _publish(run: RunFolder, options: PublishOptions, step: int | None, trust_remote_code: bool) -> str:
     token = _token()
     record = RunRecord.read(run, step)
     _refuse_secrets(record.settings(), "the run's config.json")
@@ -108,10 +115,13 @@ def _publish(run: RunFolder, options: PublishOptions, step: int | None) -> str:
     _check_benchmark(options, record)
     with run.local(f"{record.place}{MODEL}") as model, tempfile.TemporaryDirectory(prefix="qa_ray-publish-") as staged:
         folder = Path(staged)
-        _stage(model, folder, remote_code=record.config["model"]["trust_remote_code"])
-        _check_loads_alike(model, folder, record)
+        source = ModelConfig(name=str(model), trust_remote_code=trust_remote_code)
+        check_model(source, load_tokenizer(source))
+        _stage(model, folder, remote_code=trust_remote_code)
+        _check_loads_alike(model, folder, record, trust_remote_code)
         repository = HubRepository(options.repo_id or run.name, token)
-        card = _write_card(folder, record, repository.repo_id, options)
+        template = learn_template(load_tokenizer(source), load_settings(source))
+        card = _write_card(folder, record, repository.repo_id, options, context_first=template.context_first)
         _check_no_secrets(folder, token)
         repository.check_card(card)
         branch = options.revision or MAIN
@@ -149,15 +159,15 @@ def _stage(model: Path, folder: Path, *, remote_code: bool) -> None:
         raise PublishError(f"the model cannot be copied to {folder}: {error.strerror}; TMPDIR names another") from error
 
 
-def _write_card(folder: Path, record: RunRecord, repo_id: str, options: PublishOptions) -> ModelCard:
-    model = ModelConfig(name=str(folder), trust_remote_code=record.config["model"]["trust_remote_code"])
-    template = learn_template(load_tokenizer(model), load_settings(model))
+def _write_card(
+    folder: Path, record: RunRecord, repo_id: str, options: PublishOptions, *, context_first: bool
+) -> ModelCard:
     card = make_card(
         record,
         repo_id,
         revision=options.revision,
         license=options.license,
-        context_first=template.context_first,
+        context_first=context_first,
     )
     card.save(folder / "README.md")
     if options.benchmark_task:
@@ -167,12 +177,11 @@ def _write_card(folder: Path, record: RunRecord, repo_id: str, options: PublishO
     return card
 
 
-def _check_loads_alike(model: Path, staged: Path, record: RunRecord) -> None:
+def _check_loads_alike(model: Path, staged: Path, record: RunRecord, trust_remote_code: bool) -> None:
     """Refuse a staged folder that does not open, or gives other logits than the run's own model."""
     questions = [*_PROBES, *record.questions[:2]]
-    trusted = record.config["model"]["trust_remote_code"]
     try:
-        own, copied = (_logits(folder, questions, trust_remote_code=trusted) for folder in (model, staged))
+        own, copied = (_logits(folder, questions, trust_remote_code=trust_remote_code) for folder in (model, staged))
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise PublishError(f"the model cannot be opened again, so nobody could use it: {reason}") from error
@@ -205,7 +214,7 @@ def _check_no_secrets(folder: Path, token: str) -> None:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         if token in text or holds_token(text):
-            raise PublishError(f"{path.name} holds a token of the Hub, which nobody may see: take it out of the run")
+            raise PublishError(f"{path.name} holds a token, which nobody may see: take it out of the run")
         if path.name.endswith("config.json"):
             _refuse_secrets(_strings(json.loads(text)), path.name)
 
@@ -223,7 +232,7 @@ def _strings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _refuse_secrets(fields: Iterator[tuple[str, Any]], source: str) -> None:
     for name, value in fields:
-        if isinstance(value, str) and (holds_secret(value) or holds_token(value)):
+        if isinstance(value, str) and holds_secret(value):
             raise PublishError(
                 f"{source}: {name} holds a password or a key, which nobody may see: take it out of there"
             )

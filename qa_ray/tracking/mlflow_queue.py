@@ -18,7 +18,7 @@ from typing import Any
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
 
-from qa_ray.locations import without_password
+from qa_ray.locations import without_secrets
 from qa_ray.tracking.tracker import OpenFolder
 
 logger = logging.getLogger(__name__)
@@ -199,8 +199,8 @@ def is_refusal(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a line and without a password that stands in a URI."""
-    text = without_password(" ".join(str(error).split()))
+    """What went wrong, in a line and without what looks like a secret."""
+    text = without_secrets(" ".join(str(error).split()))
     # Of a server that is not there: Python's objects tell it three times over.
     gone = re.search(r"API request to (\w+://[^/\s]+).*Caused by .*?\): (.+?)[\"']?\)+$", text)
     text = f"{gone[1]}: {gone[2]}" if gone else text

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from qa_ray.config.operation import TrackingConfig
-from qa_ray.locations import holds_secret, is_local
+from qa_ray.locations import holds_secret, is_local, names_secret
 from qa_ray.storage.run_folder import EVALUATION, METRICS, TRACKING, RunFolder
 from qa_ray.tracking.metrics import metrics_of
 
 logger = logging.getLogger(__name__)
 
-_SECRET = re.compile("token|secret|password|passwd|credential|key")
 # Counts of tokens and tokenizers are no access tokens.
 _HARMLESS = re.compile(r"tokeni[sz]\w*|(max|num)_tokens|tokens_per_\w+")
 SYSTEM_PREFIX = "system/"
@@ -183,7 +182,7 @@ def send_owed(config: TrackingConfig, folder: RunFolder, status: RunStatus) -> N
 def shown(name: str, value: Any) -> str:
     """The text of a parameter, or a mask where its name or the value itself speaks of a secret."""
     text = str(value)
-    speaks = _SECRET.search(_HARMLESS.sub("", name.lower())) is not None
+    speaks = names_secret(_HARMLESS.sub("", name.lower()))
     return "(hidden)" if (speaks and value is not None) or holds_secret(text) else text
 
 

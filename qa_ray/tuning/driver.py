@@ -27,6 +27,7 @@ from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import start_stream
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
+from qa_ray.tuning.lent import lend
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
 from qa_ray.tuning.space import Parameters, apply, read_space, written
@@ -134,20 +135,22 @@ def _run(study: Study, tracker: Tracker) -> None:
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)
     stop_signal = start_stream()
-    shared = Shared(
-        config=config,
-        splits={key: data.splits for key, data in tokenized.items()},
-        tags={PARENT: tracker.run_id} if tracker.run_id else {},
-        stop_signal=stop_signal,
-        working_directory=os.getcwd(),
-        environment={name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")},
-    )
+    stop = Interruptible(lambda: _ask_to_stop(stop_signal))
 
     def why_infeasible(parameters: Parameters) -> str | None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
-    stop = Interruptible(lambda: _ask_to_stop(stop_signal))
-    stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
+    logins = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "AWS_"))}
+    with lend(logins) as environment:
+        shared = Shared(
+            config=config,
+            splits={key: data.splits for key, data in tokenized.items()},
+            tags={PARENT: tracker.run_id} if tracker.run_id else {},
+            stop_signal=stop_signal,
+            working_directory=os.getcwd(),
+            environment=environment,
+        )
+        stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
     if stop.received:
         _record(study, tracker)
         ended = sum(record.status.ended for record in study.sweep.trials)

@@ -76,6 +76,7 @@ class SweepConfig(Config):
     tune: TuneConfig = field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:
+        Config.__post_init__(self)
         # A mistake is told before a cluster is started.
         for field_name, domain in read_space(self.space).items():
             require(

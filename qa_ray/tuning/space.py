@@ -183,6 +183,10 @@ def _kinds_of(field: str) -> list[Any]:
         raise ConfigError(f"--space {field}: there is no such field; known are {', '.join(near)}")
     if section in _FIXED_SECTIONS:
         raise ConfigError(f"--space {field}: it changes no score, and cannot be searched")
+    if field == "model.trust_remote_code":
+        raise ConfigError(
+            f"--space {field}: a space cannot let a model's code run, only --{field.replace('_', '-')} can"
+        )
     if field in _FIXED:
         raise ConfigError(f"--space {field}: scores could not be compared, it cannot be searched")
     hint: Any = functools.reduce(lambda owner, name: typing.get_type_hints(owner)[name], field.split("."), Config)

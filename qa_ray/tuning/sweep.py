@@ -14,6 +14,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune import Callback
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -49,6 +50,8 @@ def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_onc
         logging.getLogger(name).setLevel(logging.ERROR)
     # It lists the trials that failed, each of which has been told.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    # Tune would put them into the environment that Ray notes of each trial and writes into its log; they are lent.
+    ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
     sweep = study.sweep
     scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
     replay(scheduler, sweep.trials, sweep.objective)

@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,6 +28,7 @@ from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress, metrics_of
+from qa_ray.tuning.lent import borrow
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
 from qa_ray.tuning.tokenized import Key, key_of
@@ -61,8 +62,8 @@ class Shared:
     """Actor that knows whether the sweep is to stop."""
     working_directory: str
     """Relative paths count from here."""
-    environment: Mapping[str, str] = field(repr=False)
-    """Variables that lead to the MLflow server."""
+    environment: str
+    """Where variables that lead to MLflow and to S3 are lent; some are secrets, and this is an object of Ray's."""
 
 
 def trial_config(config: SweepConfig, record: TrialRecord) -> Config:
@@ -81,7 +82,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Begin the first trial of this process."""
         self._shared = shared
-        os.environ.update(shared.environment)
+        borrow(shared.environment)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

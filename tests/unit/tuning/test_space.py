@@ -70,6 +70,7 @@ def test_domain_is_written_as_in_the_records_of_earlier_sweeps() -> None:
         ("cluster.num_workers=choice(1, 2)", "it changes no score"),
         ("data.validation=choice(a, b)", "scores could not be compared"),
         ("data.impossible_answers=choice(error, ignore)", "scores could not be compared"),
+        ("model.trust_remote_code=choice(true)", "cannot let a model's code run, only --model.trust-remote-code can"),
         ("data.max_train_examples=randint(10, 20)", r"searched by choice\(VALUE, ...\) only"),
         ("nowhere.toml", "nowhere.toml cannot be read: No such file"),
     ],
