@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from qa_ray.errors import StorageError
 from qa_ray.runs.progress import Display
 from qa_ray.storage.strict_json import to_json
+from qa_ray.tracking.hardware import WorkerGroup
 from qa_ray.tracking.metrics import Line, Progress, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
@@ -34,7 +35,7 @@ class Restart:
     history: list[Line]
 
 
-Item = Progress | Restart | NodeSample | str
+Item = Progress | Restart | NodeSample | WorkerGroup | str
 Observer = Callable[[Progress | Restart], None]
 """Sees all that rank 0 records, in the follower's thread."""
 
@@ -119,6 +120,7 @@ class Follower:
         tracker: Tracker,
         record_node: Callable[[NodeSample], None] = lambda sample: None,
         observe: Observer | None = None,
+        record_group: Callable[[WorkerGroup], None] = lambda group: None,
     ) -> None:
         """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
@@ -127,6 +129,7 @@ class Follower:
         self._tracker = tracker
         self._record_node = record_node
         self._observe = observe
+        self._record_group = record_group
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
         self._display = Display()
@@ -158,6 +161,9 @@ class Follower:
                 continue
             if isinstance(item, NodeSample):
                 self._record_node(item)
+                continue
+            if isinstance(item, WorkerGroup):
+                self._record_group(item)
                 continue
             if isinstance(item, Restart):
                 self._restart(item)

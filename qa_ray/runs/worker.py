@@ -31,7 +31,8 @@ from qa_ray.runs.saver import Saved, Saver, find_saved
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
+from qa_ray.tracking.hardware import Hardware, WorkerGroup
+from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Progress, Record, ignore
 from qa_ray.tracking.node_metrics import NodeSampler
 from qa_ray.training.control import Control
 from qa_ray.training.evaluator import Evaluator
@@ -95,6 +96,7 @@ def _train(task: TrainingTask) -> Outcome:
     if accelerator.is_main_process:
         logging.getLogger("qa_ray").addHandler(sender)
     try:
+        _tell_hardware(task, accelerator)
         with _node_sampler(task):
             run = _Run.start(task, accelerator, sender)
             while not run.loop.finished and not run.stopped:
@@ -102,6 +104,14 @@ def _train(task: TrainingTask) -> Outcome:
             return run.end()
     finally:
         logging.getLogger("qa_ray").removeHandler(sender)
+
+
+def _tell_hardware(task: TrainingTask, accelerator: Accelerator) -> None:
+    """Tell the driver, which may stand on a node without GPUs, what this group computes on."""
+    gpu = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else ""
+    workers = gather_object([(ray.get_runtime_context().get_node_id(), Hardware.here(gpu))])
+    if accelerator.is_main_process:
+        task.stream.put.remote(WorkerGroup(tuple(workers)))
 
 
 def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[object]:
@@ -181,8 +191,8 @@ class _Run:
             return
         step = self.loop.state.step
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
-        memory = max(gather_object([_peak_memory_gb()]))
-        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: memory})
+        peaks = gather_object([peak_memory(self.accelerator.device)])
+        _record_evaluation(result, step, self.record, {name: max(one[name] for one in peaks) for name in peaks[0]})
         on_all(lambda: self.saver.save_epoch(self.loop, self.model, result))
         self.control.saved()
 
@@ -216,6 +226,10 @@ def _record_evaluation(
         record(Progress("evaluate", 1, 1, step, metrics | (further or {})))
 
 
-def _peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in 10^9 bytes (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Most memory that this process has taken so far, on its host and on its GPU if it has one, in 10^9 bytes."""
+    # Linux counts in KiB.
+    peaks = {PEAK_MEMORY_GB: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    if device.type == "cuda":
+        peaks[PEAK_GPU_MEMORY_GB] = torch.cuda.max_memory_allocated(device) / 1e9
+    return peaks
