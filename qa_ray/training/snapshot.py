@@ -99,7 +99,9 @@ class Parts:
 
     def take(self, state: TrainState) -> Snapshot:
         """Take a snapshot; every rank calls it, and the main process holds a whole one."""
-        ranks: list[Tensors] = gather_object([{**_random_states(), "meter": self.meter.totals().cpu()}])
+        seconds = torch.tensor(self.meter.elapsed, dtype=torch.float64)
+        counted = {"meter": self.meter.totals().cpu(), "seconds": seconds}
+        ranks: list[Tensors] = gather_object([_random_states() | counted])
         whole = self.optimizer.state_dict()
         facts = {
             "state": asdict(state),
@@ -125,14 +127,16 @@ class Parts:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         state = TrainState(**facts["state"])
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        # Ranks take the same time. Checkpoints of earlier versions do not tell it.
+        seconds = max(own["seconds"].item() if "seconds" in own else 0.0 for own in snapshot.ranks)
         if len(snapshot.ranks) == world_size:
             _set_random_states(snapshot.ranks[rank])
-            self.meter.restore(snapshot.ranks[rank]["meter"])
+            self.meter.restore(snapshot.ranks[rank]["meter"], seconds)
         else:
             # As many new streams as there are ranks now: neither those of the run's start nor any rank's twice.
             torch.manual_seed(int(np.random.SeedSequence((self.seed, state.step, rank)).generate_state(1)[0]))
             counted = torch.stack([own["meter"] for own in snapshot.ranks]).sum(0)
-            self.meter.restore(counted if rank == 0 else torch.zeros_like(counted))
+            self.meter.restore(counted if rank == 0 else torch.zeros_like(counted), seconds)
         return state
 
     def _set_rates(self) -> None:
