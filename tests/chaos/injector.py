@@ -134,6 +134,7 @@ class FaultInjector:
     def _train(self) -> list[str]:
         """Train a run and kill until it ends; returns why it did not end well, if so."""
         self._newest, self._expected, self._back = 0, None, None
+        self._shortage.unlink(missing_ok=True)
         self._start()
         while self._look():
             if time.time() - self._moved_at > _PATIENCE_S:
@@ -213,7 +214,7 @@ class FaultInjector:
 
     def _next(self, moment: Moment) -> Kill | None:
         """The next kill; one in the start waits for the next start, and all wait for what no worker dies of."""
-        if self._pending and self._pending[-1].victim.lasts:
+        if self._back is not None or (self._pending and self._pending[-1].victim.lasts):
             return None
         mine = [kill for kill in self._waiting if kill.victim.setting is self._setting]
         fitting = (kill for kill in mine if moment is Moment.START or kill.moment is not Moment.START)
