@@ -35,8 +35,10 @@ class Nodes:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Jobs too, and at once: nodes would take half a minute to take their leave.
-        _kill(self._processes())
+        # Jobs too, and at once: nodes would take half a minute to take their leave. Some of their children cannot be
+        # told by their environment, over which they have written their title.
+        found = self._processes()
+        _kill([*found, *(child for process in found for child in _children(process))])
         self._cluster.shutdown()
 
     @property
@@ -76,6 +78,13 @@ class Nodes:
                 if named and process.environ().get("RAY_TMPDIR") == self._place:
                     found.append(process)
         return found
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _kill(processes: list[psutil.Process]) -> None:
