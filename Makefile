@@ -15,7 +15,7 @@ test: .venv/installed
 test-all: test
 	$(BIN)/python -m pytest -m long
 
-# Kills workers, jobs and nodes of training runs: make chaos ARGS='--kills 100'
+# Kills workers, jobs and nodes of training runs, and more: make chaos ARGS='--kills 200'
 chaos: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 

@@ -29,7 +29,7 @@ from qa_ray.config.policies import Precision
 NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
 TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
 EVERY_STEP: dict[str, dict[str, object]] = {"checkpoint": {"every_steps": 1}, "tracking": {"enabled": False}}
-_SPEEDS = ("time", "windows_per_second", "tokens_per_second", "peak_memory_gb")
+SPEEDS = ("time", "windows_per_second", "tokens_per_second", "peak_memory_gb", "peak_gpu_memory_gb")
 
 
 def questions(names: list[str]) -> list[dict[str, object]]:
@@ -113,7 +113,7 @@ def processes(title: str) -> list[psutil.Process]:
 def outcome_of(run: Path) -> dict[str, Any]:
     """All that must be the same in two runs of one configuration: weights, metrics, predictions and ledger."""
     weights = load_file(run / "model" / "model.safetensors")
-    lines = [{name: value for name, value in line.items() if name not in _SPEEDS} for line in metrics_of(run)]
+    lines = [{name: value for name, value in line.items() if name not in SPEEDS} for line in metrics_of(run)]
     return {
         "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
         "metrics": lines,

@@ -23,6 +23,7 @@ from qa_ray.storage.run_folder import (
     RunFolder,
     checkpoint_name,
 )
+from qa_ray.tracking.hardware import environment_texts
 from qa_ray.tracking.metrics import metrics_of
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class RunRecord:
     architecture: Json
     """The model's config.json."""
     environment: Mapping[str, str]
-    """Versions and hardware by name; empty where they were not recorded."""
+    """Versions, commit and the workers' hardware by name; empty where they were not recorded."""
 
     @classmethod
     def read(cls, run: RunFolder, step: int | None = None) -> "RunRecord":
@@ -80,7 +81,7 @@ class RunRecord:
             intervals={name: Interval(**fields) for name, fields in intervals.items() if None not in fields.values()},
             answers=_read(run, f"{place}{MODEL}/{SETTINGS}"),
             architecture=_read(run, f"{place}{MODEL}/config.json"),
-            environment=_read(run, ENVIRONMENT) if run.read(ENVIRONMENT) else {},
+            environment=environment_texts(_read(run, ENVIRONMENT)) if run.read(ENVIRONMENT) else {},
         )
 
     def settings(self) -> Iterator[tuple[str, Any]]:

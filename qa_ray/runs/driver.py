@@ -27,8 +27,8 @@ from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import Fetcher, Follower, Observer
 from qa_ray.runs.worker import train_worker
-from qa_ray.storage.run_folder import CONFIG, ENVIRONMENT, METRICS, OWNER, RunFolder
-from qa_ray.tracking.environment import describe_environment
+from qa_ray.storage.run_folder import CONFIG, METRICS, OWNER, RunFolder
+from qa_ray.tracking.hardware import EnvironmentRecord
 from qa_ray.tracking.node_metrics import NodeRecord
 from qa_ray.tracking.tracker import RunStatus, Tracker, send_owed, start_tracker
 
@@ -109,7 +109,6 @@ def _begin(config: Config, found: ExistingRun, resources: Resources, context: Ru
             tags=tags(config, *splits) | dict(context.tags),
             inputs=data_uses(config, *splits),
         )
-        folder.write(ENVIRONMENT, json.dumps(describe_environment(), indent=1).encode())
         folder.write(OWNER, prepared.task.owner.encode())
     except BaseException:
         if not found.resumed:
@@ -154,10 +153,10 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
     work = partial(train_worker, prepared.task)
     trainer = make_trainer(work, prepared.resources, config.cluster, name=folder.name, storage_path=folder.storage_path)
     stop = Interruptible(lambda: _ask_to_stop(stream))
-    nodes = NodeRecord(folder, tracker)
+    nodes, environment = NodeRecord(folder, tracker), EnvironmentRecord(folder, tracker)
     with contextlib.ExitStack() as stack:
         follower = stack.enter_context(
-            Follower(stream, lambda content: folder.write(METRICS, content), tracker, context.observe)
+            Follower(stream, lambda content: folder.write(METRICS, content), tracker, context.observe, environment)
         )
         stack.enter_context(Fetcher(stream.take_samples, nodes))
         if context.callback is not None:

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
 from qa_ray.runs.progress import Display
+from qa_ray.tracking.hardware import WorkerGroup
 from qa_ray.tracking.metrics import Line, Progress, lines_of, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
@@ -36,7 +37,7 @@ class Restart:
     history: list[Line]
 
 
-Item = Progress | Restart | str
+Item = Progress | Restart | WorkerGroup | str
 Observer = Callable[[Progress | Restart], None]
 """Sees all that rank 0 records, in the follower's thread."""
 
@@ -178,12 +179,14 @@ class Follower:
         write: Callable[[bytes], None],
         tracker: Tracker,
         observe: Observer | None = None,
+        record_group: Callable[[WorkerGroup], None] = lambda group: None,
     ) -> None:
         """Show what the stream brings, and keep it: `write` replaces the content of metrics.jsonl."""
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self._write = write
         self._tracker = tracker
         self._observe = observe
+        self._record_group = record_group
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
         self._display = Display()
@@ -202,6 +205,9 @@ class Follower:
     def _take(self, item: Item) -> None:
         if isinstance(item, str):
             self._display.write(item)
+            return
+        if isinstance(item, WorkerGroup):
+            self._record_group(item)
             return
         # First what others need: a display that fails must not keep it from them.
         if isinstance(item, Restart):

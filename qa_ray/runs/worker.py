@@ -24,7 +24,7 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
-from qa_ray.model.compute import accelerate_name, choose_precision, common_precision
+from qa_ray.model.compute import accelerate_name, choose_precision, common_precision, precision_of
 from qa_ray.model.loading import load_model
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
@@ -32,7 +32,8 @@ from qa_ray.runs.saver import Saved, Saver, find_saved
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
+from qa_ray.tracking.hardware import Hardware, WorkerGroup
+from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Progress, Record, ignore
 from qa_ray.tracking.node_metrics import NodeSampler
 from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.control import Control
@@ -125,6 +126,15 @@ def _note(task: TrainingTask) -> Callable[[str], object]:
     return lambda text: task.stream.put.remote(f"node {node}: {text}")
 
 
+def _tell_hardware(task: TrainingTask, accelerator: Accelerator) -> None:
+    """Tell the driver, which may stand on a node without GPUs, what this group computes on."""
+    gpu = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else ""
+    own = Hardware.here(gpu, precision_of(accelerator.mixed_precision))
+    workers = gather_on_main(accelerator, (ray.get_runtime_context().get_node_id(), own))
+    if accelerator.is_main_process:
+        task.stream.put.remote(WorkerGroup(tuple(workers)))
+
+
 def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[object]:
     """Looks at this node if that is asked for; one rank of each node does."""
     every = task.config.tracking.system_metrics_every_s if task.config.tracking.enabled else None
@@ -160,6 +170,7 @@ class _Run:
         saved = find_saved(task.folder, PartialState())
         kept = saved.snapshot.precision if saved else None
         accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()), keep=kept)
+        _tell_hardware(task, accelerator)
         record: Record = sender if accelerator.is_main_process else ignore
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
@@ -206,8 +217,9 @@ class _Run:
             return
         step = self.loop.state.step
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
-        memory = gather_on_main(self.accelerator, _peak_memory_gb())
-        _record_evaluation(result, step, self.record, {PEAK_MEMORY_GB: max(memory, default=0.0)})
+        peaks = gather_on_main(self.accelerator, peak_memory(self.accelerator.device))
+        memory = {name: max(one[name] for one in peaks) for name in peaks[0]} if peaks else {}
+        _record_evaluation(result, step, self.record, memory)
         self.saver.save_epoch(self.loop, self.model, result)
         self.control.saved()
 
@@ -242,6 +254,10 @@ def _record_evaluation(
         record(Progress("evaluate", 1, 1, step, metrics | (further or {})))
 
 
-def _peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in 10^9 bytes (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Most memory that this process has taken so far, on its host and on its GPU if it has one, in 10^9 bytes."""
+    # Linux counts in KiB.
+    peaks = {PEAK_MEMORY_GB: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    if device.type == "cuda":
+        peaks[PEAK_GPU_MEMORY_GB] = torch.cuda.max_memory_allocated(device) / 1e9
+    return peaks

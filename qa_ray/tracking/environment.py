@@ -17,25 +17,40 @@ _PATIENCE_S = 10
 
 
 def describe_environment(folder: Path | None = None, nvml: Any = pynvml) -> dict[str, str]:
-    """Return versions, hardware and commit as names and texts; what is not there or not known is left out.
+    """Return what `describe_code` and `describe_machine` tell of this process; what is not known is left out."""
+    found = describe_code(folder) | describe_machine(nvml)
+    return {name: value for name, value in found.items() if value}
 
-    Names: python, platform, the packages, cpu, cpu_cores (those that this process may use), memory_gb (10^9 bytes),
-    gpu, git_commit and git_changed (whether files that git knows differ from the commit).
+
+def describe_code(folder: Path | None = None) -> dict[str, str]:
+    """Return versions and commit as names and texts; what is not there or not known is left out.
+
+    Names: python, platform, the packages, git_commit and git_changed (whether files that git knows differ from the
+    commit).
 
     Args:
         folder: of the code; the working directory by default.
-        nvml: NVIDIA's binding, which tells of GPUs.
     """
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     found |= versions(_PACKAGES)
-    memory_gb = f"{psutil.virtual_memory().total / 1e9:.0f}"
-    cores = str(len(os.sched_getaffinity(0)))
-    found |= {"cpu": _cpu_name(), "cpu_cores": cores, "memory_gb": memory_gb, "gpu": _gpu_names(nvml)}
     commit = _output("git", "rev-parse", "HEAD", folder=folder)
     if commit:
         changed = _output("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
         found |= {"git_commit": commit, "git_changed": "true" if changed else "false"}
-    return {name: value for name, value in found.items() if value}
+    return found
+
+
+def describe_machine(nvml: Any = pynvml) -> dict[str, str]:
+    """Return the hardware of this machine as names and texts; what is not there or not known is empty.
+
+    Names: cpu, cpu_cores (those that this process may use), memory_gb (10^9 bytes) and gpu.
+
+    Args:
+        nvml: NVIDIA's binding, which tells of GPUs.
+    """
+    memory_gb = f"{psutil.virtual_memory().total / 1e9:.0f}"
+    cores = str(len(os.sched_getaffinity(0)))
+    return {"cpu": _cpu_name(), "cpu_cores": cores, "memory_gb": memory_gb, "gpu": _gpu_names(nvml)}
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

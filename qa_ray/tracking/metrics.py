@@ -24,6 +24,8 @@ SKIPPED_STEPS = "skipped_steps"
 """Steps that fp16's gradient scaler has skipped so far."""
 PEAK_MEMORY_GB = "peak_memory_gb"
 """Largest resident memory of any worker process so far, in 10^9 bytes."""
+PEAK_GPU_MEMORY_GB = "peak_gpu_memory_gb"
+"""Most memory of a GPU that any worker's tensors have taken so far, in 10^9 bytes; absent without GPUs."""
 EVAL_PREFIX = "eval_"
 """Stands before the validation metrics: eval_f1, eval_exact_match, eval_loss and so on."""
 

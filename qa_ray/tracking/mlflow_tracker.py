@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import TRACKING, RunFolder
-from qa_ray.tracking.environment import describe_environment
+from qa_ray.tracking.environment import describe_code
 from qa_ray.tracking.mlflow_queue import Ending, Folder, MlflowQueue, bound_requests, is_active, reason, recorded_steps
 from qa_ray.tracking.mlflow_registry import log_model, mark_trials, register
 from qa_ray.tracking.tracker import (
@@ -231,7 +231,7 @@ def _alone_with(uri: str) -> Iterator[None]:
 
 
 def _environment_tags() -> dict[str, str]:
-    found = describe_environment()
+    found = describe_code()
     tags = {f"environment.{name}": value for name, value in found.items()}
     return tags | ({"mlflow.source.git.commit": found["git_commit"]} if "git_commit" in found else {})
 

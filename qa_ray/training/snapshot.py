@@ -109,8 +109,12 @@ class Parts:
 
     def take(self, state: TrainState) -> Snapshot:
         """Take a snapshot; every rank calls it, and the main process holds a whole one."""
-        own = {**_random_states(), "meter": self.meter.totals().cpu(), "limit": self.limit.state()}
-        ranks = gather_on_main(self.accelerator, own)
+        counted = {
+            "meter": self.meter.totals().cpu(),
+            "seconds": torch.tensor(self.meter.elapsed, dtype=torch.float64),
+            "limit": self.limit.state(),
+        }
+        ranks = gather_on_main(self.accelerator, _random_states() | counted)
         whole = self.optimizer.state_dict()
         facts = {
             "state": asdict(state),
@@ -140,14 +144,16 @@ class Parts:
         same = len(snapshot.ranks) == world_size
         kept = [snapshot.ranks[rank]] if same else snapshot.ranks
         self.limit.restore([own["limit"] for own in kept if "limit" in own])
+        # Ranks take the same time. Checkpoints of earlier versions do not tell it.
+        seconds = max(own["seconds"].item() if "seconds" in own else 0.0 for own in snapshot.ranks)
         if same:
             _set_random_states(snapshot.ranks[rank])
-            self.meter.restore(snapshot.ranks[rank]["meter"])
+            self.meter.restore(snapshot.ranks[rank]["meter"], seconds)
         else:
             # As many new streams as there are ranks now: neither those of the run's start nor any rank's twice.
             torch.manual_seed(int(np.random.SeedSequence((self.seed, state.step, rank)).generate_state(1)[0]))
             counted = torch.stack([own["meter"] for own in snapshot.ranks]).sum(0)
-            self.meter.restore(counted if rank == 0 else torch.zeros_like(counted))
+            self.meter.restore(counted if rank == 0 else torch.zeros_like(counted), seconds)
         return state
 
     def _set_rates(self) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -57,8 +57,13 @@ class Meter:
     padded_tokens: int = 0
     seconds: float = 0.0
     """Time on the clock until it was last stopped."""
-    since: float = field(default_factory=time.perf_counter)
-    """When the clock was last started."""
+    since: float | None = None
+    """When the clock was last started; None while it stands."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the work took until now."""
+        return self.seconds + (0.0 if self.since is None else time.perf_counter() - self.since)
 
     def count(self, loss: torch.Tensor, windows: int, tokens: int, padded_tokens: int) -> None:
         """Add one micro-batch."""
@@ -72,11 +77,12 @@ class Meter:
         counts = torch.tensor([self.windows, self.tokens, self.padded_tokens], dtype=torch.float64)
         return torch.cat([self.loss.double().reshape(1), counts.to(self.loss.device)])
 
-    def restore(self, totals: torch.Tensor) -> None:
-        """Go on counting from what `totals` returned."""
+    def restore(self, totals: torch.Tensor, seconds: float) -> None:
+        """Go on counting from what `totals` and `elapsed` returned."""
         loss, *counts = totals.tolist()
         self.loss = torch.full_like(self.loss, loss)
         self.windows, self.tokens, self.padded_tokens = (round(count) for count in counts)
+        self.seconds = seconds
 
     def start_clock(self) -> None:
         """Go on counting time."""
@@ -84,13 +90,12 @@ class Meter:
 
     def stop_clock(self) -> None:
         """Leave out the time until the next `start_clock`, such as an evaluation's."""
-        self.seconds += time.perf_counter() - self.since
+        self.seconds, self.since = self.elapsed, None
 
     def restart(self) -> float:
         """Forget what was counted, and return the seconds that it took; the clock runs on."""
-        self.stop_clock()
+        seconds, self.seconds = self.elapsed, 0.0
         self.start_clock()
-        seconds, self.seconds = self.seconds, 0.0
         self.loss = torch.zeros_like(self.loss)
         self.windows = self.tokens = self.padded_tokens = 0
         return seconds

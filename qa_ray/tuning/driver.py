@@ -34,7 +34,7 @@ from qa_ray.tuning.space import Parameters, apply, read_space, written
 from qa_ray.tuning.study import Study
 from qa_ray.tuning.sweep import run_trials, trials_at_once
 from qa_ray.tuning.tokenized import key_of, tokenize_all
-from qa_ray.tuning.trial import Shared, trial_config
+from qa_ray.tuning.trial import Shared, trial_config, trial_place
 from qa_ray.tuning.trials import TRIALS, Status, Sweep, SweepResult, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,7 @@ def _run(study: Study, tracker: Tracker) -> None:
             environment=environment,
         )
         stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
+    study.write()
     if stop.received:
         _record(study, tracker)
         ended = sum(record.status.ended for record in study.sweep.trials)
@@ -189,7 +190,7 @@ def _record(study: Study, tracker: Tracker) -> str:
     entries = [_entry(record, sweep) for record in ended]
     try:
         for record, entry in zip(ended, entries, strict=True):
-            send_owed(study.config.tracking, RunFolder.locate(trial_config(study.config, record).run), entry.status)
+            send_owed(study.config.tracking, RunFolder.locate(trial_place(study.config, record)), entry.status)
         tracker.mark_trials(entries)
     except StorageError as error:
         logger.warning("%s. The same command tries again", error)

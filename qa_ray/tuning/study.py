@@ -12,9 +12,10 @@ import optuna
 from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from qa_ray.errors import StorageError
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.space import Parameters, Space, defaults
-from qa_ray.tuning.trials import Objective, Status, Sweep, TrialRecord, read_trials, write_trials
+from qa_ray.tuning.trials import TRIALS, Objective, Status, Sweep, TrialRecord, read_trials, write_trials
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def as_optuna(record: TrialRecord, space: Space, objective: Objective, state: Tr
 
 
 class Study:
-    """Gives out trials, and keeps what becomes of them in the sweep's folder, at once.
+    """Gives out trials, and keeps what becomes of them in the sweep's folder: at once, or as soon as it can be written.
 
     Attributes:
         config: the sweep's settings.
@@ -99,6 +100,7 @@ class Study:
         self._trials = read_trials(self.folder)
         self._given: set[int] = set()
         self._heard: dict[int, float] = {}
+        self._unwritten = False
 
     @property
     def sweep(self) -> Sweep:
@@ -185,8 +187,23 @@ class Study:
 
     def _put(self, record: TrialRecord) -> TrialRecord:
         self._trials[record.number] = record
-        write_trials(self.folder, self._trials.values())
+        try:
+            self.write()
+        except StorageError as error:
+            # Each write has all trials: the next one makes up for this one, and the sweep's end insists on it.
+            if not self._unwritten:
+                logger.warning("%s is not written; the sweep goes on, and tries again: %s", TRIALS, error)
+            self._unwritten = True
         return record
+
+    def write(self) -> None:
+        """Write all trials into the sweep's folder.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        write_trials(self.folder, self._trials.values())
+        self._unwritten = False
 
 
 def described(parameters: Parameters) -> str:

@@ -67,13 +67,18 @@ class Shared:
 
 
 def trial_config(config: SweepConfig, record: TrialRecord) -> Config:
-    """The run of a trial: its values and its own folder; its model is not published."""
-    sweep = RunFolder.locate(config.run)
-    return dataclasses.replace(
-        apply(config.base, record.parameters),
-        run=RunConfig(name=record.name, storage_path=within(sweep.uri, TRIAL_FOLDERS)),
-        publish=PublishConfig(),
-    )
+    """The run of a trial: its values and its own folder; its model is not published.
+
+    Raises:
+        ConfigError: the configuration does not allow the values; such a trial is never begun.
+    """
+    run = trial_place(config, record)
+    return dataclasses.replace(apply(config.base, record.parameters), run=run, publish=PublishConfig())
+
+
+def trial_place(config: SweepConfig, record: TrialRecord) -> RunConfig:
+    """Where a trial's run has its folder, or would have it."""
+    return RunConfig(name=record.name, storage_path=within(RunFolder.locate(config.run).uri, TRIAL_FOLDERS))
 
 
 class TrialRun(tune.Trainable):  # type: ignore[misc]

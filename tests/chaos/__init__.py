@@ -1,1 +1,1 @@
-"""Fault injection: runs whose workers, jobs and nodes are killed must end as one that was left alone."""
+"""Fault injection: runs that are hit must end as one that was left alone."""

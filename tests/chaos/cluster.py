@@ -28,14 +28,17 @@ class Nodes:
         self._place = str(place)
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": _SYSTEM, **_STORE}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._nodes = [self._add(), self._add()]
+        self._nodes: list[Any] = []
+        self.fill()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Jobs too, and at once: nodes would take half a minute to take their leave.
-        _kill(self._processes())
+        # Jobs too, and at once: nodes would take half a minute to take their leave. Some of their children cannot be
+        # told by their environment, over which they have written their title.
+        found = self._processes()
+        _kill([*found, *(child for process in found for child in _children(process))])
         self._cluster.shutdown()
 
     @property
@@ -49,13 +52,19 @@ class Nodes:
         """The processes that train."""
         return self._processes("RayTrainWo")
 
-    def kill(self, number: int) -> None:
-        """Lose a node and all that runs on it at once, and put a new one in its place."""
+    def kill(self, number: int, *, replace: bool = True) -> None:
+        """Lose a node and all that runs on it at once, and put a new one in its place if it is to be replaced."""
         node = self._nodes.pop(number)
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         _kill([raylet, *raylet.children(recursive=True)])
         self._cluster.remove_node(node, allow_graceful=False)
-        self._nodes.append(self._add())
+        if replace:
+            self.fill()
+
+    def fill(self) -> None:
+        """Add nodes until there are two."""
+        while len(self) < 2:
+            self._nodes.append(self._add())
 
     def _add(self) -> Any:
         return self._cluster.add_node(num_cpus=1, **_STORE)
@@ -69,6 +78,13 @@ class Nodes:
                 if named and process.environ().get("RAY_TMPDIR") == self._place:
                     found.append(process)
         return found
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _kill(processes: list[psutil.Process]) -> None:

@@ -1,27 +1,35 @@
 """Trains, injects the planned faults, and watches what becomes of the runs."""
 
+import json
 import random
 import shutil
 import sys
 import time
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import psutil
-from ray_runs import outcome_of
+from mlflow_server import MlflowServer
+from ray_runs import metrics_of, outcome_of
 
 from chaos.checkpoints import damage_newest, is_whole, newest_whole, under_way
 from chaos.cluster import Nodes
-from chaos.report import Kill, Moment, Report, RunEnd, Victim
-from chaos.run import Job, job_command, make_inputs, planned_ledger
+from chaos.record import due, recorded
+from chaos.report import Kill, Moment, Report, RunEnd, Setting, Victim
+from chaos.run import Job, job_command, make_inputs, planned, trained
 from qa_ray.errors import TrainingError
-from qa_ray.storage.run_folder import CHECKPOINTS, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, TRACKING, checkpoint_name
 
 # A kill falls at random within so many seconds since its moment is seen.
 _SPANS = {Moment.START: 12.0, Moment.STEPS: 2.0, Moment.WRITING: 0.03, Moment.STORING: 0.05, Moment.EVALUATION: 1.0}
 _SECONDS_BETWEEN_LOOKS = 0.002
 # What a killed group has reported may arrive for so long; a new one takes longer to begin.
 _LAG_S = 1.5
+# A tracking server is away for so long, at least and at most.
+_AWAY_S = (1.0, 8.0)
+# An elastic run trains a while before it grows.
+_ELASTIC_EPOCHS = 4
 # A run that shows no step for so long hangs.
 _PATIENCE_S = 300.0
 
@@ -52,45 +60,89 @@ class FaultInjector:
         self._expected: int | None = None
         self._workers: list[psutil.Process] = []
         self._due: float | None = None
+        self._setting = Setting.FIXED
+        # With faults of memory, all devices hold little: also those of the reference run.
+        self._shortage = place / "shortage"
+        self._short = any(kill.victim is Victim.MEMORY for kill in kills)
+        self._server = MlflowServer(place)
+        self._back: float | None = None
         make_inputs(place)
 
     def work(self) -> None:
         """Train a reference run, and then others into which faults are injected until all kills are done."""
         reference, planned = self._train_reference(), len(self._waiting)
-        while self._waiting:
-            self._run = self._place / "runs" / f"chaos-{len(self.report.runs) + 1}"
-            failure = self._train()
-            self.report.runs.append(RunEnd.of(self._run, failure, reference))
-            shutil.rmtree(self._run, ignore_errors=True)
-            kills, runs = len(self.report.kills), len(self.report.runs)
-            print(f"{kills} of {planned} kills, {runs} runs", file=sys.stderr, flush=True)
+        try:
+            while self._waiting:
+                self._setting = self._waiting[0].victim.setting
+                self._run = self._place / "runs" / f"chaos-{len(self.report.runs) + 1}"
+                self._nodes.fill()
+                failure = self._train() or self._tell_what_is_owed()
+                self.report.runs.append(self._compared(failure, reference))
+                shutil.rmtree(self._run, ignore_errors=True)
+                kills, runs = len(self.report.kills), len(self.report.runs)
+                print(f"{kills} of {planned} kills, {runs} runs", file=sys.stderr, flush=True)
+        finally:
+            self._server.stop(SIGKILL)
 
     def _train_reference(self) -> dict[str, Any]:
         self._run = self._place / "runs" / "reference"
         self._start()
         if self._job.process.wait():
             raise TrainingError("the reference run failed: " + " / ".join(self._job.last_words()[-5:]))
-        outcome = outcome_of(self._run)
-        if outcome["ledger"] != planned_ledger(self._words()):
+        if trained(self._run) != planned(self._words()):
             raise TrainingError("the reference run itself did not train the batches of the plan")
-        return outcome
+        return outcome_of(self._run) | {"record": due(metrics_of(self._run))}
+
+    def _compared(self, failure: list[str], reference: dict[str, Any]) -> RunEnd:
+        if self._setting is Setting.ELASTIC:
+            foretold = planned(self._words())
+            return RunEnd.of(self._run, failure, foretold, setting=self._setting, outcome=trained)
+        if self._setting is Setting.TRACKED:
+            uri = self._server.uri
+            return RunEnd.of(
+                self._run,
+                failure,
+                reference,
+                setting=self._setting,
+                outcome=lambda run: outcome_of(run) | {"record": recorded(uri, run)},
+            )
+        return RunEnd.of(self._run, failure, {name: reference[name] for name in reference if name != "record"})
 
     def _words(self) -> list[str]:
-        return job_command(self._place, self._run.name, self._nodes.address, self._epochs)
+        elastic = self._setting is Setting.ELASTIC
+        server = self._server.uri if self._setting is Setting.TRACKED else None
+        epochs = self._epochs * _ELASTIC_EPOCHS if elastic else self._epochs
+        return job_command(self._place, self._run.name, self._nodes.address, epochs, server=server, elastic=elastic)
 
     def _start(self) -> None:
-        self._job = Job(self._words(), self._place)
+        if self._setting is Setting.TRACKED:
+            self._server.start()  # a run begins with it or not at all
+        self._job = Job(self._words(), self._place, self._shortage if self._short else None)
         self._groups_seen = 0
         self._moved_at = time.time()
 
+    def _tell_what_is_owed(self) -> list[str]:
+        """Have the same command send what a server that was away at the end of a run lacks."""
+        if self._setting is not Setting.TRACKED:
+            return []
+        self._server.start()
+        if not json.loads((self._run / TRACKING).read_text(encoding="utf-8"))["owed"]:
+            return []
+        self._start()
+        return ["the same command failed", *self._job.last_words()] if self._job.process.wait() else []
+
     def _train(self) -> list[str]:
         """Train a run and kill until it ends; returns why it did not end well, if so."""
-        self._newest, self._expected = 0, None
+        self._newest, self._expected, self._back = 0, None, None
+        self._shortage.unlink(missing_ok=True)
         self._start()
         while self._look():
             if time.time() - self._moved_at > _PATIENCE_S:
                 self._job.kill()
                 return self._give_up(f"no step for {_PATIENCE_S:g} s, killed")
+            if self._back is not None and time.time() >= self._back:
+                self._server.start()
+                self._back = None
             moment = self._moment()
             kill = self._next(moment)
             if kill is not None and self._is_due(kill, moment):
@@ -98,6 +150,10 @@ class FaultInjector:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         if self._job.process.returncode:
             return self._give_up(f"the job ended with {self._job.process.returncode}")
+        if self._shortage.exists():  # no window came alone any more
+            self._shortage.unlink()
+            self._waiting.append(self._pending.pop())
+            self.report.kills.pop()
         self._recover(None)
         return []
 
@@ -117,9 +173,15 @@ class FaultInjector:
         self._groups_seen = len(groups)
         if groups and self._job.step > self._newest:
             self._newest, self._moved_at = self._job.step, time.time()
+        if self._pending and self._pending[-1].victim.lasts and self._went_on(self._pending[-1]):
+            self._recover(self._job.stepped_at)
         if self._pending and groups and groups[-1].first_step and groups[-1].seen > self._pending[-1].at + _LAG_S:
             self._recover(groups[-1].first_step)
         return alive
+
+    def _went_on(self, kill: Kill) -> bool:
+        """Whether a fault that no worker dies of was met, and a step made since."""
+        return self._job.stepped_at > kill.at and not self._shortage.exists()
 
     def _check_loaded(self, step: int) -> None:
         """Look at the checkpoint that a group went on from; nothing was loaded at step 0."""
@@ -135,7 +197,7 @@ class FaultInjector:
         """Count what is pending as recovered, by a step or, without one, by the end of the run."""
         for kill in self._pending:
             kill.recovered = True
-        if first_step is not None:
+        if self._pending and first_step is not None:
             self._pending[-1].seconds = first_step - self._pending[-1].at
         self._pending.clear()
 
@@ -151,8 +213,11 @@ class FaultInjector:
         return Moment.STEPS if groups[-1].first_step else Moment.START
 
     def _next(self, moment: Moment) -> Kill | None:
-        """The next kill; one in the start waits for the next start."""
-        fitting = (kill for kill in self._waiting if moment is Moment.START or kill.moment is not Moment.START)
+        """The next kill; one in the start waits for the next start, and all wait for what no worker dies of."""
+        if self._back is not None or (self._pending and self._pending[-1].victim.lasts):
+            return None
+        mine = [kill for kill in self._waiting if kill.victim.setting is self._setting]
+        fitting = (kill for kill in mine if moment is Moment.START or kill.moment is not Moment.START)
         return next(fitting, None)
 
     def _is_due(self, kill: Kill, moment: Moment) -> bool:
@@ -180,6 +245,15 @@ class FaultInjector:
             self._look()
             self._damage(kill)
             self._start()
+        elif kill.victim is Victim.MEMORY:
+            self._shortage.touch()
+        elif kill.victim is Victim.SERVER:
+            self._server.stop(SIGKILL)
+            self._back = kill.at + self._rng.uniform(*_AWAY_S)
+        elif kill.victim is Victim.SIZE and len(self._nodes) == 1:
+            self._nodes.fill()
+        elif kill.victim is Victim.SIZE:
+            self._nodes.kill(self._rng.randrange(len(self._nodes)), replace=False)
 
     def _kill_worker(self, moment: Moment) -> bool:
         # Looking for them takes longer than some moments last.

@@ -1,5 +1,6 @@
 """What came of the kills: a table, and whether recovery keeps what it promises."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +12,16 @@ from ray_runs import outcome_of
 from chaos.checkpoints import Damage
 
 
+class Setting(StrEnum):
+    """How a run is set up."""
+
+    FIXED = "two workers"
+    TRACKED = "two workers and a tracking server"
+    ELASTIC = "one or two workers"
+
+
 class Victim(StrEnum):
-    """Who is killed."""
+    """What is killed, or hit otherwise."""
 
     WORKER = "worker"
     """The process of one rank."""
@@ -20,10 +29,41 @@ class Victim(StrEnum):
     """The driver's process, which is started again with the same command."""
     NODE = "node"
     """A Ray node with all its processes; a new one takes its place."""
+    MEMORY = "memory"
+    """The memory of a rank's device, which does not suffice once."""
+    SERVER = "server"
+    """The tracking server, which comes back after some seconds."""
+    SIZE = "size"
+    """The number of an elastic run's nodes: one of two is killed, or a second one comes."""
+
+    @property
+    def setting(self) -> Setting:
+        """The runs that it is hit in."""
+        return {Victim.SERVER: Setting.TRACKED, Victim.SIZE: Setting.ELASTIC}.get(self, Setting.FIXED)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the workers outlive it: it is recovered from by the next step, without a new group of them."""
+        return self in (Victim.MEMORY, Victim.SERVER)
+
+    def suffers_in(self, moment: "Moment") -> bool:
+        """Whether it can be hit in a moment: a run that starts needs its server, and memory is short in steps."""
+        if self is Victim.MEMORY:
+            return moment in (Moment.STEPS, Moment.STORING)
+        return moment in (Moment.STEPS, Moment.STORING, Moment.EVALUATION) or self.setting is Setting.FIXED
+
+
+_SAME = "weights, predictions, metrics and batches as in the reference run"
+_COMPARED = {
+    Setting.FIXED: _SAME,
+    Setting.TRACKED: f"{_SAME}, and each point once in MLflow",
+    # Sums of other numbers of workers have other last bits.
+    Setting.ELASTIC: "each batch of the plan once, in its order",
+}
 
 
 class Moment(StrEnum):
-    """What the run was seen to do when the kill came."""
+    """What the run was seen to do when it was hit."""
 
     START = "start"
     """The job or its workers are starting, for the first time or again."""
@@ -35,7 +75,7 @@ class Moment(StrEnum):
 
 @dataclass(slots=True)
 class Kill:
-    """One kill, and what came of it."""
+    """One kill, or another fault, and what came of it."""
 
     victim: Victim
     moment: Moment
@@ -54,26 +94,35 @@ class RunEnd:
     """How a run ended."""
 
     name: str
+    setting: Setting
     differing: list[str]
     """What is not as in the reference run; all that is compared if the run did not finish."""
     notes: list[str]
     """What helps to find out why."""
 
     @classmethod
-    def of(cls, run: Path, failure: list[str], reference: dict[str, Any]) -> "RunEnd":
-        """Compare what a run left with the reference; `failure` says why it did not end, if it did not."""
+    def of(
+        cls,
+        run: Path,
+        failure: list[str],
+        reference: dict[str, Any],
+        *,
+        setting: Setting = Setting.FIXED,
+        outcome: Callable[[Path], dict[str, Any]] = outcome_of,
+    ) -> "RunEnd":
+        """Compare what a run left, by `outcome`, with the reference; `failure` says why it did not end, if so."""
         if failure:
-            return cls(run.name, list(reference), failure)
+            return cls(run.name, setting, list(reference), failure)
         try:
-            outcome = outcome_of(run)
+            found = outcome(run)
         except (OSError, ValueError, KeyError) as error:
-            return cls(run.name, list(reference), [f"it ended well, but {type(error).__name__}: {error}"])
+            return cls(run.name, setting, list(reference), [f"it ended well, but {type(error).__name__}: {error}"])
         notes = [
             f"{mine} instead of {other}"
-            for mine, other in zip(outcome["metrics"], reference["metrics"], strict=False)
+            for mine, other in zip(found.get("metrics", ()), reference.get("metrics", ()), strict=False)
             if mine != other
         ]
-        return cls(run.name, [name for name in reference if outcome[name] != reference[name]], notes[:3])
+        return cls(run.name, setting, [name for name in reference if found[name] != reference[name]], notes[:3])
 
 
 @dataclass(slots=True)
@@ -105,14 +154,13 @@ class Report:
 
     def text(self) -> str:
         """The report for people, with a table in Markdown."""
-        head = ["killed in", *Moment, "all", "median time to the next step"]
+        head = ["hit in", *Moment, "all", "median time to the next step"]
         lines = [head, ["---"] * len(head), *map(self._row, Victim)]
-        equal = sum(not run.differing for run in self.runs)
         return "\n".join(
             [
                 *(f"| {' | '.join(cells)} |" for cells in lines),
-                f"recovered: {sum(kill.recovered for kill in self.kills)} of {len(self.kills)} kills",
-                f"weights, predictions, metrics and batches as in the reference run: {equal} of {len(self.runs)} runs",
+                f"recovered: {sum(kill.recovered for kill in self.kills)} of {len(self.kills)} kills and other faults",
+                *(self._equal(setting) for setting in Setting if any(run.setting is setting for run in self.runs)),
                 f"steps done again: {self.steps_again}",
                 f"checkpoints: {self.damaged} damaged; {self.loaded} loaded, of which {self.loaded_whole} were found "
                 f"whole and {self.loaded_damaged} damaged",
@@ -120,6 +168,10 @@ class Report:
                 *(f"{run.name}: {note}" for run in self.runs for note in [*run.differing, *run.notes]),
             ]
         )
+
+    def _equal(self, setting: Setting) -> str:
+        runs = [run for run in self.runs if run.setting is setting]
+        return f"{_COMPARED[setting]}: {sum(not run.differing for run in runs)} of {len(runs)} runs with {setting}"
 
     def _row(self, victim: Victim) -> list[str]:
         kills = [kill for kill in self.kills if kill.victim is victim]

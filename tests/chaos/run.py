@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import time
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from families import FAMILIES
-from ray_runs import command
+from ray_runs import command, metrics_of
 
+from chaos.memory import SHORTAGE
 from qa_ray.benchmark.workload import Workload
 from qa_ray.cli.arguments import parse_run
 from qa_ray.data.batching import plan_epoch
@@ -42,22 +44,33 @@ def make_inputs(place: Path) -> None:
         (place / f"{name}.json").write_text(json.dumps(whole | {"data": data}), encoding="utf-8")
 
 
-def job_command(place: Path, name: str, address: str, epochs: int) -> list[str]:
-    """The command line of a run on what `make_inputs` wrote, in PLACE/runs."""
+def job_command(
+    place: Path, name: str, address: str, epochs: int, *, server: str | None = None, elastic: bool = False
+) -> list[str]:
+    """The command line of a run on what `make_inputs` wrote, in PLACE/runs; `server` is a tracking server's address."""
     changes = _CHANGES | {"cluster.address": address, "train.epochs": epochs}
-    python, _, *words = command(place, name, changes)
-    return [python, str(Path(__file__).with_name("job.py")), *words]
+    if elastic:
+        changes |= {"cluster.num-workers": [1, 2], "cluster.elastic-interval-s": 1.0}
+    python, _, *words, untracked = command(place, name, changes)
+    tracking = [untracked] if server is None else ["--tracking.uri", server, "--tracking.no-log-model"]
+    return [python, str(Path(__file__).with_name("job.py")), *words, *tracking]
 
 
-def planned_ledger(words: list[str]) -> str:
-    """Digest of the batches that the plan alone foretells for a command line's run."""
+def planned(words: list[str]) -> dict[str, Any]:
+    """What the plan alone foretells for a command line's run, in the form of `trained`."""
     config = parse_run(words[2:]).named()
     lengths = Workload.read(config, str(config.data.train)).collator.windows.length
-    ledger = ""
+    ledger, steps = "", 0
     for epoch in range(config.train.epochs):
         for batch in plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=epoch).batches():
-            ledger = enter(ledger, batch)
-    return ledger
+            ledger, steps = enter(ledger, batch), steps + 1
+    return {"ledger": ledger, "steps": list(range(1, steps + 1))}
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """Digest of the batches that a run has trained, and the steps that it has recorded."""
+    steps = [line["step"] for line in metrics_of(run) if line["phase"] == "train"]
+    return {"ledger": json.loads((run / "result.json").read_text(encoding="utf-8"))["ledger"], "steps": steps}
 
 
 @dataclass(slots=True)
@@ -80,19 +93,25 @@ class Job:
     Attributes:
         step: newest step, which lags by up to a second.
         evaluating: whether the run is evaluated, with the same lag.
+        stepped_at: when the newest step was made, in seconds since 1970.
         groups: groups of workers so far.
     """
 
-    def __init__(self, words: list[str], place: Path) -> None:
-        """Start it, with its output in `place`."""
-        self.step, self.evaluating = 0, False
+    def __init__(self, words: list[str], place: Path, shortage: Path | None = None) -> None:
+        """Start it, with its output in `place`; see `memory` for `shortage`, without which memory suffices."""
+        self.step, self.evaluating, self.stepped_at = 0, False, 0.0
         self.groups: list[Group] = []
         self._said = place / "said"
         self._rest = ""
         with (place / "events").open("w") as events, self._said.open("w") as said:
             # A session of its own: a Ctrl-C is this process's affair.
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=events, stderr=said, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=events,
+                stderr=said,
+                start_new_session=True,
+                env=os.environ | ({SHORTAGE: str(shortage)} if shortage else {}),
             )
         self._events = (place / "events").open(encoding="utf-8")
 
@@ -122,4 +141,5 @@ class Job:
         self.evaluating = event["phase"] == "evaluate" and not event["measured"]
         self.step = event["step"]
         if event["phase"] == "train" and event["step"] > self.groups[-1].step:
+            self.stepped_at = event["time"]
             self.groups[-1].first_step = self.groups[-1].first_step or event["time"]

@@ -1,18 +1,27 @@
 """Fault injection does what it says: a run that is hit recovers, and a run that ends otherwise is seen."""
 
+import contextlib
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from ray_runs import outcome_of
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from chaos.__main__ import Options, inject, plan
 from chaos.checkpoints import Damage, Stage, damage_newest, is_whole, newest_whole, under_way
-from chaos.report import Kill, Moment, Report, RunEnd, Victim
+from chaos.memory import CAPACITY, take
+from chaos.record import due, recorded
+from chaos.report import Kill, Moment, Report, RunEnd, Setting, Victim
+from chaos.run import trained
+from qa_ray.errors import ConfigError
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import RunFolder, checkpoint_name
 
@@ -106,8 +115,65 @@ def test_checkpoint_is_written_then_stored_then_there(tmp_path: Path) -> None:
 
 
 def test_plan_holds_every_pair_as_often_and_follows_the_seed() -> None:
-    kills = plan(Options(kills=30))
-    assert {(kill.victim, kill.moment) for kill in kills[:15]} == {(kill.victim, kill.moment) for kill in kills[15:]}
-    assert kills == plan(Options(kills=30))
-    assert kills != plan(Options(kills=30, seed=1))
+    number = len(Options().pairs)
+    kills = plan(Options(kills=2 * number))
+    pairs = [(kill.victim, kill.moment) for kill in kills]
+    assert set(pairs[:number]) == set(pairs[number:]) == set(Options().pairs)
+    assert {victim for victim, _ in pairs} == set(Victim)
+    assert kills == plan(Options(kills=2 * number))
+    assert kills != plan(Options(kills=2 * number, seed=1))
     assert sum(kill.damage is not None for kill in kills) == 5
+
+
+def test_what_cannot_be_hit_is_not_planned() -> None:
+    assert Options(victims=(Victim.MEMORY, Victim.JOB), moments=(Moment.START,)).pairs == [(Victim.JOB, Moment.START)]
+    with pytest.raises(ConfigError, match="--victims cannot be hit in any of --moments"):
+        Options(victims=(Victim.SERVER,), moments=(Moment.START,))
+
+
+def test_elastic_run_that_trained_a_step_twice_or_other_batches_is_seen(run: Path) -> None:
+    foretold = {"ledger": "both batches", "steps": [1, 2]}
+    assert RunEnd.of(run, [], foretold, setting=Setting.ELASTIC, outcome=trained).differing == []
+    lines = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(lines + lines.splitlines()[1] + "\n")
+    (run / "result.json").write_text(json.dumps({"ledger": "another batch"}))
+    assert RunEnd.of(run, [], foretold, setting=Setting.ELASTIC, outcome=trained).differing == ["ledger", "steps"]
+
+
+def test_record_that_lacks_a_point_or_has_one_twice_is_seen(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("chaos")).info.run_id
+    (tmp_path / "tracking.json").write_text(json.dumps({"run_id": run_id}))
+    lines = [
+        {"time": step, "phase": "train", "step": step, "train_loss": 1 / step, "tokens_per_second": 5 * step}
+        for step in (1, 2)
+    ]
+    for step, speed in ((2, 70), (1, 60)):
+        client.log_metric(run_id, "tokens_per_second", speed, step=step)
+    client.log_metric(run_id, "train_loss", 1.0, step=1)
+    assert recorded(uri, tmp_path)["tokens_per_second"] == due(lines)["tokens_per_second"]
+    assert recorded(uri, tmp_path) != due(lines)
+    client.log_metric(run_id, "train_loss", 0.5, step=2)
+    assert recorded(uri, tmp_path) == due(lines)
+    client.log_metric(run_id, "train_loss", 0.5, step=2)
+    assert recorded(uri, tmp_path) != due(lines)
+
+
+def test_planted_memory_holds_as_many_tokens_as_it_says_and_is_short_once(tmp_path: Path) -> None:
+    shortage = tmp_path / "shortage"
+    embedding = nn.Embedding(9, 2, padding_idx=0)
+    hook = register_module_forward_pre_hook(partial(take, str(shortage)))
+    try:
+        for rows, width, fits in ((1, CAPACITY + 8, True), (2, CAPACITY // 2, True), (2, CAPACITY // 2 + 8, False)):
+            with contextlib.nullcontext() if fits else pytest.raises(torch.OutOfMemoryError):
+                embedding(torch.zeros(rows, width, dtype=torch.int64))
+        shortage.touch()
+        embedding(torch.zeros(2, 8, dtype=torch.int64))
+        with pytest.raises(torch.OutOfMemoryError):
+            embedding(torch.zeros(1, 8, dtype=torch.int64))
+        embedding(torch.zeros(1, 8, dtype=torch.int64))
+        shortage.touch()
+        embedding.eval()(torch.zeros(9, CAPACITY, dtype=torch.int64))
+    finally:
+        hook.remove()

@@ -1,5 +1,6 @@
 """The preflight on a local cluster, and by its real command line on two nodes that differ; nothing stays behind."""
 
+import dataclasses
 import math
 import os
 import re
@@ -8,7 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from ray_runs import NAMES, prepare, small_config, write_squad
@@ -16,8 +20,11 @@ from ray_runs import NAMES, prepare, small_config, write_squad
 import qa_ray
 from qa_ray.config.policies import Precision
 from qa_ray.doctor.examination import examine
-from qa_ray.doctor.nodes import Nodes
+from qa_ray.doctor.nodes import Answers, Nodes
+from qa_ray.doctor.outputs import same_storage
 from qa_ray.doctor.verdict import Status
+
+T = TypeVar("T")
 
 
 def contents(place: Path) -> list[str]:
@@ -90,6 +97,36 @@ def test_node_that_hangs_or_crashes_is_told_and_answers_the_next_question() -> N
     assert "died" in nodes.ask(os._exit, 1).failures[name]
     assert Nodes(nodes.all, patience_s=0.5).ask(time.sleep, 3600).failures == {name: "no answer within 0.5 s"}
     assert nodes.ask(math.sqrt, 4.0, driver=True).values == {name: 2.0, "the driver": 2.0}
+
+
+class CountingNodes(Nodes):
+    """One node of this cluster under several names, and in how many places each question was asked."""
+
+    def __init__(self, number: int) -> None:
+        (node,) = Nodes.joined(patience_s=60).all
+        super().__init__(tuple(dataclasses.replace(node, name=f"node {one}") for one in range(number)), patience_s=60)
+        self.asked: Counter[str] = Counter()
+
+    def ask_each(self, question: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> Answers[T]:
+        self.asked[question.__name__] += len(arguments)
+        return super().ask_each(question, arguments)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_all_places_are_asked_at_the_same_time(tmp_path: Path) -> None:
+    # Each says that it is there, and waits for the others.
+    meet = "touch $0/$$; while [ $(ls $0 | wc -l) -lt 4 ]; do sleep 0.05; done"
+    answers = CountingNodes(3).ask(subprocess.check_call, ["sh", "-c", meet, str(tmp_path)], driver=True)
+    assert answers.values == {"node 0": 0, "node 1": 0, "node 2": 0, "the driver": 0}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("number", [1, 3])
+def test_storage_is_tried_by_as_many_files_as_there_are_places(tmp_path: Path, number: int) -> None:
+    nodes = CountingNodes(number)
+    assert same_storage(nodes, str(tmp_path)).status is Status.PASSED
+    places = number + 1
+    assert nodes.asked == {"absent_folders": places, "write": places, "read": number, "names": 1, "delete": places}
 
 
 def rows_of(printed: str) -> dict[str, tuple[str, str]]:

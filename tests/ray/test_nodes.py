@@ -61,6 +61,8 @@ def test_elastic_run_shrinks_and_grows_with_its_nodes_and_trains_the_planned_bat
     assert all(trained == planned for trained, planned in ledgers)
     steps = [line["step"] for line in metrics_of(place / "runs" / "leaves-and-returns") if line["phase"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
+    (kind,) = json.loads((place / "runs" / "leaves-and-returns" / "environment.json").read_text())["workers"]
+    assert (kind["workers"], kind["nodes"]) == (2, 2), "not those of the driver's node, nor of the last group alone"
 
 
 def test_node_that_will_be_taken_away_is_saved_from_at_once(place: Path, act: Callable[[str], dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
-from qa_ray.errors import DataError
+from qa_ray.errors import DataError, StorageError, TrainingError
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.sweep import release_lost_reservations
@@ -62,6 +62,24 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run\.name=sweep was begun with has changed: data\.validation=.* holds other"):
         search(config)
     assert trials.read_text() == record
+
+
+def test_sweep_whose_record_cannot_be_written_goes_on_to_its_end_and_says_so(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    config = small_config(tmp_path, "sweep", tracking={"enabled": False})
+    parts = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
+    tune = TuneConfig(sampler=SamplerKind.GRID, include_default=False)
+    # As wide as the window: no trial is begun.
+    config = SweepConfig(**parts, space=("window.stride=choice(128, 256)",), tune=tune)
+    folder = tmp_path / "runs" / "sweep"
+    (folder / "trials.json.part").mkdir(parents=True)
+    (folder / "sweep.json").write_text('{"config": {}}')
+    with pytest.raises(StorageError, match=r"cannot be written: .*trials\.json\.part"):
+        search(config)
+    (folder / "trials.json.part").rmdir()
+    with pytest.raises(TrainingError, match="no trial of the sweep sweep has finished"):
+        search(config)
+    assert [record["status"] for record in json.loads((folder / "trials.json").read_text())] == ["pruned", "pruned"]
 
 
 @ray.remote(num_cpus=0)

@@ -106,6 +106,8 @@ def test_mlflow_tells_what_the_run_was_made_from(trained: TrainResult, place: Pa
     assert json.loads(used["validation"].profile)["num_questions"] == 9
     environment = json.loads((place / "runs" / "first" / "environment.json").read_text())
     assert environment["ray"] == tags["environment.ray"] == ray.__version__
+    assert [(kind["workers"], kind["nodes"], kind["gpu"]) for kind in environment["workers"]] == [(2, 1, "")]
+    assert tags["environment.workers"].startswith("2 CPU workers on 1 node with ")
 
 
 def test_logged_model_is_the_one_that_was_kept(trained: TrainResult, place: Path, store: MlflowClient) -> None:

@@ -156,6 +156,20 @@ def test_versions_and_hardware_are_told_where_they_were_recorded(plain: RunRecor
     )
 
 
+def test_hardware_is_that_of_the_workers_by_kind(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    node = {"cpu": "AMD EPYC 7R32", "cpu_cores": "48", "memory_gb": "192", "precision": "bf16"}
+    kinds = [
+        {"workers": 8, "nodes": 2, "gpu": "NVIDIA A10G", **node},
+        {"workers": 1, "nodes": 1, "gpu": "NVIDIA A100", **node},
+    ]
+    run.write(ENVIRONMENT, json.dumps({"python": "3.12.0", "workers": kinds}).encode())
+    assert (
+        "| `workers` | 8 x NVIDIA A10G on 2 nodes, each with 48 cores of AMD EPYC 7R32 and 192 GB, in bf16; "
+        "1 x NVIDIA A100 on 1 node with 48 cores of AMD EPYC 7R32 and 192 GB, in bf16 |"
+    ) in card_of(RunRecord.read(run)).text
+
+
 def test_licence_is_stated_only_where_it_is_given(plain: RunRecord) -> None:
     assert "No licence has been stated" in card_of(plain).text
     assert "license" not in card_of(plain).data.to_dict()

@@ -79,6 +79,22 @@ def test_meter_leaves_out_the_time_of_an_evaluation(clock):
     clock[0] = 103.0
     meter.stop_clock()
     clock[0] = 150.0
+    assert meter.elapsed == 3.0
     meter.start_clock()
     clock[0] = 151.0
+    assert meter.elapsed == 4.0
     assert meter.restart() == 4.0
+
+
+def test_restored_meter_goes_on_with_work_and_time(clock):
+    meter = Meter(torch.zeros(()), since=clock[0])
+    meter.count(torch.tensor(1.5), windows=2, tokens=10, padded_tokens=16)
+    clock[0] = 103.0
+    totals, seconds = meter.totals(), meter.elapsed
+    clock[0] = 900.0
+    later = Meter(torch.zeros(()))
+    later.restore(totals, seconds)
+    assert later.totals().tolist() == [1.5, 2, 10, 16]
+    later.start_clock()
+    clock[0] = 902.0
+    assert later.restart() == 5.0

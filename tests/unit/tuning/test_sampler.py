@@ -48,6 +48,13 @@ def test_points_depend_on_the_seed_and_the_trials_before(kind: str) -> None:
     assert proposed(kind, trials[:13], seed=1) != trials[13].parameters
 
 
+@pytest.mark.parametrize("kind", list(SamplerKind))
+@pytest.mark.parametrize("seed", [4_295, 2**32 - 1, 2**64 + 7, 10**40])
+def test_any_seed_that_the_option_allows_draws_a_point(kind: str, seed: int) -> None:
+    trials = [finished(number, point) for number, point in enumerate([{"window.stride": 32, "batch.size": 1}])]
+    assert proposed(kind, trials, CHOICES, seed=seed) not in (None, trials[0].parameters)
+
+
 def test_random_point_depends_on_the_seed_and_the_number_alone() -> None:
     others = [trial(number, 1e-4, 32, 50.0) for number in range(3)]
     assert proposed("random", others) == searched("random", 4)[3].parameters

@@ -3,6 +3,8 @@
 import itertools
 import logging
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from sweeps import F1
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.config.operation import RunConfig
 from qa_ray.config.policies import BestBy
+from qa_ray.errors import StorageError
 from qa_ray.tracking.metrics import metrics_of
 from qa_ray.tuning.figures import compared_epoch
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
@@ -87,6 +90,27 @@ def test_best_trial_is_a_finished_one(tmp_path: Path, caplog: pytest.LogCaptureF
         "trial-001: epoch 2, f1 60.00 (better than any trial before)",
         "trial-002: epoch 2, f1 50.00 (better than any trial before)",
     ]
+
+
+def test_write_that_fails_is_told_once_and_made_up_for_by_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = study_in(tmp_path)
+    study.next_trial(too_wide)
+    shutil.rmtree(tmp_path / "sweep")
+    (tmp_path / "sweep").write_text("no folder")
+    with caplog.at_level(logging.WARNING, "qa_ray"):
+        study.evaluated(0, {1: {"eval_f1": 50.0}}, 3.5)
+        study.ended(0, Status.FINISHED)
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "trials.json is not written; the sweep goes on, and tries again"
+    ]
+    with pytest.raises(StorageError, match=re.escape(f"run.storage_path={tmp_path} cannot be written")):
+        study.write()
+    (tmp_path / "sweep").unlink()
+    study.next_trial(too_wide)
+    assert study_in(tmp_path).sweep.trials == study.sweep.trials
+    assert [record.status for record in study.sweep.trials][:2] == [Status.FINISHED, Status.RUNNING]
 
 
 def test_evaluation_without_a_score_is_told_and_counts_for_nothing(
