@@ -27,8 +27,10 @@ from qa_ray.model.compute import accelerate_name, choose_precision
 from qa_ray.model.loading import load_model
 from qa_ray.runs.outcome import Outcome, returned
 from qa_ray.runs.ranks import on_all
-from qa_ray.runs.saver import Saved, Saver, find_saved
+from qa_ray.runs.saved import Saved
+from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender
+from qa_ray.runs.takeover import take_over
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_MEMORY_GB, Progress, Record, ignore
@@ -134,7 +136,7 @@ class _Run:
         """Begin a run, or go on with it from its newest checkpoint."""
         config = task.config
         record: Record = sender if accelerator.is_main_process else ignore
-        saved = find_saved(task.folder, accelerator)
+        ownership, saved = take_over(task.folder, accelerator, task.owner)
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
         source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
@@ -145,7 +147,9 @@ class _Run:
         evaluate = Evaluator(
             make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
         )
-        saver = on_all(lambda: Saver(config, task.folder, accelerator, sender.history, saved=saved, owner=task.owner))
+        saver = on_all(
+            lambda: Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
+        )
         control = Control(
             config.checkpoint,
             accelerator,

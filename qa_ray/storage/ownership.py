@@ -1,15 +1,18 @@
-"""Who may write into a run: one job at a time."""
+"""Who may write into a run: one job at a time, and of its worker groups the newest."""
 
 import contextlib
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pyarrow import fs
 
 from qa_ray.errors import StorageError
-from qa_ray.storage.run_folder import CLAIMS, RunFolder
+from qa_ray.storage.run_folder import CLAIMS, OWNER, WORKER_GROUP, RunFolder
 
 
 def create(folder: RunFolder, job: str, files: Mapping[str, bytes]) -> None:
@@ -90,3 +93,42 @@ def _delete_claim(folder: RunFolder, job: str) -> None:
     filesystem, path = folder.filesystem()
     with contextlib.suppress(OSError):
         filesystem.delete_file(f"{path}/{CLAIMS}/{job}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What a worker group must hold to write into a run."""
+
+    folder: RunFolder
+    job: str
+    """Of the driver, which wrote it into the file `OWNER`."""
+    group: str
+    """This worker group among all that ever worked on the run; later ones sort behind earlier ones."""
+
+    @classmethod
+    def claim(cls, folder: RunFolder, job: str) -> Self:
+        """Take the run over from the worker group before; one process of the new group does so when it starts.
+
+        The driver's file is only read here: a job that has lost its run must not take it back.
+
+        Raises:
+            StorageError: another job has gone on with the run, or the storage cannot be used.
+        """
+        if folder.read(OWNER) != job.encode():
+            raise StorageError(f"run.name={folder.name}: another job has gone on with this run, which is left to it")
+        claimed = cls(folder, job, new_group((folder.read(WORKER_GROUP) or b"").decode()))
+        folder.write(WORKER_GROUP, claimed.group.encode())
+        return claimed
+
+    def holds(self) -> bool:
+        """Whether nobody has taken the run over.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        return self.folder.read(OWNER) == self.job.encode() and self.folder.read(WORKER_GROUP) == self.group.encode()
+
+
+def new_group(before: str = "") -> str:
+    """A name for a worker group that no other has; it sorts behind that of the group before, on whichever clock."""
+    return f"{max(time.time_ns(), int(before.partition('-')[0] or 0) + 1):020d}-{uuid.uuid4().hex[:8]}"

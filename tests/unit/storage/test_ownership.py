@@ -1,14 +1,18 @@
-"""Of two jobs one begins a run."""
+"""Of two jobs one begins a run, and of two worker groups the newer one writes into it."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from checkpoints import OLD, publish, save
 
 from qa_ray.errors import StorageError
-from qa_ray.storage.ownership import create, join, withdraw
-from qa_ray.storage.run_folder import CONFIG, RunFolder
+from qa_ray.storage.checkpoint_store import CheckpointStore, NotOwnerError
+from qa_ray.storage.ownership import Ownership, create, join, new_group, withdraw
+from qa_ray.storage.run_folder import CONFIG, OWNER, RunFolder
+from qa_ray.storage.upload import Uploader
 
 
 def test_run_is_begun_with_its_files(anywhere: RunFolder) -> None:
@@ -77,3 +81,53 @@ def test_job_that_may_not_go_on_leaves_the_run_to_the_one_that_began_it(anywhere
     assert anywhere.read(CONFIG) == b"first"
     withdraw(anywhere, "first", created=True)
     assert not anywhere.exists()
+
+
+@pytest.fixture
+def run(folder: RunFolder) -> RunFolder:
+    folder.write(OWNER, b"job")
+    return folder
+
+
+def test_newest_worker_group_of_the_job_holds_the_run(run: RunFolder) -> None:
+    older = Ownership.claim(run, "job")
+    assert older.holds()
+    younger = Ownership.claim(run, "job")
+    assert (older.holds(), younger.holds()) == (False, True)
+
+
+def test_job_that_has_lost_its_run_cannot_take_it_back(run: RunFolder) -> None:
+    group = Ownership.claim(run, "job")
+    run.write(OWNER, b"another")
+    assert not group.holds()
+    with pytest.raises(StorageError, match=r"run\.name=run: another job has gone on with this run"):
+        Ownership.claim(run, "job")
+    assert Ownership.claim(run, "another").holds()
+
+
+def test_later_groups_sort_behind_earlier_ones_though_their_clock_is_slow(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [Ownership.claim(run, "job").group]
+    monkeypatch.setattr(time, "time_ns", lambda: 10**9)
+    groups += [Ownership.claim(run, "job").group for _ in range(3)]
+    assert groups == sorted(set(groups))
+    assert new_group() < groups[0]
+
+
+def test_older_group_neither_publishes_nor_deletes_once_a_younger_one_has_claimed(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    for step in (1, 2):
+        publish(run, f"step-{step}", OLD)
+    older = Ownership.claim(run, "job")
+    store = CheckpointStore(run, older.holds)
+    Ownership.claim(run, "job")
+    with pytest.raises(NotOwnerError, match="another job or worker group has gone on with this run"):
+        store.publish("step-1", save(tmp_path / "staged", {"state": b"other"}))
+    store.prune(())
+    uploader = Uploader(store, 1)
+    uploader.submit("step-3", save(tmp_path / "third", {"state": b"other"}), best=None, required=False)
+    uploader.close()
+    assert store.names() == ["step-1", "step-2"]
+    assert store.fetch("step-1").joinpath("state.pt").read_bytes() == OLD["state.pt"]
