@@ -10,13 +10,12 @@ connected, so that the next call starts faster. Mistakes raise a `qa_ray.errors.
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
 
-from qa_ray.config.files import build, open_recipe, override
+from qa_ray.config.files import build, new_name, open_recipe, override
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.data.memory import Questions, stored
@@ -173,7 +172,7 @@ def _configure(
     named = {split: stored(data, config.run.storage_path) for split, data in others.items()}
     changes: dict[str, Any] = {"data": {**named, "hub": None}} if named else {}
     if config.run.name is None:
-        changes["run"] = {"name": f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"}
+        changes["run"] = {"name": new_name(name)}
     return override(config, changes, "arguments")
 
 

@@ -3,13 +3,12 @@
 import argparse
 import dataclasses
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import tyro
 
-from qa_ray.config.files import open_recipe
+from qa_ray.config.files import new_name, open_recipe
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.recipes import RECIPES
 
@@ -68,7 +67,7 @@ def parse_run(
     default, stem = open_recipe(source, extend)
     words = [item for item in argv[1:] if item not in own]
     config = tyro.cli(type(default), prog=f"{program} {source}", args=words, default=default, config=_MARKERS)
-    return Parsed(config, chosen.dry_run, f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return Parsed(config, chosen.dry_run, new_name(stem))
 
 
 def parse_options(options: type[T], argv: Sequence[str], program: str) -> T:

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import json
+import secrets
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,6 +70,11 @@ def open_recipe(source: str, extend: Callable[[Config], C]) -> tuple[C, str]:
         model = dataclasses.replace(config.model, trust_remote_code=False)
         return dataclasses.replace(config, model=model), Path(source).stem
     return extend(find_recipe(source)()), source
+
+
+def new_name(stem: str) -> str:
+    """A name for a run that nobody has named; no other run has it, though it were begun in the same second."""
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def read_table(path: Path, source: str) -> Table:

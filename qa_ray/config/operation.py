@@ -66,7 +66,7 @@ class RunConfig:
     """The run's name and place."""
 
     name: str | None = None
-    """Name of the run and of its folder; without one, the recipe's name and the time."""
+    """Name of the run and of its folder; without one, the recipe's name, the time and some letters."""
     storage_path: str = "runs"
     """Folder or URI (s3://, gs://) under which runs are stored; seen by every node of a cluster."""
     resume: Resume = Resume.IF_AVAILABLE

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import Fetcher, Follower, Observer
 from qa_ray.runs.worker import train_worker
+from qa_ray.storage.ownership import create, join, withdraw
 from qa_ray.storage.run_folder import CONFIG, METRICS, OWNER, RunFolder
 from qa_ray.tracking.hardware import EnvironmentRecord
 from qa_ray.tracking.node_metrics import NodeRecord
@@ -95,10 +97,13 @@ def _keep_again(config: Config, folder: RunFolder, result: TrainResult) -> Train
 
 def _begin(config: Config, found: ExistingRun, resources: Resources, context: RunContext) -> tuple[Prepared, Tracker]:
     folder, written = found.folder, json.dumps(dataclasses.asdict(config), indent=1).encode()
+    job = uuid.uuid4().hex
+    if found.resumed:
+        join(folder, job)
+    else:
+        create(folder, job, {CONFIG: written})
     try:
-        if not found.resumed:
-            folder.write(CONFIG, written)
-        prepared = prepare(config, folder, resources, splits=context.splits, stream=context.stream)
+        prepared = prepare(config, folder, resources, owner=job, splits=context.splits, stream=context.stream)
         if found.resumed:  # a run that may not go on so is left as it was
             folder.write(CONFIG, written)
         splits = prepared.task.train, prepared.task.validation
@@ -109,11 +114,10 @@ def _begin(config: Config, found: ExistingRun, resources: Resources, context: Ru
             tags=tags(config, *splits) | dict(context.tags),
             inputs=data_uses(config, *splits),
         )
-        folder.write(OWNER, prepared.task.owner.encode())
+        folder.write(OWNER, job.encode())
     except BaseException:
-        if not found.resumed:
-            # Nothing has been trained: the same command must work once the mistake is mended.
-            folder.remove()
+        # Nothing has been trained: the same command must work once the mistake is mended.
+        withdraw(folder, job, created=not found.resumed)
         raise
     return prepared, tracker
 

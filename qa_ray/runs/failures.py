@@ -33,12 +33,17 @@ def raised_by_node() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(f"node {_address()}: {error}") from error
+        raise by_node(error) from error
     except Exception as error:
         if may_pass(error):
             raise
         text = "".join(traceback.format_exception(error))
         raise WorkerError(f"node {_address()}: {type(error).__name__}: {error}\n\n{text}") from None
+
+
+def by_node(error: UserError) -> UserError:
+    """The error with the name of this node, unless another rank told it, which has named its own."""
+    return error if str(error).startswith("node ") else type(error)(f"node {_address()}: {error}")
 
 
 def may_pass(error: Exception) -> bool:

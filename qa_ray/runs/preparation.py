@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +96,13 @@ def _warn(splits: Splits) -> None:
 
 
 def prepare(
-    config: Config, folder: RunFolder, resources: Resources, *, splits: Splits | None = None, stream: Any = None
+    config: Config,
+    folder: RunFolder,
+    resources: Resources,
+    *,
+    owner: str,
+    splits: Splits | None = None,
+    stream: Any = None,
 ) -> Prepared:
     """Check model, windows and data, and tokenise; a run that goes on must find its data and tokens as they were.
 
@@ -105,6 +110,7 @@ def prepare(
         config: the run's configuration.
         folder: the run's folder.
         resources: its workers.
+        owner: names this job among all that ever worked on the run.
         splits: its data, if they are tokenised already.
         stream: an actor that takes what rank 0 records, if there is one already.
 
@@ -130,7 +136,7 @@ def prepare(
     task = TrainingTask(
         config=replace(config, model=model),
         folder=folder,
-        owner=uuid.uuid4().hex,
+        owner=owner,
         train=splits.train,
         validation=splits.validation,
         template=template,

@@ -154,7 +154,8 @@ def find_run(config: Config) -> ExistingRun:
     recorded = folder.read(CONFIG)
     if recorded is None:
         raise StorageError(
-            f"run.name={name}: {folder.uri} exists and is no run of qa_ray: choose another name, or remove it"
+            f"run.name={name}: {folder.uri} exists and is no run of qa_ray, or another job is beginning it at this "
+            "moment: choose another name, or remove it"
         )
     check_unchanged(json.loads(recorded), config)
     if resume is Resume.REQUIRED and not CheckpointStore(folder).names():

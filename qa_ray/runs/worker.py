@@ -28,8 +28,10 @@ from qa_ray.model.compute import accelerate_name, choose_precision, common_preci
 from qa_ray.model.loading import load_model
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
-from qa_ray.runs.saver import Saved, Saver, find_saved
+from qa_ray.runs.saved import Saved
+from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender
+from qa_ray.runs.takeover import take_over
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.hardware import Hardware, WorkerGroup
@@ -167,7 +169,7 @@ class _Run:
     def start(cls, task: TrainingTask, sender: StreamSender) -> "_Run":
         """Begin a run, or go on with it from its newest checkpoint."""
         config = task.config
-        saved = find_saved(task.folder, PartialState())
+        ownership, saved = take_over(task.folder, PartialState(), task.owner)
         kept = saved.snapshot.precision if saved else None
         accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()), keep=kept)
         _tell_hardware(task, accelerator)
@@ -181,7 +183,7 @@ class _Run:
         evaluate = Evaluator(
             make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
         )
-        saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, owner=task.owner)
+        saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
         control = Control(
             config.checkpoint,
             accelerator,

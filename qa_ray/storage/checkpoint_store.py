@@ -6,7 +6,7 @@ import json
 import logging
 import posixpath
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 class _DamagedError(StorageError):
     """A checkpoint is not what its manifest says; reading it again would not help."""
+
+
+class NotOwnerError(StorageError):
+    """Somebody else has gone on with the run; trying again would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,18 @@ class CheckpointStore:
     Names sort from the oldest to the newest: step-00000012. One process at a time may publish and prune.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Open the run's filesystem; StorageError if that cannot be done."""
+    def __init__(self, folder: RunFolder, owned: Callable[[], bool] = lambda: True) -> None:
+        """Open the run's filesystem.
+
+        Args:
+            folder: the run's.
+            owned: whether this process may still write into it.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
         self._folder = folder
+        self._owned = owned
         self._filesystem, path = folder.filesystem()
         self._root = f"{path}/{CHECKPOINTS}"
 
@@ -70,8 +83,10 @@ class CheckpointStore:
         Whoever is killed meanwhile leaves a folder without a manifest, which does not count.
 
         Raises:
+            NotOwnerError: the run is not owned any more.
             StorageError: the disk is full, read-only or gone, or the store refuses.
         """
+        self._check_owned()
         names = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
         if not names or MANIFEST in names:
             raise ValueError(f"{source} must hold files, and no {MANIFEST} of its own")
@@ -82,6 +97,8 @@ class CheckpointStore:
                 self._filesystem.create_dir(parent, recursive=True)
             files = {file: self._copy(source / file, f"{target}/{file}") for file in names}
             self._confirm(target, files)
+        # Copying may have taken minutes.
+        self._check_owned()
         manifest = {"files": {file: asdict(entry) for file, entry in files.items()}}
         self._folder.write(f"{CHECKPOINTS}/{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
 
@@ -143,10 +160,18 @@ class CheckpointStore:
             return
         for name in names:
             try:
+                self._check_owned()
                 with self._folder.guard("written"):
                     self._remove(name)
+            except NotOwnerError as error:
+                logger.warning("old checkpoints are not deleted: %s", error)
+                return
             except StorageError as error:
                 logger.warning("checkpoint %s is not deleted: %s", name, error)
+
+    def _check_owned(self) -> None:
+        if not self._owned():
+            raise NotOwnerError("another job or worker group has gone on with this run, which is left to it")
 
     def _fetch(self, name: str, *, verify: bool) -> Path:
         files = _parse(self._folder.read(f"{CHECKPOINTS}/{name}/{MANIFEST}"))

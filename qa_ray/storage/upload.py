@@ -1,15 +1,16 @@
 """Checkpoints on their way to the run's storage: published in a thread, so that training goes on meanwhile."""
 
 import logging
-import shutil
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from qa_ray.errors import StorageError
-from qa_ray.storage.checkpoint_store import CheckpointStore
+from qa_ray.storage.checkpoint_store import CheckpointStore, NotOwnerError
+from qa_ray.storage.staging import discard
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +28,15 @@ class _Upload:
 class Uploader:
     """Publishes staged checkpoints one after the other, and deletes old ones."""
 
-    def __init__(
-        self, store: CheckpointStore, keep: int, owned: Callable[[], bool], pauses: Sequence[float] = PAUSES
-    ) -> None:
-        """Publish to `store`, which keeps the newest `keep` and the best, as long as the run is `owned`."""
+    def __init__(self, store: CheckpointStore, keep: int | None, pauses: Sequence[float] = PAUSES) -> None:
+        """Publish to `store`, which keeps the newest `keep` and the best; without a number, all."""
         self._store = store
         self._keep = keep
-        self._owned = owned
         self._pauses = pauses
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="qa_ray-upload")
         self._last: Future[None] | None = None
         self._owed: list[_Upload] = []
+        self._lost: NotOwnerError | None = None
 
     @property
     def busy(self) -> bool:
@@ -68,26 +67,26 @@ class Uploader:
         self._thread.submit(self._settle).result()
         self._thread.shutdown()
         if self._owed:
+            names = ", ".join(upload.name for upload in self._owed)
+            if self._lost:
+                raise StorageError(f"the run's checkpoints {names} cannot be stored: {self._lost}")
             places = ", ".join(str(upload.staged) for upload in self._owed)
             raise StorageError(
-                f"the run's checkpoints {', '.join(upload.name for upload in self._owed)} cannot be stored: their "
-                f"files are in {places} on the node of rank 0. Mend the storage and run the same command again: it "
-                "goes on from the last checkpoint that was stored"
+                f"the run's checkpoints {names} cannot be stored: their files are in {places} on the node "
+                f"{socket.gethostname()}. Mend the storage and run the same command again: they are stored first, if "
+                "this node takes part, and it goes on from them"
             )
 
     def _work(self, upload: _Upload, best: str | None) -> None:
         self._owed.append(upload)
         self._settle()
-        if not self._owed:
+        if not self._owed and self._keep is not None:
             try:
-                self._prune(upload, best)
+                # Later ones than this were found damaged: the run went on from one before them.
+                newest = [name for name in self._store.names() if name <= upload.name][-self._keep :]
             except StorageError as error:
                 logger.warning("old checkpoints are not deleted: %s", error)
-
-    def _prune(self, upload: _Upload, best: str | None) -> None:
-        if self._owned():
-            # Later ones than this were found damaged: the run went on from one before them.
-            newest = [name for name in self._store.names() if name <= upload.name][-self._keep :]
+                return
             self._store.prune({*newest, *([best] if best else [])})
 
     def _settle(self) -> None:
@@ -97,7 +96,7 @@ class Uploader:
             error = self._publish(upload, pauses)
             if error is None or not upload.required:
                 self._owed.remove(upload)
-                shutil.rmtree(upload.staged, ignore_errors=True)
+                discard(upload.staged)
             if error is not None:
                 logger.warning("checkpoint %s is not stored; training goes on: %s", upload.name, error)
                 pauses = pauses[:1]
@@ -107,9 +106,10 @@ class Uploader:
         for seconds in pauses:
             time.sleep(seconds)
             try:
-                if not self._owned():
-                    return StorageError("another job has gone on with this run, which is left to it")
                 self._store.publish(upload.name, upload.staged)
+            except NotOwnerError as error:
+                self._lost = error
+                return error
             except StorageError as error:
                 failure = error
             else:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from qa_ray.runs.resources import plan_resources
 from qa_ray.runs.resume import check_unchanged
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import start_stream
+from qa_ray.storage.ownership import create
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
 from qa_ray.tuning.lent import lend
@@ -75,14 +77,19 @@ def search(config: SweepConfig) -> SweepResult:
 def _open(config: SweepConfig) -> Study:
     study = Study(config)
     folder, settings = study.folder, _settings(config)
-    if folder.exists():
+    begun = folder.exists()
+    if begun:
         _check_same(settings, config, folder)
     elif config.run.resume is Resume.REQUIRED:
         raise StorageError(
             f"run.resume=required, but there is no sweep run.name={folder.name} in {folder.storage_path}"
         )
     plan_resources(config.cluster)
-    folder.write(SWEEP, json.dumps(settings, indent=1).encode())
+    written = json.dumps(settings, indent=1).encode()
+    if begun:
+        folder.write(SWEEP, written)
+    else:
+        create(folder, uuid.uuid4().hex, {SWEEP: written})
     return study
 
 

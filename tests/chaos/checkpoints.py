@@ -7,7 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from qa_ray.storage.checkpoint_store import MANIFEST
-from qa_ray.storage.run_folder import CHECKPOINTS, MODEL, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, MODEL, checkpoint_name
+
+_HALF, _EVALUATED = ".part", "-evaluated"
 
 
 class Damage(StrEnum):
@@ -57,20 +59,34 @@ def damage_newest(run: Path, kind: Damage, rng: random.Random) -> bool:
     return True
 
 
+def next_loaded(run: Path, temporary: Path) -> int:
+    """Step from which the next group goes on: what waits on the worker's disk is stored first, if it adds something."""
+    stored = [path for path in (run / CHECKPOINTS).glob("step-*") if (path / MANIFEST).exists()]
+    newest = max(stored, key=_step_of, default=None)
+    evaluated = newest is not None and (newest / EVALUATION).exists()
+    least = (_step_of(newest), evaluated) if newest else (0, False)
+    waiting = [path for path in _staged(temporary) if not path.name.endswith(_HALF)]
+    added = [_step_of(path) for path in waiting if (_step_of(path), path.name.endswith(_EVALUATED)) > least]
+    return max([newest_whole(run), *added])
+
+
 def under_way(run: Path, temporary: Path) -> Stage | None:
     """What is being done with a checkpoint of a run now, whose workers keep temporary files in `temporary`."""
-    # Each job has a folder of its own there.
-    for staged in temporary.glob("qa_ray-*/*/step-*"):
-        stored = run / CHECKPOINTS / checkpoint_name(_step_of(staged))
-        if not stored.exists():
+    for staged in _staged(temporary):
+        if staged.name.endswith(_HALF):
             return Stage.WRITING
-        if not (stored / MANIFEST).exists():
+        if not (run / CHECKPOINTS / checkpoint_name(_step_of(staged)) / MANIFEST).exists():
             return Stage.STORING
     return None
 
 
+def _staged(temporary: Path) -> list[Path]:
+    """A user's folder holds one for each run, and that one for each group of workers."""
+    return list(temporary.glob("qa_ray-*/*/*/step-*"))
+
+
 def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
+    return int(checkpoint.name.removesuffix(_HALF).split("-")[1])
 
 
 def _sha256(path: Path) -> str:

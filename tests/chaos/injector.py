@@ -13,7 +13,7 @@ import psutil
 from mlflow_server import MlflowServer
 from ray_runs import metrics_of, outcome_of
 
-from chaos.checkpoints import damage_newest, is_whole, newest_whole, under_way
+from chaos.checkpoints import damage_newest, is_whole, next_loaded, under_way
 from chaos.cluster import Nodes
 from chaos.record import due, recorded
 from chaos.report import Kill, Moment, Report, RunEnd, Setting, Victim
@@ -273,4 +273,4 @@ class FaultInjector:
             time.sleep(0.1)
         self.report.damaged += damage_newest(self._run, kill.damage, self._rng)
         # Nobody can write another one before the next group begins, and that has to go on from here.
-        self._expected = newest_whole(self._run)
+        self._expected = next_loaded(self._run, self._place / "tmp")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from chaos.__main__ import Options, inject, plan
-from chaos.checkpoints import Damage, Stage, damage_newest, is_whole, newest_whole, under_way
+from chaos.checkpoints import Damage, Stage, damage_newest, is_whole, newest_whole, next_loaded, under_way
 from chaos.memory import CAPACITY, take
 from chaos.record import due, recorded
 from chaos.report import Kill, Moment, Report, RunEnd, Setting, Victim
@@ -24,6 +25,7 @@ from chaos.run import trained
 from qa_ray.errors import ConfigError
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import RunFolder, checkpoint_name
+from qa_ray.storage.staging import Staging
 
 
 @pytest.mark.long
@@ -103,15 +105,22 @@ def test_damaged_checkpoint_is_told_from_a_whole_one(tmp_path: Path, damage: Dam
     assert [is_whole(run / "checkpoints" / checkpoint_name(step)) for step in (4, 8, 9)] == [True, False, None]
 
 
-def test_checkpoint_is_written_then_stored_then_there(tmp_path: Path) -> None:
+def test_checkpoint_is_written_then_stored_then_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run, stored = tmp_path / "run", tmp_path / "run" / "checkpoints" / checkpoint_name(4)
+    moments: list[Stage | None] = []
     assert under_way(run, tmp_path) is None
-    (tmp_path / "qa_ray-0-a" / "owner" / f"{checkpoint_name(4)}-evaluated").mkdir(parents=True)
-    assert under_way(run, tmp_path) is Stage.WRITING
+    staging = Staging(RunFolder(str(tmp_path), "run"), "group")
+    staging.make(f"{checkpoint_name(4)}-evaluated", lambda _: moments.append(under_way(run, tmp_path)))
+    assert moments == [Stage.WRITING]
+    assert under_way(run, tmp_path) is Stage.STORING
     stored.mkdir(parents=True)
     assert under_way(run, tmp_path) is Stage.STORING
-    (stored / "manifest.json").touch()
+    (stored / "manifest.json").write_text('{"files": {}}')
     assert under_way(run, tmp_path) is None
+    assert next_loaded(run, tmp_path) == 4
+    staging.make(f"{checkpoint_name(6)}", lambda folder: None)
+    assert next_loaded(run, tmp_path) == 6
 
 
 def test_plan_holds_every_pair_as_often_and_follows_the_seed() -> None:

@@ -19,8 +19,8 @@ from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StorageError, TrainingError
 from qa_ray.runs.conclusion import summary
 from qa_ray.runs.driver import train
-from qa_ray.runs.saver import staging_place
 from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.staging import staging_place
 
 pytestmark = pytest.mark.long
 
@@ -180,7 +180,7 @@ def test_finished_run_goes_on_for_more_epochs(
     assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 4
 
 
-def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_checkpoint(
+def test_storage_that_fails_ends_the_run_at_its_end_and_what_could_not_be_stored_is_stored_by_the_same_command(
     undisturbed: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = place / "runs" / "unwritable"
@@ -204,12 +204,14 @@ def test_storage_that_fails_ends_the_run_at_its_end_and_keeps_the_last_good_chec
     assert [line["step"] for line in metrics_of(run) if line["phase"] == "train"] == list(range(1, 19))
     checkpoints.unlink()
     aside.rename(checkpoints)
-    step = newest(run)
-    assert step >= 7
+    assert 7 <= newest(run) < 18
+    ended_at = time.time()
     capfd.readouterr()
     train(small_config(place, "unwritable", **EVERY_STEP))
-    assert f"going on from the checkpoint step-{step:08d}" in capfd.readouterr().err
+    assert "going on from the checkpoint step-00000018" in capfd.readouterr().err
+    assert steps_before(run, ended_at) == list(range(1, 19)), "no step is made again"
     assert outcome_of(run) == undisturbed
+    assert not staging_place(RunFolder.locate(small_config(place, run.name).run)).exists()
 
 
 def test_run_on_s3_is_the_same_and_goes_on_there(

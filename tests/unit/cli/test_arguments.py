@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,13 @@ def test_recipe_without_arguments_is_the_recipe(recipe: str) -> None:
     assert not parsed.dry_run
     assert parsed.config == RECIPES[recipe]()
     assert parsed.named().run.name.startswith(f"{recipe}-")
+
+
+def test_runs_that_are_begun_in_the_same_second_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-120000")
+    names = [parse_run(["sample"]).named().run.name for _ in range(3)]
+    assert len(set(names)) == 3
+    assert all(name.startswith("sample-20260101-120000-") for name in names)
 
 
 def test_arguments_override_the_recipe() -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, make_run, tiny_config
 
-from qa_ray.runs.saver import Saved, Saver, find_saved
+from qa_ray.runs.saved import Saved, find_saved
+from qa_ray.runs.saver import Saver
+from qa_ray.runs.takeover import take_over
 from qa_ray.scores.results import Evaluation
-from qa_ray.storage.run_folder import RunFolder
+from qa_ray.storage.ownership import Ownership
+from qa_ray.storage.run_folder import OWNER, RunFolder
 from qa_ray.storage.upload import Uploader
 from qa_ray.training.evaluator import Evaluator
 
@@ -37,13 +40,24 @@ class SavedRun:
         return self.loop.num_steps // EPOCHS
 
     def saver(
-        self, history: list[Any] | None = None, *, saved: Saved | None = None, owner: str | None = None, **evaluate: Any
+        self,
+        history: list[Any] | None = None,
+        *,
+        saved: Saved | None = None,
+        ownership: Ownership | None = None,
+        **evaluate: Any,
     ) -> Saver:
         """A new saver; `evaluate` replaces fields of that section."""
         config = changed(self.config, evaluate=evaluate)
         history = [] if history is None else history
         return Saver(
-            config, self.folder, cpu_accelerator(), history, saved=saved, owner=owner, uploader=self._make_uploader
+            config,
+            self.folder,
+            cpu_accelerator(),
+            history,
+            saved=saved,
+            ownership=ownership,
+            uploader=self._make_uploader,
         )
 
     def _make_uploader(self, *arguments: Any) -> Uploader:
@@ -69,7 +83,15 @@ class SavedRun:
 
     def found(self, accelerator: Any = None) -> Saved | None:
         """The newest whole checkpoint."""
-        return find_saved(self.folder, accelerator or cpu_accelerator())
+        return find_saved(self.folder, accelerator or cpu_accelerator(), "group")
+
+    def begin(self, job: str = "job") -> None:
+        """Let a driver take the run over."""
+        self.folder.write(OWNER, job.encode())
+
+    def take_over(self, job: str = "job") -> tuple[Ownership, Saved | None]:
+        """Let a new worker group take it over."""
+        return take_over(self.folder, cpu_accelerator(), job)
 
 
 def fail(error: BaseException) -> Callable[..., None]:

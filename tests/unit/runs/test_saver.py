@@ -15,9 +15,10 @@ from strict import read
 
 from qa_ray.config.policies import BestBy
 from qa_ray.model.loading import load_model
-from qa_ray.runs.saver import Best, Saved
+from qa_ray.runs.saved import Best, Saved
 from qa_ray.storage.checkpoint_store import CheckpointStore
-from qa_ray.storage.run_folder import OWNER, checkpoint_name
+from qa_ray.storage.run_folder import checkpoint_name
+from qa_ray.storage.staging import private_folder
 
 
 @pytest.fixture
@@ -99,10 +100,11 @@ def test_files_are_made_in_the_temporary_folder_and_leave_nothing_there(copies, 
     saver = run.saver()
     run.step()
     saver.save(run.loop, run.model)
-    assert len(list(copies.glob("qa_ray-*/*/step-00000001"))) == 1
+    assert len(list(copies.glob("qa_ray-*/*/*/step-00000001"))) == 1
     gate.set()
     saver.close()
-    assert not list(copies.iterdir())
+    assert list(copies.iterdir()) == [private_folder()]
+    assert not list(private_folder().iterdir())
 
 
 def test_urgent_checkpoint_waits_for_the_one_before_it(run, gate):
@@ -113,18 +115,6 @@ def test_urgent_checkpoint_waits_for_the_one_before_it(run, gate):
     gate.set()
     saver.close()
     assert CheckpointStore(run.folder).names() == ["step-00000001", "step-00000002"]
-
-
-def test_what_a_killed_process_left_is_deleted(copies, run, gate):
-    saver = run.saver()
-    run.step()
-    saver.save(run.loop, run.model)
-    (left,) = copies.glob("qa_ray-*/*/step-00000001")
-    gate.set()
-    run.uploader.close()
-    left.mkdir()
-    run.saver()
-    assert not left.exists()
 
 
 @pytest.mark.parametrize(
@@ -192,16 +182,6 @@ def test_epoch_is_saved_though_the_checkpoint_of_its_last_step_is_on_its_way(run
     found = run.found()
     assert found.best == Best(last, 50.0)
     assert found.snapshot.facts["state"] == dataclasses.asdict(run.loop.state)
-
-
-@pytest.mark.parametrize(("owner", "names"), [("ours", ["step-00000001"]), ("theirs", [])])
-def test_only_the_job_that_owns_the_run_writes_into_it(run, owner, names):
-    run.folder.write(OWNER, owner.encode())
-    saver = run.saver(owner="ours")
-    run.step()
-    run.save(saver)
-    saver.close()
-    assert CheckpointStore(run.folder).names() == names
 
 
 def test_checkpoint_holds_neither_secrets_nor_pickles(run, monkeypatch):

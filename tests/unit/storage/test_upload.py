@@ -19,8 +19,8 @@ PAUSES = (0.0, 0.01, 0.02)
 class Flaky(CheckpointStore):
     """A store that fails at the next `failures` attempts, and waits before each until `open` is set."""
 
-    def __init__(self, folder):
-        super().__init__(folder)
+    def __init__(self, folder, owned):
+        super().__init__(folder, owned)
         self.failures = 0
         self.attempts = []
         self.times = []
@@ -38,19 +38,19 @@ class Flaky(CheckpointStore):
 
 
 @pytest.fixture
-def store(folder):
-    return Flaky(folder)
-
-
-@pytest.fixture
 def owned():
     """Whether the run still belongs to this job, in a list of one, to be set."""
     return [True]
 
 
 @pytest.fixture
-def uploader(store, owned):
-    return Uploader(store, 2, lambda: owned[0], pauses=PAUSES)
+def store(folder, owned):
+    return Flaky(folder, lambda: owned[0])
+
+
+@pytest.fixture
+def uploader(store):
+    return Uploader(store, 2, pauses=PAUSES)
 
 
 @pytest.fixture
@@ -180,8 +180,10 @@ def test_store_that_cannot_be_listed_after_a_checkpoint_stops_nothing(store, sub
     assert store.names() == ["step-2", "step-3"]
 
 
-def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(store, tmp_path, caplog):
-    answers = iter([True, StorageError("the store is down"), True, True])
+def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(folder, tmp_path, caplog):
+    # Before step-1 is copied and before it counts, before an older one is deleted; then the same of step-2.
+    CheckpointStore(folder).publish("step-0", save(tmp_path / "staged" / "step-0", {"state": b"old"}))
+    answers = iter([True, True, StorageError("the store is down"), True, True, True, True])
 
     def owned():
         answer = next(answers)
@@ -189,11 +191,12 @@ def test_run_whose_owner_cannot_be_read_after_a_checkpoint_goes_on(store, tmp_pa
             raise answer
         return answer
 
-    uploader = Uploader(store, 1, owned)
+    store = CheckpointStore(folder, owned)
+    uploader = Uploader(store, 1)
     for name in ("step-1", "step-2"):
         uploader.submit(name, save(tmp_path / "staged" / name, {"state": b"new"}), best=None, required=True)
     uploader.close()
-    assert "old checkpoints are not deleted" in caplog.text
+    assert "checkpoint step-0 is not deleted: the store is down" in caplog.text
     assert store.names() == ["step-2"]
 
 
@@ -237,23 +240,39 @@ def test_run_that_belongs_to_another_job_is_left_alone(store, submit, uploader, 
         submit(step)
     owned[0] = False
     staged = submit(3)
-    assert store.attempts == ["step-1", "step-2"]
-    assert "another job has gone on with this run" in caplog.text
+    assert store.attempts == ["step-1", "step-2", "step-3"]
+    assert "another job or worker group has gone on with this run" in caplog.text
     assert not staged.exists()
     submit(4, required=True)
-    with pytest.raises(StorageError, match="step-4 cannot be stored"):
+    with pytest.raises(StorageError, match=r"step-4 cannot be stored: another job or worker group has gone on"):
         uploader.close()
     assert store.names() == ["step-1", "step-2"]
 
 
-def test_run_that_is_taken_over_while_a_checkpoint_is_stored_is_not_pruned(store, submit, uploader, owned):
-    for step in (1, 2):
-        submit(step)
-    store.open.clear()
-    submit(3, wait=False)
-    while store.attempts[-1] != "step-3":
-        time.sleep(0.001)
-    owned[0] = False
-    store.open.set()
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("_copy", ["step-0", "step-1", "step-2"]),
+        ("names", ["step-0", "step-1", "step-2", "step-3"]),
+        ("_remove", ["step-1", "step-2", "step-3"]),
+    ],
+    ids=["before a checkpoint counts", "before others are deleted", "between two that are deleted"],
+)
+def test_run_that_is_taken_over_meanwhile_is_left_alone(
+    folder, store, submit, uploader, owned, tmp_path, monkeypatch, method, names
+):
+    for step in (0, 1, 2):
+        CheckpointStore(folder).publish(f"step-{step}", save(tmp_path / f"{step}", {"state": b"old"}))
+    do = getattr(store, method)
+
+    def do_and_lose(*arguments):
+        result = do(*arguments)
+        # Before it is written, a checkpoint of the same name is removed.
+        owned[0] &= arguments == ("step-3",)
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, method, do_and_lose)
+        submit(3)
     uploader.close()
-    assert store.names() == ["step-1", "step-2", "step-3"]
+    assert store.names() == names

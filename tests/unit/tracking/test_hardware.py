@@ -68,7 +68,10 @@ def test_kinds_that_left_stay_with_the_most_at_a_time_also_in_a_later_process(fo
     first = "2 x NVIDIA A10G on 2 nodes, each with 48 cores of AMD EPYC 7R32 and 192 GB, in fp16"
     assert tracker.tags == {"environment.workers": first}
     later(group((A10G, 1), (CPU, 2)))
-    assert environment(folder)["workers"] == f"{first}; 2 CPU workers on 1 node with 8 cores of Intel Xeon and 32 GB, in fp16"
+    assert (
+        environment(folder)["workers"]
+        == f"{first}; 2 CPU workers on 1 node with 8 cores of Intel Xeon and 32 GB, in fp16"
+    )
 
 
 def test_file_of_an_earlier_version_is_read_and_its_machine_is_not_taken_for_a_worker(folder: RunFolder) -> None:
