@@ -136,10 +136,11 @@ class Saver:
         self._accelerator = accelerator
         self._history = history
         self._tokenizer = load_tokenizer(config.model)
+        self._store = CheckpointStore(folder)
         if accelerator.is_main_process:
             # Workers of a job that was killed live on for a while, and must not write into a run that goes on.
             self._uploader = uploader(
-                CheckpointStore(folder),
+                self._store,
                 config.checkpoint.keep,
                 lambda: owner is None or folder.read(OWNER) == owner.encode(),
             )
@@ -181,6 +182,15 @@ class Saver:
         if self.best is None or score > self.best.score:
             self.best = Best(snapshot.step, score)
         self._stage_and_submit(snapshot, model, evaluation)
+
+    def stored(self, step: int) -> bool | None:
+        """Whether the checkpoint of a step is stored; None while one is under way. Asked on the main process."""
+        if self._uploader.busy:
+            return None
+        try:
+            return checkpoint_name(step) in self._store.names()
+        except StorageError:
+            return False
 
     def close(self) -> None:
         """Wait until everything is stored.
