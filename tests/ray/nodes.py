@@ -176,18 +176,16 @@ def node_leaves_and_returns(nodes: Nodes, place: Path) -> dict[str, Any]:
 def node_comes(nodes: Nodes, place: Path) -> dict[str, Any]:
     """A run that began with one worker goes on with two in mid-epoch, and is stopped once they have made steps."""
     nodes.kill()
-    # No checkpoint is due before the end of an epoch, and it has thousands of steps.
-    data = {"train": str(write_squad(place / "long.json", NAMES * 100))}
     config = small_config(
         place,
         "comes",
         **RUN,
-        data=data,
+        # No checkpoint is due before the end of the epoch, which has thousands of steps.
+        data={"train": str(write_squad(place / "long.json", NAMES * 100))},
         checkpoint={"every_minutes": None, "keep": 1000},
         cluster={"num_workers": (1, 2), "elastic_interval_s": 1.0},
     )
-    stream, begun, step = start_stream(), [], 0
-    repeated: list[int] = []
+    stream, begun, repeated, step = start_stream(), [], [], 0
 
     def observe(item: Progress | Restart) -> None:
         nonlocal step
