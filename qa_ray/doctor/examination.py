@@ -9,7 +9,7 @@ from qa_ray.doctor.nodes import DRIVER, Answers, Nodes, answer, in_time
 from qa_ray.doctor.verdict import Status, Verdict, failed, passed, share, skipped, told
 from qa_ray.errors import UserError
 from qa_ray.model.loading import count_weights
-from qa_ray.runs.resources import Resources, choose, plan_resources
+from qa_ray.runs.resources import Resources, choose, idle_note, plan_resources
 from qa_ray.runs.resume import find_run
 from qa_ray.storage.run_folder import RunFolder
 
@@ -103,7 +103,10 @@ class _Examination:
     def _workers(self) -> Verdict:
         plan = plan_resources(self._config.cluster)
         number = f"{plan.min_workers} to {plan.max_workers}" if plan.elastic else str(plan.max_workers)
-        return passed(f"{number} with {plan.cpus_per_worker} CPU{' and a GPU' * plan.use_gpu} each")
+        idle = idle_note(plan, self._config.batch.size)
+        return passed(
+            f"{number} with {plan.cpus_per_worker} CPU{' and a GPU' * plan.use_gpu} each{f'; {idle}' if idle else ''}"
+        )
 
     def _computing(self) -> Verdict:
         wanted = self._config.train.precision

@@ -20,6 +20,7 @@ from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import StoppedError, StorageError, WorkerLostError
 from qa_ray.runs.conclusion import conclude, is_wanting, keep_model
+from qa_ray.runs.elastic import ElasticTrainer
 from qa_ray.runs.failures import EndOnError, cause_of
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
@@ -155,7 +156,8 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
     """Train on the workers while the follower shows and keeps what rank 0 records."""
     config, folder, stream = prepared.config, prepared.folder, prepared.task.stream
     work = partial(train_worker, prepared.task)
-    trainer = make_trainer(work, prepared.resources, config.cluster, name=folder.name, storage_path=folder.storage_path)
+    places = {"name": folder.name, "storage_path": folder.storage_path}
+    trainer = make_trainer(work, prepared.resources, config.cluster, **places, stream=stream)
     stop = Interruptible(lambda: _ask_to_stop(stream))
     nodes, environment = NodeRecord(folder, tracker), EnvironmentRecord(folder, tracker)
     with contextlib.ExitStack() as stack:
@@ -187,17 +189,27 @@ def _ask_to_stop(stream: object) -> None:
 
 
 def make_trainer(
-    work: Callable[[], object], resources: Resources, cluster: ClusterConfig, *, name: str, storage_path: str
+    work: Callable[[], object],
+    resources: Resources,
+    cluster: ClusterConfig,
+    *,
+    name: str,
+    storage_path: str,
+    stream: Any = None,
 ) -> TorchTrainer:
     """Ray Train's trainer that lets every worker do `work`; Ray keeps its own notes in storage_path/name.
 
     Arguments of `work` are bound to it: Ray's controller would read a `train_loop_config`, and import torch for it.
+    Through `stream` the workers of an elastic run are asked to save before their number changes; without it the number
+    does not change while they work.
     """
-    return TorchTrainer(
+    workers = (resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers
+    trainer = partial(ElasticTrainer, stream=stream) if resources.elastic else TorchTrainer
+    return trainer(
         work,
         torch_config=TorchConfig(timeout_s=math.ceil(cluster.collective_timeout_s)),
         scaling_config=ScalingConfig(
-            num_workers=(resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers,
+            num_workers=workers,
             use_gpu=resources.use_gpu,
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
             elastic_resize_monitor_interval_s=cluster.elastic_interval_s,

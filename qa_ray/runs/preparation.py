@@ -26,7 +26,7 @@ from qa_ray.model.compute import choose_precision
 from qa_ray.model.forward_check import check_forward
 from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.fingerprint import Fingerprint, hold_to
-from qa_ray.runs.resources import Resources
+from qa_ray.runs.resources import Resources, idle_note
 from qa_ray.runs.stream import start_stream
 from qa_ray.runs.worker import TrainingTask, make_collator
 from qa_ray.storage.checkpoint_store import CheckpointStore
@@ -119,6 +119,8 @@ def prepare(
     """
     if not resources.use_gpu:
         choose_precision(config.train.precision, torch.device("cpu"))
+    if idle := idle_note(resources, config.batch.size):
+        logger.warning("%s", idle)
     tokenizer = load_tokenizer(config.model)
     check_window(config.model, tokenizer, config.window.max_length)
     check_model(config.model, tokenizer)

@@ -49,6 +49,18 @@ def plan_resources(config: ClusterConfig) -> Resources:
     return chosen
 
 
+def idle_note(resources: Resources, batch_size: int) -> str | None:
+    """What to tell of workers that have nothing to do in any step, for want of windows in a global batch."""
+    idle = resources.max_workers - batch_size
+    if idle <= 0:
+        return None
+    return (
+        f"{'up to ' * resources.elastic}{resources.max_workers} workers share the batch.size={batch_size} windows of a "
+        f"step: {idle} of them have nothing to do. Set cluster.num_workers to at most {batch_size}, or raise "
+        "batch.size (and optim.learning_rate with it)"
+    )
+
+
 def choose(config: ClusterConfig, cpus: int, gpus: int) -> Resources:
     """Fill in what `config` leaves open for a cluster with so many CPUs and GPUs."""
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu

@@ -60,10 +60,10 @@ class Saver:
         group = ownership.group if ownership else new_group()
         self._staging = Staging(folder, group)
         self._lineage = (*saved.facts.lineage, (saved.snapshot.step, group)) if saved else ((0, group),)
+        # Workers of a job that was killed live on for a while, and must not write into a run that goes on.
+        self._store = CheckpointStore(folder, ownership.holds) if ownership else CheckpointStore(folder)
         if accelerator.is_main_process:
-            # Workers of a job that was killed live on for a while, and must not write into a run that goes on.
-            store = CheckpointStore(folder, ownership.holds) if ownership else CheckpointStore(folder)
-            self._uploader = uploader(store, config.checkpoint.keep)
+            self._uploader = uploader(self._store, config.checkpoint.keep)
 
     def save(self, loop: TrainingLoop, model: PreTrainedModel, *, urgent: bool = False) -> None:
         """Save in the middle of an epoch; given up with a warning if it cannot be written.
@@ -98,6 +98,15 @@ class Saver:
         if self.best is None or score > self.best.score:
             self.best = Best(snapshot.step, score)
         self._stage_and_submit(snapshot, model, evaluation)
+
+    def stored(self, step: int) -> bool | None:
+        """Whether the checkpoint of a step is stored; None while one is under way. Asked on the main process."""
+        if self._uploader.busy:
+            return None
+        try:
+            return checkpoint_name(step) in self._store.names()
+        except StorageError:
+            return False
 
     def close(self) -> None:
         """Wait until everything is stored.

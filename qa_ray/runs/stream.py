@@ -15,11 +15,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
+from qa_ray.runs.elastic import preemption_known
 from qa_ray.runs.progress import Display
 from qa_ray.tracking.hardware import WorkerGroup
 from qa_ray.tracking.metrics import Line, Progress, lines_of, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
 from qa_ray.tracking.tracker import Tracker
+from qa_ray.training.wishes import Phase, Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +45,13 @@ Observer = Callable[[Progress | Restart], None]
 
 
 class MetricStream:
-    """An actor between workers and the driver: takes records and messages one way, and the wish to stop the other."""
+    """An actor between workers, driver and Ray's controller: takes records one way, and what is asked the other."""
 
     def __init__(self) -> None:
         self._waiting: list[Item] = []
         self._samples: list[NodeSample] = []
         self._stop = False
+        self._phase = Phase.STARTING
 
     def put(self, item: Item) -> None:
         """Add a record or a message."""
@@ -77,6 +80,24 @@ class MetricStream:
         """Whether the workers are asked to stop."""
         return self._stop
 
+    def wishes(self) -> Wishes:
+        """What is asked of the workers; asked by them between two steps."""
+        self.advance(Phase.STARTING, Phase.TRAINING)
+        return Wishes(self._stop, self._phase in (Phase.RESIZE_ASKED, Phase.RESIZE_SAVED))
+
+    def phase(self) -> Phase:
+        """Where the workers stand."""
+        return self._phase
+
+    def advance(self, before: Phase, after: Phase) -> None:
+        """Go from one phase to another, unless somebody else has gone to a third meanwhile."""
+        if self._phase is before:
+            self._phase = after
+
+    def start_group(self) -> None:
+        """The workers before are gone, and others start."""
+        self._phase = Phase.STARTING
+
 
 def start_stream() -> Any:
     """Start a stream on this node, which lives as long as the driver; it takes no CPU from the workers."""
@@ -84,6 +105,31 @@ def start_stream() -> Any:
     # One that dies alone, for want of memory, loses what the driver has not fetched yet, and need not cost a worker.
     lasting = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(num_cpus=0, scheduling_strategy=here, **lasting)(MetricStream).remote()
+
+
+class StreamWishes:
+    """Rank 0's other end of a stream: what is asked of the run, see `Outside`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def wishes(self) -> Wishes:
+        """What is asked of the workers now."""
+        wishes: Wishes = ray.get(self._stream.wishes.remote())
+        return wishes
+
+    def preemption(self) -> object | None:
+        """Which nodes are about to be taken away, if any."""
+        return preemption_known()
+
+    def saved(self) -> None:
+        """Say that the checkpoint for a resize is stored."""
+        ray.get(self._stream.advance.remote(Phase.RESIZE_ASKED, Phase.RESIZE_SAVED))
+
+    def go_on(self) -> None:
+        """Say that the workers do not wait for a resize any longer."""
+        for phase in (Phase.RESIZE_ASKED, Phase.RESIZE_SAVED):
+            ray.get(self._stream.advance.remote(phase, Phase.TRAINING))
 
 
 class StreamSender(logging.Handler):

@@ -30,7 +30,7 @@ from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.saved import Saved
 from qa_ray.runs.saver import Saver
-from qa_ray.runs.stream import StreamSender
+from qa_ray.runs.stream import StreamSender, StreamWishes
 from qa_ray.runs.takeover import take_over
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
@@ -184,12 +184,7 @@ class _Run:
             make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
         )
         saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
-        control = Control(
-            config.checkpoint,
-            accelerator,
-            stop_requested=lambda: bool(ray.get(task.stream.stop_requested.remote())),
-            preemption=train.get_preemption_info,
-        )
+        control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
         run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)
         if saved:
             run._go_on(saved)
@@ -240,11 +235,16 @@ class _Run:
         return Outcome(state.step, self.loop.num_steps, best_step, self.stopped, state.ledger, self.sender.history)
 
     def _pause(self) -> bool:
-        decision = self.control(self.loop.state.step)
+        step = self.loop.state.step
+        decision = self.control(step)
         # After an epoch's last step the checkpoint that comes with its evaluation is near.
         if decision.urgent or (decision.save and not self.loop.epoch_done):
             self.saver.save(self.loop, self.model, urgent=decision.urgent)
             self.control.saved()
+        if decision.wait:
+            if self.accelerator.is_main_process:
+                logger.info("another number of workers goes on from step %d, as soon as it is stored", step)
+            return self.control.wait(lambda: self.saver.stored(step))
         return decision.stop
 
 

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import groupby
+from itertools import chain, count, groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,17 +34,18 @@ from ray_runs import command, prepare, small_config, training_workers, write_squ
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch
 from qa_ray.data.pipeline import tokenize_split
+from qa_ray.errors import StoppedError
 from qa_ray.model.loading import learn_template, load_settings, load_tokenizer
-from qa_ray.runs.driver import train
+from qa_ray.runs.driver import RunContext, train
+from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.runs.worker import make_collator
 from qa_ray.storage.checkpoint_store import MANIFEST
+from qa_ray.tracking.metrics import Progress
 from qa_ray.training.snapshot import enter
 
 NAMES = [
     f"{name}{end}{s}" for name in ("An", "Ber", "Cla", "Do", "El", "Fri", "Ger") for end in "aeiouy" for s in "nst"
 ]
-# Three questions a name, in batches of four.
-STEPS_PER_EPOCH = -(-3 * len(NAMES) // 4)
 Sections = dict[str, dict[str, object]]
 # Of one epoch: its end is the only step at which a checkpoint is due in any case.
 RUN: Sections = {
@@ -69,7 +70,7 @@ class Nodes:
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def fill(self) -> None:
-        """Add nodes until there are two."""
+        """Add nodes until there are two, each with room for a worker."""
         while len(self.workers) < 2:
             self._num_added += 1
             address = f"127.0.1.{self._num_added}"
@@ -172,6 +173,42 @@ def node_leaves_and_returns(nodes: Nodes, place: Path) -> dict[str, Any]:
     return {"ledgers": [[ledgers[step], planned[step]] for step in ledgers]}
 
 
+def node_comes(nodes: Nodes, place: Path) -> dict[str, Any]:
+    """A run that began with one worker goes on with two in mid-epoch, and is stopped once they have made steps."""
+    nodes.kill()
+    config = small_config(
+        place,
+        "comes",
+        **RUN,
+        # No checkpoint is due before the end of the epoch, which has thousands of steps.
+        data={"train": str(write_squad(place / "long.json", NAMES * 100))},
+        checkpoint={"every_minutes": None, "keep": 1000},
+        cluster={"num_workers": (1, 2), "elastic_interval_s": 1.0},
+    )
+    stream, begun, repeated, step = start_stream(), [], [], 0
+
+    def observe(item: Progress | Restart) -> None:
+        nonlocal step
+        if isinstance(item, Restart):
+            begun.append(item.step)
+            repeated.append(step - item.step)
+        step = item.step
+
+    with Training(config, RunContext(stream=stream, observe=observe), ends_with=StoppedError) as training:
+        training.wait_until(lambda: step > 0)
+        nodes.fill()
+        training.wait_until(lambda: len(begun) == 2 and step > begun[1] + 10)
+        ray.get(stream.stop.remote())
+    states = [json.loads((folder / "state.json").read_text()) for folder in saved(place / "runs" / "comes")]
+    planned = planned_ledgers(config, states[-1]["state"]["step"])
+    return {
+        "begun": begun,
+        "repeated": repeated,
+        "world_sizes": [state["world_size"] for state in states],
+        "ledgers": [[state["state"]["ledger"], planned[state["state"]["step"]]] for state in states],
+    }
+
+
 def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
     """Ledger after each of the first steps, from the batch plan alone."""
     tokenizer = load_tokenizer(config.model)
@@ -180,10 +217,10 @@ def planned_ledgers(config: Config, steps: int) -> dict[int, str]:
     template = learn_template(tokenizer, load_settings(config.model))
     lengths = make_collator(config, split.corpus(), template).windows.length
     ledgers, ledger = {}, ""
-    for step in range(1, steps + 1):
-        epoch, position = divmod(step - 1, STEPS_PER_EPOCH)
-        plan = plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=epoch)
-        ledger = ledgers[step] = enter(ledger, next(plan.batches(position)))
+    epochs = (plan_epoch(lengths, config.batch, seed=config.train.seed, epoch=epoch) for epoch in count())
+    batches = chain.from_iterable(plan.batches(0) for plan in epochs)
+    for step, batch in enumerate(islice(batches, steps), start=1):
+        ledger = ledgers[step] = enter(ledger, batch)
     return ledgers
 
 
@@ -205,13 +242,17 @@ def node_is_preempted(nodes: Nodes, place: Path) -> dict[str, Any]:
 class Training:
     """A run in a thread: nodes are added from the main thread only."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, context: RunContext | None = None, *, ends_with: type[BaseException] | None = None
+    ) -> None:
         self.failures: list[BaseException] = []
 
         def work() -> None:
             try:
-                train(config)
+                train(config, context)
             except BaseException as error:
+                if ends_with is not None and isinstance(error, ends_with):
+                    return
                 self.failures.append(error)
                 raise
 
@@ -251,6 +292,7 @@ SCENARIOS: dict[str, Callable[[Nodes, Path], dict[str, Any]]] = {
     "dies": node_dies,
     "leaves-and-returns": node_leaves_and_returns,
     "is-preempted": node_is_preempted,
+    "comes": node_comes,
 }
 
 

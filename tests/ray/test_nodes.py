@@ -65,6 +65,18 @@ def test_elastic_run_shrinks_and_grows_with_its_nodes_and_trains_the_planned_bat
     assert (kind["workers"], kind["nodes"]) == (2, 2), "not those of the driver's node, nor of the last group alone"
 
 
+def test_elastic_run_that_grows_in_mid_epoch_makes_no_step_twice(
+    place: Path, act: Callable[[str], dict[str, Any]]
+) -> None:
+    seen = act("comes")
+    assert seen["repeated"] == [0, 0]
+    assert seen["world_sizes"] == [1, 2]
+    assert seen["begun"] == [0, seen["begun"][1]]
+    assert all(trained == planned for trained, planned in seen["ledgers"])
+    steps = [line["step"] for line in metrics_of(place / "runs" / "comes") if line["phase"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
 def test_node_that_will_be_taken_away_is_saved_from_at_once(place: Path, act: Callable[[str], dict[str, Any]]) -> None:
     seen = act("is-preempted")
     # At the end of the only epoch there would be one in any case.

@@ -22,9 +22,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return put_in_place(tmp_path_factory.mktemp("told"))
 
 
-def told(place: Path, name: str, caplog: pytest.LogCaptureFixture, **data: Any) -> list[str]:
+def told(place: Path, name: str, caplog: pytest.LogCaptureFixture, batch: int = 4, **data: Any) -> list[str]:
     """What the log says of a run that is prepared, and not trained."""
-    config = small_config(place, name, data=data)
+    config = small_config(place, name, data=data, batch={"size": batch})
     with caplog.at_level(logging.INFO, "qa_ray"):
         prepare(config, RunFolder.locate(config.run), plan_resources(config.cluster))
     return caplog.messages
@@ -45,6 +45,16 @@ def test_splits_of_one_file_have_no_context_in_common(place: Path, caplog: pytes
         "train: 15 questions",
         "validation: 6 questions",
     ]
+
+
+def test_workers_that_would_have_nothing_to_do(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def notes(name: str, batch: int) -> list[str]:
+        caplog.clear()
+        return [line for line in told(place, name, caplog, batch=batch) if "nothing to do" in line]
+
+    assert notes("enough", 2) == []
+    (note,) = notes("too-few", 1)
+    assert note.startswith("2 workers share the batch.size=1 windows of a step: 1 of them have nothing to do. ")
 
 
 def test_what_is_lost_by_skipping(place: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.runs.resources import Resources, choose
+from qa_ray.runs.resources import Resources, choose, idle_note
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,20 @@ from qa_ray.runs.resources import Resources, choose
 )
 def test_choice(config: ClusterConfig, cpus: int, gpus: int, expected: Resources) -> None:
     assert choose(config, cpus, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        ((4, 4), None),
+        ((1, 4), None),
+        ((6, 6), "6 workers share the batch.size=4 windows of a step: 2 of them have nothing to do. Set "),
+        ((2, 5), "up to 5 workers share the batch.size=4 windows of a step: 1 of them have nothing to do. Set "),
+    ],
+    ids=["as many as windows", "elastic", "too many", "elastic, too many"],
+)
+def test_workers_without_a_window_are_told_of(workers: tuple[int, int], told: str | None) -> None:
+    note = idle_note(Resources(*workers, 1, False), 4)
+    assert note is None if told is None else note is not None and note.startswith(told)
+    if note:
+        assert "cluster.num_workers to at most 4, or raise batch.size" in note

@@ -117,6 +117,17 @@ def test_urgent_checkpoint_waits_for_the_one_before_it(run, gate):
     assert CheckpointStore(run.folder).names() == ["step-00000001", "step-00000002"]
 
 
+def test_checkpoint_under_way_is_stored_once_all_of_it_is_there(run, gate):
+    saver = run.saver()
+    run.step()
+    saver.save(run.loop, run.model, urgent=True)
+    assert saver.stored(1) is None
+    gate.set()
+    saver.close()
+    assert saver.stored(1) is True
+    assert saver.stored(2) is False
+
+
 @pytest.mark.parametrize(
     ("by", "scores", "best"),
     [

@@ -48,6 +48,19 @@ def test_checkpoint_that_cannot_be_written_in_mid_epoch_is_a_warning(copies, run
     assert run.found() is None
 
 
+def test_checkpoint_that_the_store_refused_or_does_not_tell_of_is_not_stored(run, monkeypatch):
+    saver = run.saver()
+    run.step()
+    with monkeypatch.context() as refused:
+        refused.setattr(CheckpointStore, "publish", fail(StorageError("the store is down")))
+        run.save(saver)
+    assert saver.stored(1) is False
+    run.save(saver)
+    assert saver.stored(1) is True
+    monkeypatch.setattr(CheckpointStore, "names", fail(StorageError("the store is down")))
+    assert saver.stored(1) is False
+
+
 def test_epoch_that_cannot_be_written_is_an_error(copies, run, full_disk):
     saver = run.saver()
     run.loop.train_epoch()

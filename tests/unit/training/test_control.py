@@ -1,7 +1,8 @@
 """When a run is saved and when it stops: the same on every rank, at any speed of the steps."""
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from qa_ray.config.operation import CheckpointConfig
 from qa_ray.training import control
 from qa_ray.training.control import Control, Decision
+from qa_ray.training.wishes import Wishes
 
 GO_ON = Decision()
 SAVE = Decision(save=True)
 SAVE_AT_ONCE = Decision(save=True, urgent=True)
 SAVE_AND_STOP = Decision(save=True, urgent=True, stop=True)
+SAVE_AND_WAIT = Decision(save=True, urgent=True, wait=True)
+NEVER = CheckpointConfig(every_minutes=None)
 
 
 class World:
@@ -27,48 +31,79 @@ class World:
         config: CheckpointConfig,
         *,
         num_ranks: int = 1,
-        stop_requested: Callable[[], bool] = lambda: False,
+        wishes: Callable[[], Wishes] = Wishes,
         preemption: Callable[[], object | None] = lambda: None,
     ) -> None:
         self.now = 1000.0
         self.talks: list[list[int]] = [[] for _ in range(num_ranks)]
         """Steps after which each rank talked."""
+        self.asked: Counter[str] = Counter()
+        """What was asked of Ray, and told, and how often."""
+        self._wishes, self._preemption = wishes, preemption
         self._rank = self._step = 0
-        self._said: Any = None
-        monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=self._monotonic))
+        self._said: list[Any] = []
+        monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=self._monotonic, sleep=self._sleep))
         monkeypatch.setattr(control, "broadcast_object_list", self._broadcast)
-        self.ranks = [
-            Control(
-                config,
-                SimpleNamespace(is_main_process=rank == 0),
-                stop_requested=stop_requested if rank == 0 else self._only_main,
-                preemption=preemption,
-            )
-            for rank in range(num_ranks)
-        ]
+        self.ranks = [Control(config, SimpleNamespace(is_main_process=rank == 0), self) for rank in range(num_ranks)]
 
     def step(self, seconds: float) -> Decision:
         """Make a step that takes so long, and return what all ranks decide."""
         self.now += seconds
         self._step += 1
-        decisions = []
+
+        def decide(rank: Control) -> Decision:
+            decision = rank(self._step)
+            if decision.save:
+                rank.saved()
+            return decision
+
+        return self._of_all(decide)
+
+    def wait(self, stored: Callable[[], bool | None]) -> bool:
+        """Wait for a resize, and return whether all ranks stop."""
+        return self._of_all(lambda rank: rank.wait(stored if rank is self.ranks[0] else self._only_main))
+
+    def _of_all(self, act: Callable[[Control], Any]) -> Any:
+        self._said.clear()
+        self._heard = [0] * len(self.ranks)
+        answers = []
         for number, rank in enumerate(self.ranks):
             self._rank = number
-            decisions.append(rank(self._step))
-            if decisions[-1].save:
-                rank.saved()
-        assert decisions == decisions[:1] * len(decisions)
-        return decisions[0]
+            answers.append(act(rank))
+        assert answers == answers[:1] * len(answers)
+        assert self._heard == self._heard[:1] * len(answers)
+        return answers[0]
 
     def _monotonic(self) -> float:
         return self.now + 777.0 * self._rank
 
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
     def _broadcast(self, message: list[Any]) -> None:
         self.talks[self._rank].append(self._step)
         if self._rank == 0:
-            self._said = message[0]
-        else:
-            message[:] = [self._said]
+            self._said.append(message[0])
+        message[:] = [self._said[self._heard[self._rank]]]
+        self._heard[self._rank] += 1
+
+    def wishes(self) -> Wishes:
+        self._asks("wishes")
+        return self._wishes()
+
+    def preemption(self) -> object | None:
+        self._asks("preemption")
+        return self._preemption()
+
+    def saved(self) -> None:
+        self._asks("saved")
+
+    def go_on(self) -> None:
+        self._asks("go_on")
+
+    def _asks(self, what: str) -> None:
+        assert self._rank == 0, f"{what}: on a rank that is not the main process"
+        self.asked[what] += 1
 
     def _only_main(self) -> bool:
         raise AssertionError("asked on a rank that is not the main process")
@@ -111,7 +146,7 @@ def test_minutes_and_steps_go_together(world):
 
 def test_wish_to_stop_saves_and_stops_within_about_a_second(world):
     wish = [False]
-    ranks = world(CheckpointConfig(every_minutes=None), stop_requested=lambda: wish[0])
+    ranks = world(CheckpointConfig(every_minutes=None), wishes=lambda: Wishes(stop=wish[0]))
     assert {ranks.step(0.01) for _ in range(1000)} == {GO_ON}
     wish[0] = True
     decisions = [ranks.step(0.01) for _ in range(110)]
@@ -170,10 +205,59 @@ def test_ranks_never_disagree(world, seed):
     ranks = world(
         CheckpointConfig(every_steps=7, every_minutes=0.2),
         num_ranks=3,
-        stop_requested=lambda: rng.random() < 0.05,
-        # What they hear of a preemption differs from rank to rank.
+        wishes=lambda: Wishes(stop=rng.random() < 0.05, resize=rng.random() < 0.05),
         preemption=lambda: rng.choice([None, None, "a", "b"]),
     )
     decisions = {ranks.step(rng.choice([0.001, 0.1, 3.0])) for _ in range(300)}
-    assert decisions == {GO_ON, SAVE, SAVE_AT_ONCE, SAVE_AND_STOP}
+    assert decisions == {GO_ON, SAVE, SAVE_AT_ONCE, SAVE_AND_STOP, SAVE_AND_WAIT}
     assert ranks.talks[0] == ranks.talks[1] == ranks.talks[2]
+
+
+def test_ray_is_asked_once_a_talk_however_many_ranks_there_are(world):
+    ranks = world(NEVER, num_ranks=8, preemption=lambda: "node a")
+    for _ in range(10):
+        ranks.step(5.0)
+    assert ranks.asked == {"wishes": 10, "preemption": 10}
+
+
+def in_turn(answers: Iterable[Any]) -> Callable[[], Any]:
+    """One answer after the other, and the last for ever."""
+    left = list(answers)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+RESIZE, NOTHING, STOP = Wishes(resize=True), Wishes(), Wishes(stop=True)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "stored", "stops", "told"),
+    [
+        ([RESIZE] * 6 + [NOTHING], [None, None, True], False, {"saved": 1}),
+        ([RESIZE] * 2 + [NOTHING], [None], False, {}),
+        ([RESIZE], [None, False], False, {"go_on": 1}),
+        ([RESIZE] * 3 + [Wishes(stop=True, resize=True)], [True], True, {"saved": 1, "go_on": 1}),
+        ([RESIZE, STOP], [None], True, {"go_on": 1}),
+        ([RESIZE], [True], False, {"saved": 1, "go_on": 1}),
+    ],
+    ids=[
+        "withdrawn after the checkpoint",
+        "withdrawn before it is stored",
+        "checkpoint that is not stored",
+        "stopped while nothing happens",
+        "stopped while it is stored",
+        "controller that does nothing for a minute",
+    ],
+)
+def test_ranks_that_wait_for_a_resize_go_on_where_none_comes(world, wishes, stored, stops, told):
+    ranks = world(NEVER, num_ranks=3, wishes=in_turn([RESIZE, *wishes]))
+    assert ranks.step(1.0) == SAVE_AND_WAIT
+    before = ranks.asked.copy()
+    begun = ranks.now
+    assert ranks.wait(in_turn(stored)) is stops
+    assert {name: n for name, n in (ranks.asked - before).items() if name != "wishes"} == told
+    assert ranks.now - begun <= 62.0
+
+
+def test_run_that_is_to_stop_waits_for_no_resize(world):
+    ranks = world(NEVER, wishes=lambda: Wishes(stop=True, resize=True))
+    assert ranks.step(1.0) == SAVE_AND_STOP
