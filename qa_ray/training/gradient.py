@@ -113,8 +113,13 @@ class ShareGradient:
 
     def _exchange(self) -> None:
         """Join the all-reduce that all ranks wait for, by a window without weight; also of a rank without a share."""
+        shortest = np.array([self._lengths.argmin()])
         with _random_numbers_kept(self._accelerator.device):
-            self._add_group(np.array([self._lengths.argmin()]), 0.0, exchanged=True)
+            while True:
+                with contextlib.suppress(torch.OutOfMemoryError):
+                    self._add_group(shortest, 0.0, exchanged=True)
+                    return
+                self.limit.lower(1, self._collate.width(shortest))
 
     def _find_limit(self) -> None:
         """Find out how many of the longest windows fit, beside what the optimizer will keep."""

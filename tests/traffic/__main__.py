@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.runs.driver import make_trainer, patience
 from qa_ray.runs.resources import Resources
-from qa_ray.runs.stream import Follower
+from qa_ray.runs.stream import Fetcher, Follower
 from qa_ray.tracking.tracker import Tracker
 from traffic.counting import CountingStream, Kind, PollCounter, Traffic
 from traffic.stub import work
@@ -93,8 +93,8 @@ def count(nodes: int, seconds: float) -> Counted:
     follower = Follower(stream, lambda content: None, Tracker())
     with tempfile.TemporaryDirectory() as place, patience(resources), ThreadPoolExecutor(1) as beside:
         trainer = make_trainer(partial(work, stream), resources, ClusterConfig(), name="traffic", storage_path=place)
-        trainer.run_config.callbacks = [PollCounter(stream)]
-        with follower:
+        trainer.run_config.callbacks.append(PollCounter(stream))
+        with follower, Fetcher(stream.take_samples, lambda sample: None):
             run = beside.submit(trainer.fit)
             while not run.done() and _counts(stream)[Kind.WISHES].messages < 2 * _TALKS_BEFORE:
                 time.sleep(0.5)

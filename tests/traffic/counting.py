@@ -71,12 +71,21 @@ class CountingStream(MetricStream):
         self._counts: defaultdict[Kind, Traffic] = defaultdict(Traffic)
 
     def put(self, item: Item) -> None:
-        self.count(Kind.SAMPLES if isinstance(item, NodeSample) else Kind.RECORDS, Traffic.of_call(item))
+        self.count(Kind.RECORDS, Traffic.of_call(item))
         super().put(item)
+
+    def put_sample(self, sample: NodeSample) -> None:
+        self.count(Kind.SAMPLES, Traffic.of_call(sample))
+        super().put_sample(sample)
 
     def take(self, limit: int | None = None) -> list[Item]:
         taken = super().take(limit)
         self.count(Kind.FETCHES, Traffic.of_call(limit, taken))
+        return taken
+
+    def take_samples(self) -> list[NodeSample]:
+        taken = super().take_samples()
+        self.count(Kind.FETCHES, Traffic.of_call(None, taken))
         return taken
 
     def wishes(self) -> Wishes:

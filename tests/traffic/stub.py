@@ -54,7 +54,9 @@ def work(stream: Any) -> int:
     sender, broadcasts = StreamSender(stream), Broadcasts(accelerator)
     decide = Control(CheckpointConfig(every_minutes=None), accelerator, StreamWishes(stream))
     address = f"node of rank {accelerator.process_index}"
-    sampler = NodeSampler(SAMPLE_S, stream.put.remote, address=address, monitors=lambda: {"all": Monitor})
+    sampler = NodeSampler(
+        SAMPLE_S, stream.put_sample.remote, stream.put.remote, address=address, monitors=lambda: {"all": Monitor}
+    )
     step, decision = 0, Decision()
     with sampler, mock.patch.object(control, "broadcast_object_list", broadcasts):
         while not decision.stop:

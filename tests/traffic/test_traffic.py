@@ -40,15 +40,16 @@ def test_each_call_is_a_question_and_an_answer_of_what_they_hold() -> None:
     stream = CountingStream()
     record, sample = Progress("train", 1, 9, 1, METRICS), NodeSample("127.0.0.1", METRICS, 0.0)
     stream.put(record)
-    stream.put(sample)
+    stream.put_sample(sample)
     wishes = stream.wishes()
-    assert stream.take() == [record, sample]
+    assert stream.take() == [record]
+    assert stream.take_samples() == [sample]
     nothing = size(None)
     assert stream.counts() == {
         Kind.RECORDS: Traffic(2, size(record) + nothing),
         Kind.SAMPLES: Traffic(2, size(sample) + nothing),
         Kind.WISHES: Traffic(2, size(wishes) + nothing),
-        Kind.FETCHES: Traffic(2, size([record, sample]) + nothing),
+        Kind.FETCHES: Traffic(4, size([record]) + size([sample]) + 2 * nothing),
     }
 
 
