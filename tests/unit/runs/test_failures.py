@@ -133,4 +133,7 @@ def test_all_ranks_have_what_the_main_process_did(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TWO_RANKS, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     seen = [(tmp_path / str(rank)).read_text().splitlines() for rank in range(2)]
-    assert seen == [["from rank 0", "the disk of rank 0 is full"]] * 2
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "from rank 0"
+    assert seen[0][1].startswith("node ")
+    assert seen[0][1].endswith(": the disk of rank 0 is full")
