@@ -26,7 +26,7 @@ def told(place: Path, name: str, caplog: pytest.LogCaptureFixture, batch: int = 
     """What the log says of a run that is prepared, and not trained."""
     config = small_config(place, name, data=data, batch={"size": batch})
     with caplog.at_level(logging.INFO, "qa_ray"):
-        prepare(config, RunFolder.locate(config.run), plan_resources(config.cluster))
+        prepare(config, RunFolder.locate(config.run), plan_resources(config.cluster), owner="a job")
     return caplog.messages
 
 
