@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.train import ControllerError, TrainingFailedError, UserCallback, WorkerGroupError
 
-from qa_ray.errors import UserError, WorkerError
+from qa_ray.errors import ClusterError, UserError, WorkerError
 
 # Words of torch's backends about a lost peer, or a GPU that has failed: many are plain RuntimeErrors.
 _WORDS_OF_BACKENDS = ("gloo", "NCCL", "CUDA", "Dist", "Accelerator")
@@ -35,6 +35,13 @@ def raised_by_node() -> Iterator[None]:
     except UserError as error:
         raise by_node(error) from error
     except Exception as error:
+        # Torch is not imported for its name. Steps and evaluations meet it by themselves, so it was none of them.
+        if type(error).__name__ == "OutOfMemoryError":
+            reason = str(error).partition(". ")[0]
+            raise ClusterError(
+                f"node {_address()}: the GPU's memory does not hold the model and what training keeps beside it, 16 "
+                f"bytes for each weight: take GPUs with more memory, or a smaller model ({reason})"
+            ) from error
         if may_pass(error):
             raise
         text = "".join(traceback.format_exception(error))

@@ -20,7 +20,7 @@ from ray import tune
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import PublishConfig, RunConfig
-from qa_ray.errors import StoppedError, StorageError, UserError, WorkerLostError
+from qa_ray.errors import StoppedError, StorageError, UserError, WorkerError, WorkerLostError
 from qa_ray.locations import within
 from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.preparation import Splits
@@ -161,9 +161,10 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def _last_report(self, error: BaseException | None) -> dict[str, Any]:
         if isinstance(error, StoppedError):
             return {END: Status.RUNNING.value, "done": True}
-        if isinstance(error, UserError) and not isinstance(error, _MAY_PASS):
+        if isinstance(error, UserError | WorkerError) and not isinstance(error, _MAY_PASS):
             self._drop_checkpoints()
-            return {END: Status.FAILED.value, REASON: str(error), "done": True}
+            # The rest is a traceback.
+            return {END: Status.FAILED.value, REASON: str(error).partition("\n")[0], "done": True}
         if error is not None:
             raise error
         # A run that was finished by an earlier process has sent nothing.

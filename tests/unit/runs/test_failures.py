@@ -32,6 +32,11 @@ def test_error_that_nobody_foresaw_names_its_node_and_keeps_its_traceback() -> N
     assert not isinstance(caught.value, UserError)
 
 
+def test_memory_that_does_not_hold_the_model_is_no_matter_of_chance() -> None:
+    with pytest.raises(ClusterError, match=r"does not hold the model .* \(CUDA out of memory\)$"), raised_by_node():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 @pytest.mark.parametrize(
     "error",
     [
