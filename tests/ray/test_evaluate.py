@@ -188,7 +188,7 @@ def test_model_whose_scores_are_no_numbers_is_refused_by_name_with_the_question(
             model.qa_outputs.bias[1] = torch.nan
         shutil.copytree(place / "other", broken)
         model.save_pretrained(broken)
-    words = r"^\S*/broken: dev\.json data\[0\]\S*, id \S+: the model's scores are not finite numbers"
+    words = r"^node \S+: \S*/broken: dev\.json data\[0\]\S*, id \S+: the model's scores are not finite numbers"
     with pytest.raises(ModelError, match=words):
         evaluate(options(model=str(broken), out=place / "none", no_answer=no_answer))
     assert not list((place / "none").iterdir())
