@@ -80,7 +80,8 @@ def cause_of(error: TrainingFailedError, lost: Callable[[str], UserError]) -> Ex
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
     # A worker that died is known by its health check; the others fail in its wake, whatever they were doing.
     causes = [getattr(one, "health_check_failure", None) or one for one in failures]
-    if any(isinstance(cause, RayActorError) for cause in causes):
+    # Ray may hear first of one whose connection to the lost one has broken.
+    if any(isinstance(cause, RayActorError) or "by peer" in str(cause) for cause in causes):
         return lost("a worker process was lost")
     reasons = sorted({f"{type(cause).__name__}: {' '.join(str(cause).split())}" for cause in causes})
     return lost(f"workers failed ({'; '.join(reasons)})") if reasons else error

@@ -86,12 +86,13 @@ def test_controller_starts_workers_again_after_what_may_pass() -> None:
         (ControllerError(StorageError("full")), StorageError("full")),
         (ControllerError(WorkerError("a bug")), WorkerError("a bug")),
         (WorkerGroupError("", {0: LOST_PEER, 1: RayActorError()}), ClusterError("lost: a worker process was lost")),
+        (WorkerGroupError("", {0: LOST_PEER}), ClusterError("lost: a worker process was lost")),
         (
             WorkerGroupError("", {0: OSError(5, "bad"), 1: OSError(5, "bad")}),
             ClusterError("lost: workers failed (OSError: [Errno 5] bad)"),
         ),
     ],
-    ids=["user", "bug", "lost", "disk"],
+    ids=["user", "bug", "lost", "peer of a lost one", "disk"],
 )
 def test_driver_raises_what_the_worker_met(failed: ControllerError | WorkerGroupError, cause: Exception) -> None:
     found = cause_of(failed, lambda what: ClusterError(f"lost: {what}"))
