@@ -7,7 +7,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from accelerate import PartialState
 
@@ -17,6 +17,7 @@ from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import MODEL, RunFolder, checkpoint_name
 from qa_ray.storage.staging import Staging
 from qa_ray.storage.strict_json import to_json
+from qa_ray.tracking.metrics import Line
 from qa_ray.training.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,6 @@ FACTS = "saved.json"
 """File of a checkpoint with its `Facts`."""
 HISTORY = "metrics.jsonl"
 """File of a checkpoint with what had been recorded."""
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

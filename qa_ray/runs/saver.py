@@ -13,14 +13,14 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import StorageError
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_tokenizer
-from qa_ray.runs.saved import HISTORY, Best, Facts, Line, Saved
+from qa_ray.runs.saved import HISTORY, Best, Facts, Saved
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.ownership import Ownership, new_group
 from qa_ray.storage.run_folder import EVALUATION, MODEL, RunFolder, checkpoint_name
 from qa_ray.storage.staging import Staging
-from qa_ray.storage.strict_json import to_json
 from qa_ray.storage.upload import Uploader
+from qa_ray.tracking.metrics import Line, lines_of
 from qa_ray.training.loop import TrainingLoop
 from qa_ray.training.snapshot import Snapshot
 
@@ -136,7 +136,6 @@ class Saver:
         except SafetensorError as error:
             raise OSError(str(error)) from error
         Facts(snapshot.step, evaluation is not None, self.best, self._lineage).write(folder, self._config)
-        lines = "".join(to_json(line) + "\n" for line in self._history)
-        (folder / HISTORY).write_text(lines, encoding="utf-8")
+        (folder / HISTORY).write_bytes(lines_of(self._history))
         if evaluation:
             evaluation.save(folder / EVALUATION)

@@ -156,6 +156,23 @@ def test_run_goes_on_with_the_limit_that_it_had(bert: Path, tmp_path: Path, conf
         assert torch.equal(weights(resumed), weights(undisturbed))
 
 
+def test_window_without_weight_that_does_not_fit_is_tried_again_and_changes_nothing(bert: Path) -> None:
+    run, before = limited_run(bert), torch.get_rng_state()
+    refused: list[int] = []
+
+    def refuse_once(*_: object) -> None:
+        if not refused:
+            refused.append(1)
+            raise OUT_OF_MEMORY
+
+    run.model.register_forward_pre_hook(refuse_once)
+    run.loop._add_gradient._exchange()
+    assert refused
+    gradients = [weight.grad for weight in run.model.parameters() if weight.requires_grad]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_snapshot_of_an_earlier_version_has_no_limit(bert: Path) -> None:
     run = limited_run(bert, batch={"size": 6, "max_tokens_per_device": 96})
     snapshot = run.loop.snapshot()
