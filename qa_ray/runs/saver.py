@@ -116,6 +116,8 @@ class Saver:
         """
         if self._accelerator.is_main_process:
             self._uploader.close()
+            # Workers of an earlier group, which live on for a while, may have left something half written since.
+            self._staging.clear_others()
             self._staging.clear()
 
     def _stage_and_submit(self, snapshot: Snapshot, model: PreTrainedModel, evaluation: Evaluation | None) -> None:

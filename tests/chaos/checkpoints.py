@@ -7,7 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from qa_ray.storage.checkpoint_store import MANIFEST
-from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, MODEL, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, MODEL, RunFolder, checkpoint_name
+from qa_ray.storage.staging import staging_place
 
 _HALF, _EVALUATED = ".part", "-evaluated"
 
@@ -65,14 +66,14 @@ def next_loaded(run: Path, temporary: Path) -> int:
     newest = max(stored, key=_step_of, default=None)
     evaluated = newest is not None and (newest / EVALUATION).exists()
     least = (_step_of(newest), evaluated) if newest else (0, False)
-    waiting = [path for path in _staged(temporary) if not path.name.endswith(_HALF)]
+    waiting = [path for path in _staged(run, temporary) if not path.name.endswith(_HALF)]
     added = [_step_of(path) for path in waiting if (_step_of(path), path.name.endswith(_EVALUATED)) > least]
     return max([newest_whole(run), *added])
 
 
 def under_way(run: Path, temporary: Path) -> Stage | None:
     """What is being done with a checkpoint of a run now, whose workers keep temporary files in `temporary`."""
-    for staged in _staged(temporary):
+    for staged in _staged(run, temporary):
         if staged.name.endswith(_HALF):
             return Stage.WRITING
         if not (run / CHECKPOINTS / checkpoint_name(_step_of(staged)) / MANIFEST).exists():
@@ -80,9 +81,10 @@ def under_way(run: Path, temporary: Path) -> Stage | None:
     return None
 
 
-def _staged(temporary: Path) -> list[Path]:
+def _staged(run: Path, temporary: Path) -> list[Path]:
     """A user's folder holds one for each run, and that one for each group of workers."""
-    return list(temporary.glob("qa_ray-*/*/*/step-*"))
+    own = staging_place(RunFolder(str(run.parent), run.name))
+    return list((temporary / own.parent.name / own.name).glob("*/step-*"))
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -21,7 +21,7 @@ from chaos.run import Job, job_command, make_inputs, planned, trained
 from qa_ray.errors import TrainingError
 from qa_ray.storage.run_folder import CHECKPOINTS, TRACKING, checkpoint_name
 
-# A kill falls at random within so many seconds since its moment is seen.
+# Half of the kills fall at once when their moment is seen, which may be short; half at random within so many seconds.
 _SPANS = {Moment.START: 12.0, Moment.STEPS: 2.0, Moment.WRITING: 0.03, Moment.STORING: 0.05, Moment.EVALUATION: 1.0}
 _SECONDS_BETWEEN_LOOKS = 0.002
 # What a killed group has reported may arrive for so long; a new one takes longer to begin.
@@ -226,7 +226,7 @@ class FaultInjector:
             self._due = None
             return False
         if self._due is None:
-            self._due = time.time() + self._rng.uniform(0, _SPANS[moment])
+            self._due = time.time() + max(0.0, self._rng.uniform(-_SPANS[moment], _SPANS[moment]))
         return time.time() >= self._due
 
     def _strike(self, kill: Kill) -> None:

@@ -119,6 +119,9 @@ def test_checkpoint_is_written_then_stored_then_there(tmp_path: Path, monkeypatc
     (stored / "manifest.json").write_text('{"files": {}}')
     assert under_way(run, tmp_path) is None
     assert next_loaded(run, tmp_path) == 4
+    Staging(RunFolder(str(tmp_path), "another"), "group").make(checkpoint_name(9), lambda folder: None)
+    assert under_way(run, tmp_path) is None
+    assert next_loaded(run, tmp_path) == 4
     staging.make(f"{checkpoint_name(6)}", lambda folder: None)
     assert next_loaded(run, tmp_path) == 6
 

@@ -18,7 +18,7 @@ from qa_ray.model.loading import load_model
 from qa_ray.runs.saved import Best, Saved
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import checkpoint_name
-from qa_ray.storage.staging import private_folder
+from qa_ray.storage.staging import private_folder, staging_place
 
 
 @pytest.fixture
@@ -105,6 +105,15 @@ def test_files_are_made_in_the_temporary_folder_and_leave_nothing_there(copies, 
     saver.close()
     assert list(copies.iterdir()) == [private_folder()]
     assert not list(private_folder().iterdir())
+
+
+def test_what_an_earlier_groups_worker_left_half_written_meanwhile_goes_at_the_end(run):
+    saver = run.saver()
+    run.step()
+    run.save(saver)
+    (staging_place(run.folder) / "0" / "step-00000001.part").mkdir(parents=True)
+    saver.close()
+    assert list(private_folder().iterdir()) == []
 
 
 def test_urgent_checkpoint_waits_for_the_one_before_it(run, gate):
