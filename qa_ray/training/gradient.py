@@ -19,6 +19,7 @@ from qa_ray.data.collate import Collator
 from qa_ray.model.compute import forward, span_loss
 from qa_ray.model.token_limit import TokenLimit, largest_fitting
 from qa_ray.schema import Int64s
+from qa_ray.training.prefetch import Prefetcher
 from qa_ray.training.throughput import Meter
 
 
@@ -27,6 +28,7 @@ class ShareGradient:
 
     Attributes:
         limit: of the rank's own device.
+        batches: makes its micro-batches.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ShareGradient:
     ) -> None:
         """Prepare for `model` as the accelerator has wrapped it; `meter` counts what is computed."""
         self.limit = limit
+        self.batches = Prefetcher(collator, accelerator.device)
         self._config = config
         self._collate = collator
         self._lengths = collator.windows.length
@@ -49,8 +52,12 @@ class ShareGradient:
         # By width, the most windows that were computed at once.
         self._computed: dict[int, int] = {}
 
-    def __call__(self, batch: Int64s) -> None:
-        """Add the gradient of `batch`, window numbers.
+    def __call__(self, batch: Int64s, following: Int64s | None = None) -> None:
+        """Add the gradient of `batch`.
+
+        Args:
+            batch: window numbers.
+            following: those of the next step, if there is one; they may be prepared meanwhile.
 
         Raises:
             ClusterError: the device's memory does not hold a single window.
@@ -59,7 +66,9 @@ class ShareGradient:
         accelerator = self._accelerator
         if self.limit.wanted and accelerator.device.type == "cuda":
             self._find_limit()
-        share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
+        share = self._share(batch)
+        if self.batches.ahead:
+            self.batches.prepare([] if following is None else self._groups(self._share(following)))
         random = _random_states(accelerator.device)
         while (failed := self._add(share, len(batch))) is not None:
             self.limit.lower(len(failed), self._collate.width(failed))
@@ -67,10 +76,19 @@ class ShareGradient:
             _set_random_states(random)
         self.limit.fits()
 
+    def _share(self, batch: Int64s) -> Int64s:
+        """The windows of a batch that this rank takes."""
+        accelerator = self._accelerator
+        return share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
+
+    def _groups(self, share: Int64s) -> list[Int64s]:
+        """A share's micro-batches."""
+        return self._collate.groups(share, self.limit.tokens)
+
     def _add(self, share: Int64s, batch_size: int) -> Int64s | None:
         """Add the share's gradient; returns the group for which memory did not suffice, if there is one."""
         together = self._accelerator.num_processes
-        groups = self._collate.groups(share, self.limit.tokens)
+        groups = self._groups(share)
         # Gradients are averaged over the ranks, so the batch's mean needs each rank's sum times the number of ranks.
         scale = together / batch_size
         exchanged = together == 1 or (bool(groups) and all(map(self._was_computed, groups)))
@@ -94,7 +112,7 @@ class ShareGradient:
         """Add a micro-batch's gradient, and with `exchanged` those of all before it to those of the other ranks."""
         accelerator = self._accelerator
         with contextlib.nullcontext() if exchanged else accelerator.no_sync(self._model):
-            tensors = self._collate(group).to(accelerator.device)
+            tensors = self.batches(group)
             loss = span_loss(forward(self._model, tensors), tensors)
             try:
                 accelerator.backward(loss * scale)
