@@ -24,14 +24,9 @@ def forward(model: torch.nn.Module, batch: Batch) -> Logits:
 
     Padding is masked out, so that neither the loss nor the probabilities depend on how far a batch was padded.
     """
-    inputs = batch.inputs
     with padding_known(padded=batch.padded):
-        outputs = model(**inputs)
-    padding = inputs["attention_mask"] == 0
-    return Logits(
-        outputs.start_logits.float().masked_fill(padding, -torch.inf),
-        outputs.end_logits.float().masked_fill(padding, -torch.inf),
-    )
+        outputs = model(**batch.inputs)
+    return Logits(batch.in_rows(outputs.start_logits), batch.in_rows(outputs.end_logits))
 
 
 def span_loss(logits: Logits, batch: Batch) -> torch.Tensor:

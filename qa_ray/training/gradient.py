@@ -7,6 +7,7 @@ others are exchanged while the last micro-batch's gradient is computed.
 """
 
 import contextlib
+import math
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class ShareGradient:
         self._model = model
         self._accelerator = accelerator
         self._meter = meter
-        # By width, the most windows that were computed at once.
+        # By width, the most rows that were computed at once.
         self._computed: dict[int, int] = {}
 
     def __call__(self, batch: Int64s, following: Int64s | None = None) -> None:
@@ -71,7 +72,7 @@ class ShareGradient:
             self.batches.prepare([] if following is None else self._groups(self._share(following)))
         random = _random_states(accelerator.device)
         while (failed := self._add(share, len(batch))) is not None:
-            self.limit.lower(len(failed), self._collate.width(failed))
+            self.limit.lower(len(failed), math.prod(self._collate.shape(failed)))
             self._model.zero_grad()
             _set_random_states(random)
         self.limit.fits()
@@ -103,9 +104,9 @@ class ShareGradient:
         if not exchanged:
             self._exchange()
         for group, loss in zip(groups, losses, strict=True):
-            width = self._collate.width(group)
-            self._computed[width] = max(self._computed.get(width, 0), len(group))
-            self._meter.count(loss, len(group), int(self._lengths[group].sum()), len(group) * width)
+            rows, width = self._collate.shape(group)
+            self._computed[width] = max(self._computed.get(width, 0), rows)
+            self._meter.count(loss, len(group), int(self._lengths[group].sum()), rows * width)
         return None
 
     def _add_group(self, group: Int64s, scale: float, *, exchanged: bool) -> torch.Tensor:
@@ -126,8 +127,8 @@ class ShareGradient:
         return loss.detach()
 
     def _was_computed(self, group: Int64s) -> bool:
-        width = self._collate.width(group)
-        return any(wide >= width and most >= len(group) for wide, most in self._computed.items())
+        rows, width = self._collate.shape(group)
+        return any(wide >= width and most >= rows for wide, most in self._computed.items())
 
     def _exchange(self) -> None:
         """Join the all-reduce that all ranks wait for, by a window without weight; also of a rank without a share."""
@@ -137,19 +138,19 @@ class ShareGradient:
                 with contextlib.suppress(torch.OutOfMemoryError):
                     self._add_group(shortest, 0.0, exchanged=True)
                     return
-                self.limit.lower(1, self._collate.width(shortest))
+                self.limit.lower(1, math.prod(self._collate.shape(shortest)))
 
     def _find_limit(self) -> None:
         """Find out how many of the longest windows fit, beside what the optimizer will keep."""
         longest = int(self._lengths.argmax())
         most = -(-self._config.size // self._accelerator.num_processes)
         with _random_numbers_kept(self._accelerator.device):
-            rows = largest_fitting(lambda number: self._fits(np.repeat(longest, number)), most)
-        width = self._collate.width(np.array([longest]))
-        if rows == 0:
-            self.limit.lower(1, width)
+            number = largest_fitting(lambda number: self._fits(np.repeat(longest, number)), most)
+        tokens = math.prod(self._collate.shape(np.array([longest])))
+        if number == 0:
+            self.limit.lower(1, tokens)
         else:
-            self.limit.tokens = rows * width
+            self.limit.tokens = number * tokens
 
     def _fits(self, group: Int64s) -> bool:
         weights = [weight for weight in self._model.parameters() if weight.requires_grad]
