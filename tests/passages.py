@@ -101,6 +101,8 @@ def read_file(location: str) -> list[Passage]:
     return found
 
 
-def corpus_of(passages: list[Passage], tokenizer: PreTrainedTokenizerFast) -> Corpus:
-    """The passages in one block."""
-    return Corpus([tokenize(passages, [], parse_tokenizer(tokenizer.backend_tokenizer.to_str()))])
+def corpus_of(passages: list[Passage], tokenizer: PreTrainedTokenizerFast, *, block: int | None = None) -> Corpus:
+    """The passages in one block, or in several of `block` passages each."""
+    backend, size = parse_tokenizer(tokenizer.backend_tokenizer.to_str()), block or len(passages) or 1
+    parts = [passages[begin : begin + size] for begin in range(0, len(passages), size)]
+    return Corpus([tokenize(part, [], backend) for part in parts or [[]]])

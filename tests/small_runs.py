@@ -16,7 +16,9 @@ from qa_ray.config.fine_tuning import BatchConfig, Config, ModelConfig, OptimCon
 from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Collator
 from qa_ray.data.windows import make_windows
+from qa_ray.model.empty import first_position
 from qa_ray.model.loading import learn_template, load_model, load_settings, load_tokenizer
+from qa_ray.model.packing import packed
 from qa_ray.schema import Answer, Passage, Question
 from qa_ray.tracking.metrics import Progress
 from qa_ray.training.loop import TrainingLoop
@@ -135,9 +137,11 @@ def make_run(
 ) -> Run:
     """Load the model, do `before` with it, and set up the loop."""
     records: list[Progress] = []
-    model = model or load_model(config.model)
+    model = model or load_model(packed(config.model) if config.batch.packing else config.model)
     before(model)
     collator = collator or make_collator(config, passages)
+    if config.batch.packing:
+        collator = dataclasses.replace(collator, first_position=first_position(model))
     accelerator = accelerator or cpu_accelerator()
     loop = TrainingLoop(config, collator, model, accelerator, records.append)
     return Run(loop, model, accelerator, collator, records)

@@ -148,6 +148,9 @@ class BatchConfig:
     whose memory does not suffice takes fewer from then on; with `auto` each GPU finds out beforehand how many fit."""
     pad_to_multiple_of: int = 8
     """Padded lengths are rounded up to a multiple of this, which bounds the number of distinct shapes."""
+    packing: bool = False
+    """Puts the windows that a device takes at once into one row, without any padding; for models whose attention can
+    keep them apart."""
     length_pool: int = 128
     """Batches that are sorted by length together: more means less padding, 1 means none are sorted."""
 
@@ -263,6 +266,12 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
 
     def __post_init__(self) -> None:
+        kernel = self.model.attention
+        require(
+            not self.batch.packing or kernel is None or kernel.startswith("flash_attention_"),
+            f"batch.packing: the attention kernel model.attention={kernel} does not keep windows of one row apart: "
+            "leave it out, or name flash_attention_2",
+        )
         refuse_secrets(self, lambda name: name)
 
 

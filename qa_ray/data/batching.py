@@ -108,6 +108,19 @@ def micro_batches(
     return groups
 
 
+def packed_micro_batches(items: Int64s, lengths: Int64s, max_tokens: int | None) -> list[Int64s]:
+    """Split `items` into groups that each hold at most `max_tokens` tokens, without padding; as `micro_batches`."""
+    if max_tokens is None or len(items) == 0:
+        return [items] if len(items) else []
+    groups, begin, tokens = [], 0, 0
+    for place, length in enumerate(lengths[items].tolist()):
+        if place > begin and tokens + length > max_tokens:
+            groups.append(items[begin:place])
+            begin, tokens = place, 0
+        tokens += length
+    return [*groups, items[begin:]]
+
+
 def padded_tokens(plan: BatchPlan, lengths: Int64s, *, max_tokens: int | None, multiple: int, max_length: int) -> int:
     """Tokens that go through the model in an epoch on one device, padding included.
 

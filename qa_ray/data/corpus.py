@@ -68,13 +68,16 @@ class Corpus:
     def __init__(self, tables: Sequence[pa.Table], selection: Int64s | None = None) -> None:
         """View `tables` (schema `TOKENIZED`); `selection` keeps only these questions, by their number in the tables."""
         self._blocks = [view(table) for table in tables]
+        self._question_ids = [block.question_ids for block in self._blocks]
+        self._context_ids = [block.context_ids for block in self._blocks]
         parts = [_index(number, block) for number, block in enumerate(self._blocks)]
-        index = np.concatenate(parts, axis=1) if parts else np.empty((8, 0), np.int64)
+        index = np.concatenate(parts, axis=1) if parts else np.empty((10, 0), np.int64)
         if selection is not None:
             index = index[:, selection]
         self.block, self.row, self.passage = index[0], index[1], index[2]
         self.question_lengths, self.context_lengths = index[3], index[4]
         self.answer_first, self.answer_last, self.answer_counts = index[5], index[6], index[7]
+        self._question_begin, self._context_begin = index[8], index[9]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -100,6 +103,14 @@ class Corpus:
         block, begin, end = self._context(question)
         ids: Int32s = block.context_ids[begin:end]
         return ids
+
+    def copy_questions(self, question: Int64s, length: Int64s, out: Int64s, places: Int64s) -> None:
+        """Copy the first `length` ids of each question into the flat array `out`, to begin at `places`."""
+        _copy(self._question_ids, self.block[question], self._question_begin[question], length, out, places)
+
+    def copy_contexts(self, question: Int64s, first: Int64s, last: Int64s, out: Int64s, places: Int64s) -> None:
+        """Copy the ids first..last (exclusive) of each question's context into the flat array `out`, as above."""
+        _copy(self._context_ids, self.block[question], self._context_begin[question] + first, last - first, out, places)
 
     def offsets(self, question: int) -> tuple[Int32s, Int32s]:
         """Character offsets (starts, ends) of the tokens of a question's context."""
@@ -168,10 +179,17 @@ class Corpus:
         return text
 
 
-def _index(number: int, block: Block) -> Int64s:
-    """Rows block, row, passage, question length, context length, first and last answer token, number of answers.
+def _copy(values: Sequence[Int32s], block: Int64s, begin: Int64s, length: Int64s, out: Int64s, places: Int64s) -> None:
+    """Copy `length` values from `begin` on out of each row's block; slices are faster than an index of all ids."""
+    sources = zip(block.tolist(), begin.tolist(), (begin + length).tolist(), strict=True)
+    targets = zip(places.tolist(), (places + length).tolist(), strict=True)
+    for (number, source, source_end), (target, target_end) in zip(sources, targets, strict=True):
+        out[target:target_end] = values[number][source:source_end]
 
-    A column is a question.
+
+def _index(number: int, block: Block) -> Int64s:
+    """Rows block, row, passage, question length, context length, first and last answer token, number of answers, and
+    where the ids of question and context begin in the block. A column is a question.
     """
     begin, end = int(block.passage_bounds[0]), int(block.passage_bounds[-1])
     rows = np.arange(begin, end)
@@ -184,4 +202,6 @@ def _index(number: int, block: Block) -> Int64s:
     tokens = np.full((2, len(rows)), -1, np.int64)
     for line, name in enumerate(("first_token", "last_token")):
         tokens[line, answered] = block.answers.field(name).to_numpy()[first_answer[answered]]
-    return np.stack([np.full(len(rows), number), rows, passage, question_lengths, context_lengths, *tokens, counts])
+    begins = block.question_bounds[:-1][begin:end], block.context_bounds[:-1][passage]
+    lengths = question_lengths, context_lengths
+    return np.stack([np.full(len(rows), number), rows, passage, *lengths, *tokens, counts, *begins])

@@ -19,7 +19,7 @@ from qa_ray.inspection.findings import Finding, find
 from qa_ray.inspection.options import InspectionConfig
 from qa_ray.inspection.settings import Setting, compare
 from qa_ray.inspection.split import TRAIN, VALIDATION, InspectedSplit
-from qa_ray.model.forward_check import check_forward
+from qa_ray.model.forward_check import check_training
 from qa_ray.model.loading import check_model, check_window, input_limit, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.worker import make_collator
 from qa_ray.storage.run_folder import guarded
@@ -65,7 +65,7 @@ def inspect(config: InspectionConfig) -> Inspection:
         attempts.make(lambda: Evaluator(collator, config.evaluate, no_answer=True))
     collators = [split.collator for split in splits if split.collator is not None]
     if collators and not attempts.refusals:
-        attempts.make(lambda: check_forward(config.model, settings, *collators))
+        attempts.make(lambda: check_training(config, settings, *collators))
     return Inspection(
         config=config,
         splits=tuple(splits),

@@ -117,6 +117,8 @@ def figures(split: InspectedSplit, config: Config) -> dict[str, Any]:
 def epoch_tokens(lengths: Int64s, config: Config, max_length: int | None = None) -> dict[str, object]:
     """Tokens of an epoch on one device, and the share that is padding, for windows of these lengths."""
     batch = config.batch
+    if batch.packing:
+        return {"epoch_tokens": int(lengths.sum()), "padding": 0.0}
     total = padded_tokens(
         plan_epoch(lengths, batch, seed=config.train.seed, epoch=0),
         lengths,

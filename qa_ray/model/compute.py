@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Batch
 from qa_ray.errors import ConfigError
+from qa_ray.model.masks import padding_known
 
 
 class Logits(NamedTuple):
@@ -23,12 +24,9 @@ def forward(model: torch.nn.Module, batch: Batch) -> Logits:
 
     Padding is masked out, so that neither the loss nor the probabilities depend on how far a batch was padded.
     """
-    outputs = model(**batch.inputs)
-    padding = batch.inputs["attention_mask"] == 0
-    return Logits(
-        outputs.start_logits.float().masked_fill(padding, -torch.inf),
-        outputs.end_logits.float().masked_fill(padding, -torch.inf),
-    )
+    with padding_known(padded=batch.padded):
+        outputs = model(**batch.inputs)
+    return Logits(batch.in_rows(outputs.start_logits), batch.in_rows(outputs.end_logits))
 
 
 def span_loss(logits: Logits, batch: Batch) -> torch.Tensor:

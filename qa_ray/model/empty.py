@@ -10,14 +10,19 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel
 
 
-def empty_models(settings: PretrainedConfig, *, trust_remote_code: bool) -> Iterator[PreTrainedModel]:
+def empty_models(
+    settings: PretrainedConfig, *, trust_remote_code: bool, attention: str | None = None
+) -> Iterator[PreTrainedModel]:
     """Make the model with a span head on the CPU, in fp32 and with weights of zero: with one layer, then whole.
 
     A depth that cannot be built is left out: its family may need what is not here, or have its layers in blocks.
+    Without `attention`, the name of a kernel, Transformers chooses one.
     """
     for shallow in (True, False):
         try:
-            yield _empty(copy.deepcopy(settings), shallow=shallow, trust_remote_code=trust_remote_code)
+            own = copy.deepcopy(settings)
+            own._attn_implementation = attention
+            yield _empty(own, shallow=shallow, trust_remote_code=trust_remote_code)
         # Also code that comes with the model may raise whatever it likes.
         except Exception:
             continue
@@ -35,10 +40,14 @@ def num_positions(settings: PretrainedConfig, *, trust_remote_code: bool) -> int
     if limit <= 0 or not getattr(settings, "position_biased_input", True):
         return None
     model = next(empty_models(settings, trust_remote_code=trust_remote_code), None)
-    modules = model.named_modules() if model else ()
-    tables = [module for name, module in modules if name.endswith(".position_embeddings")]
+    return limit - (first_position(model) if model else 0)
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """The number that the first token of an input has among the model's positions."""
+    tables = [module for name, module in model.named_modules() if name.endswith(".position_embeddings")]
     padding_rows = [row for table in tables if (row := getattr(table, "padding_idx", None)) is not None]
-    return limit - max((row + 1 for row in padding_rows), default=0)
+    return max((row + 1 for row in padding_rows), default=0)
 
 
 class _WithoutWeights(TorchFunctionMode):

@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config.fine_tuning import BatchConfig, ModelConfig, WindowConfig
+from qa_ray.config.fine_tuning import BatchConfig, Config, ModelConfig, WindowConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
@@ -17,7 +17,19 @@ from qa_ray.errors import ModelError
 from qa_ray.model.compute import forward
 from qa_ray.model.empty import empty_models
 from qa_ray.model.loading import learn_template
+from qa_ray.model.packing import check_packing
 from qa_ray.schema import Passage, Question
+
+
+def check_training(config: Config, settings: PretrainedConfig, *collators: Collator) -> None:
+    """As `check_forward`, for a run; and whether packed windows are kept apart where it packs them.
+
+    Raises:
+        ModelError: the model fails, or mixes them.
+    """
+    check_forward(config.model, settings, *collators)
+    if config.batch.packing:
+        check_packing(config.model, settings, collators[0])
 
 
 def check_forward(

@@ -22,6 +22,7 @@ from qa_ray.data.tokenization import parse_tokenizer as load_backend
 from qa_ray.errors import ConfigError, ModelError
 from qa_ray.locations import resolve, without_secrets
 from qa_ray.model.empty import num_positions
+from qa_ray.model.masks import take_masks_from_host
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,7 @@ def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel
         ModelError: the model cannot be found, has no span head for its family, holds other weights than it says, or,
             with new_head=False, lacks any weight.
     """
+    take_masks_from_host()
     settings = load_settings(config)
     if config.dropout is not None:
         _override_dropout(settings, config.dropout)

@@ -1,6 +1,7 @@
 """How many padded tokens a device takes at once: as asked, and fewer once its memory did not suffice."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -50,8 +51,8 @@ class TokenLimit:
         """Whether it is to be found out, and is not known yet."""
         return self._configured == AUTO and self.tokens is None
 
-    def lower(self, num_windows: int, width: int) -> None:
-        """Halve what did not fit: so many windows, padded to `width` tokens.
+    def lower(self, num_windows: int, tokens: int) -> None:
+        """Halve what did not fit: so many windows, and as many tokens of them and their padding.
 
         Raises:
             ClusterError: it was one window, again and again.
@@ -59,16 +60,16 @@ class TokenLimit:
         torch.cuda.empty_cache()  # does nothing where CUDA is not in use
         if num_windows > 1:
             self._tries = 0
-            self.tokens = num_windows * width // 2
+            self.tokens = tokens // 2
             self._note(
-                f"{self.option}: the device's memory does not hold {num_windows} windows of {width} tokens at once; "
-                f"from here on it takes at most {self.tokens} tokens"
+                f"{self.option}: the device's memory does not hold {num_windows} windows of together {tokens} tokens; "
+                f"from here on it takes at most {self.tokens} tokens at once"
             )
             return
         self._tries += 1
         if self._tries >= _TRIES_OF_ONE_WINDOW:
             raise ClusterError(
-                f"the device's memory does not hold a single window of {width} tokens with this model: take a device "
+                f"the device's memory does not hold a single window of {tokens} tokens with this model: take a device "
                 "with more memory, a smaller model or a smaller window; in training --train.gradient-checkpointing "
                 "True needs less"
             )
@@ -111,7 +112,7 @@ def in_groups(
         group = waiting[0]
         result = _unless_out_of_memory(compute, group)
         if result is None:
-            limit.lower(len(group), collate.width(group))
+            limit.lower(len(group), math.prod(collate.shape(group)))
             waiting = collate.groups(np.concatenate(waiting), limit.tokens)
         else:
             limit.fits()

@@ -23,7 +23,7 @@ from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import answer_notes, cut_note
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
-from qa_ray.model.forward_check import check_forward
+from qa_ray.model.forward_check import check_training
 from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.fingerprint import Fingerprint, hold_to
 from qa_ray.runs.resources import Resources, idle_note
@@ -146,7 +146,7 @@ def prepare(
         num_threads=resources.cpus_per_worker,
         stream=stream or start_stream(),
     )
-    check_forward(config.model, settings, *_describe_data(task, folder))
+    check_training(config, settings, *_describe_data(task, folder))
     return Prepared(config, folder, task, resources)
 
 

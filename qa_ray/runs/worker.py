@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -25,7 +26,9 @@ from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows
 from qa_ray.model.compute import accelerate_name, choose_precision, common_precision, precision_of
+from qa_ray.model.empty import first_position
 from qa_ray.model.loading import load_model
+from qa_ray.model.packing import packed
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.saved import Saved
@@ -101,10 +104,10 @@ def make_accelerator(config: Config, *, use_gpu: bool, keep: Precision | None = 
     return Accelerator(mixed_precision=accelerate_name(precision), cpu=not use_gpu)
 
 
-def make_collator(config: Config, corpus: Corpus, template: Template) -> Collator:
-    """Cut a corpus into windows, to be collated."""
-    windows = make_windows(corpus, config.window, template)
-    return Collator(corpus, windows, template, config.batch.pad_to_multiple_of, config.window.max_length)
+def make_collator(config: Config, corpus: Corpus, template: Template, *, first_position: int | None = None) -> Collator:
+    """Cut a corpus into windows, to be padded or, from a position on, packed."""
+    windows, multiple = make_windows(corpus, config.window, template), config.batch.pad_to_multiple_of
+    return Collator(corpus, windows, template, multiple, config.window.max_length, first_position)
 
 
 def _train(task: TrainingTask) -> Outcome:
@@ -177,12 +180,13 @@ class _Run:
         # The new head must be the same on every rank.
         set_seed(config.train.seed)
         source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
-        model = load_model(source)
-        collator = make_collator(config, task.train.corpus(), task.template)
+        packing = config.batch.packing
+        model = load_model(packed(source) if packing else source)
+        first = first_position(model) if packing else None
+        collate = partial(make_collator, config, template=task.template, first_position=first)
+        collator = collate(task.train.corpus())
         loop = TrainingLoop(config, collator, model, accelerator, record, note=_note(task))
-        evaluate = Evaluator(
-            make_collator(config, task.validation.corpus(), task.template), config.evaluate, no_answer=task.no_answer
-        )
+        evaluate = Evaluator(collate(task.validation.corpus()), config.evaluate, no_answer=task.no_answer)
         saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
         control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
         run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)

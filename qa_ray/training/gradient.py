@@ -7,6 +7,7 @@ others are exchanged while the last micro-batch's gradient is computed.
 """
 
 import contextlib
+import math
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from qa_ray.data.collate import Collator
 from qa_ray.model.compute import forward, span_loss
 from qa_ray.model.token_limit import TokenLimit, largest_fitting
 from qa_ray.schema import Int64s
+from qa_ray.training.prefetch import Prefetcher
 from qa_ray.training.throughput import Meter
 
 
@@ -27,6 +29,7 @@ class ShareGradient:
 
     Attributes:
         limit: of the rank's own device.
+        batches: makes its micro-batches.
     """
 
     def __init__(
@@ -40,17 +43,22 @@ class ShareGradient:
     ) -> None:
         """Prepare for `model` as the accelerator has wrapped it; `meter` counts what is computed."""
         self.limit = limit
+        self.batches = Prefetcher(collator, accelerator.device)
         self._config = config
         self._collate = collator
         self._lengths = collator.windows.length
         self._model = model
         self._accelerator = accelerator
         self._meter = meter
-        # By width, the most windows that were computed at once.
+        # By width, the most rows that were computed at once.
         self._computed: dict[int, int] = {}
 
-    def __call__(self, batch: Int64s) -> None:
-        """Add the gradient of `batch`, window numbers.
+    def __call__(self, batch: Int64s, following: Int64s | None = None) -> None:
+        """Add the gradient of `batch`.
+
+        Args:
+            batch: window numbers.
+            following: those of the next step, if there is one; they may be prepared meanwhile.
 
         Raises:
             ClusterError: the device's memory does not hold a single window.
@@ -59,18 +67,29 @@ class ShareGradient:
         accelerator = self._accelerator
         if self.limit.wanted and accelerator.device.type == "cuda":
             self._find_limit()
-        share = share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
+        share = self._share(batch)
+        if self.batches.ahead:
+            self.batches.prepare([] if following is None else self._groups(self._share(following)))
         random = _random_states(accelerator.device)
         while (failed := self._add(share, len(batch))) is not None:
-            self.limit.lower(len(failed), self._collate.width(failed))
+            self.limit.lower(len(failed), math.prod(self._collate.shape(failed)))
             self._model.zero_grad()
             _set_random_states(random)
         self.limit.fits()
 
+    def _share(self, batch: Int64s) -> Int64s:
+        """The windows of a batch that this rank takes."""
+        accelerator = self._accelerator
+        return share_of_rank(batch, self._lengths, accelerator.process_index, accelerator.num_processes)
+
+    def _groups(self, share: Int64s) -> list[Int64s]:
+        """A share's micro-batches."""
+        return self._collate.groups(share, self.limit.tokens)
+
     def _add(self, share: Int64s, batch_size: int) -> Int64s | None:
         """Add the share's gradient; returns the group for which memory did not suffice, if there is one."""
         together = self._accelerator.num_processes
-        groups = self._collate.groups(share, self.limit.tokens)
+        groups = self._groups(share)
         # Gradients are averaged over the ranks, so the batch's mean needs each rank's sum times the number of ranks.
         scale = together / batch_size
         exchanged = together == 1 or (bool(groups) and all(map(self._was_computed, groups)))
@@ -85,16 +104,16 @@ class ShareGradient:
         if not exchanged:
             self._exchange()
         for group, loss in zip(groups, losses, strict=True):
-            width = self._collate.width(group)
-            self._computed[width] = max(self._computed.get(width, 0), len(group))
-            self._meter.count(loss, len(group), int(self._lengths[group].sum()), len(group) * width)
+            rows, width = self._collate.shape(group)
+            self._computed[width] = max(self._computed.get(width, 0), rows)
+            self._meter.count(loss, len(group), int(self._lengths[group].sum()), rows * width)
         return None
 
     def _add_group(self, group: Int64s, scale: float, *, exchanged: bool) -> torch.Tensor:
         """Add a micro-batch's gradient, and with `exchanged` those of all before it to those of the other ranks."""
         accelerator = self._accelerator
         with contextlib.nullcontext() if exchanged else accelerator.no_sync(self._model):
-            tensors = self._collate(group).to(accelerator.device)
+            tensors = self.batches(group)
             loss = span_loss(forward(self._model, tensors), tensors)
             try:
                 accelerator.backward(loss * scale)
@@ -108,8 +127,8 @@ class ShareGradient:
         return loss.detach()
 
     def _was_computed(self, group: Int64s) -> bool:
-        width = self._collate.width(group)
-        return any(wide >= width and most >= len(group) for wide, most in self._computed.items())
+        rows, width = self._collate.shape(group)
+        return any(wide >= width and most >= rows for wide, most in self._computed.items())
 
     def _exchange(self) -> None:
         """Join the all-reduce that all ranks wait for, by a window without weight; also of a rank without a share."""
@@ -119,19 +138,19 @@ class ShareGradient:
                 with contextlib.suppress(torch.OutOfMemoryError):
                     self._add_group(shortest, 0.0, exchanged=True)
                     return
-                self.limit.lower(1, self._collate.width(shortest))
+                self.limit.lower(1, math.prod(self._collate.shape(shortest)))
 
     def _find_limit(self) -> None:
         """Find out how many of the longest windows fit, beside what the optimizer will keep."""
         longest = int(self._lengths.argmax())
         most = -(-self._config.size // self._accelerator.num_processes)
         with _random_numbers_kept(self._accelerator.device):
-            rows = largest_fitting(lambda number: self._fits(np.repeat(longest, number)), most)
-        width = self._collate.width(np.array([longest]))
-        if rows == 0:
-            self.limit.lower(1, width)
+            number = largest_fitting(lambda number: self._fits(np.repeat(longest, number)), most)
+        tokens = math.prod(self._collate.shape(np.array([longest])))
+        if number == 0:
+            self.limit.lower(1, tokens)
         else:
-            self.limit.tokens = rows * width
+            self.limit.tokens = number * tokens
 
     def _fits(self, group: Int64s) -> bool:
         weights = [weight for weight in self._model.parameters() if weight.requires_grad]

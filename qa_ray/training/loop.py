@@ -1,23 +1,23 @@
 """The training loop: forward, backward, clip, step, schedule, zero, count. It knows nothing of Ray."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.batching import plan_epoch
 from qa_ray.data.collate import Collator
-from qa_ray.errors import ConfigError, TrainingError
-from qa_ray.model.compute import freeze_unused
+from qa_ray.errors import TrainingError
 from qa_ray.model.token_limit import TokenLimit
-from qa_ray.schema import Int64s
+from qa_ray.schema import Float64s, Int64s
 from qa_ray.tracking.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -35,12 +35,26 @@ from qa_ray.training.gradient import ShareGradient
 from qa_ray.training.optim import make_optimizer, make_schedule
 from qa_ray.training.snapshot import Parts, Snapshot, TrainState, enter
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
+from qa_ray.training.to_host import ToHost
+from qa_ray.training.wrapping import make_trainable
 
 logger = logging.getLogger(__name__)
 
 # A scaler that halves its scale this often in a row has left fp16's range: no step will succeed any more.
 _MAX_SKIPPED_IN_A_ROW = 40
 _SECONDS_BETWEEN_PROGRESS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A step whose numbers are on their way to the host."""
+
+    batch: Int64s
+    grad_norm: ToHost
+    totals: ToHost | None = None
+    """What all ranks' meters have counted until then, at a step that is recorded."""
+    seconds: float = 0.0
+    """How long that took."""
 
 
 class TrainingLoop:
@@ -80,27 +94,17 @@ class TrainingLoop:
         self._record = record
         self.state = TrainState()
         self.num_steps = num_steps(len(collator.windows), config)
-        freeze_unused(model, collator(np.array([self._lengths.argmin()])))
-        if config.train.gradient_checkpointing:
-            if not model.supports_gradient_checkpointing:
-                raise ConfigError(
-                    f"train.gradient_checkpointing: {type(model).__name__} does not support it: turn it off"
-                )
-            # Before transformers 5.23 it had the name that is deprecated since then.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        optimizer = make_optimizer(model, config.optim, fused=accelerator.scaler is None)
+        shortest = collator(np.array([self._lengths.argmin()]))
+        trained = make_trainable(model, config.train, accelerator, shortest)
+        optimizer = make_optimizer(model, config.optim)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
-        trained = torch.compile(model, dynamic=True) if config.train.compile else model
-        # No forward pass may wait for other ranks: one whose memory is short makes more of them.
-        accelerator.ddp_handler = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
         self._peak_flops = peak_flops(accelerator.device)
         self._flops_per_token = flops_per_token(model, float(self._lengths.mean()))
         self._meter = Meter(torch.zeros((), device=accelerator.device))
         limit = TokenLimit(config.batch.max_tokens_per_device, "batch.max_tokens_per_device", note)
         self._add_gradient = ShareGradient(config.batch, collator, self._model, accelerator, self._meter, limit)
-        self._unchecked: tuple[torch.Tensor, Int64s] | None = None
+        self._made: _Made | None = None
         self._shown_at = 0.0
         torch.manual_seed(config.train.seed + accelerator.process_index)
 
@@ -127,7 +131,7 @@ class TrainingLoop:
         Raises:
             TrainingError: the last step's gradient is not a finite number.
         """
-        self._check_finite()
+        self._settle()
         return self._parts().take(self.state)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -151,15 +155,17 @@ class TrainingLoop:
         plan = plan_epoch(self._lengths, config.batch, seed=config.train.seed, epoch=self.state.epoch)
         self._model.train()
         self._meter.start_clock()
-        for batch in plan.batches(self.state.position):
-            if self._all_steps_made:
-                break
-            self._train_step(batch)
-            if pause():
-                self._meter.stop_clock()
-                return False
+        batches = list(plan.batches(self.state.position))
+        with self._add_gradient.batches.running():
+            for batch, following in zip(batches, [*batches, None][1:], strict=True):
+                if self._all_steps_made:
+                    break
+                self._train_step(batch, following)
+                if pause():
+                    self._meter.stop_clock()
+                    return False
+        self._settle()
         self._meter.stop_clock()
-        self._check_finite()
         self.state.epoch += 1
         self.state.position = 0
         return True
@@ -172,23 +178,18 @@ class TrainingLoop:
         limit, seed = self._add_gradient.limit, self._config.train.seed
         return Parts(self._accelerator, self._optimizer, self._schedule, self._meter, limit, seed)
 
-    def _train_step(self, batch: Int64s) -> None:
-        self._add_gradient(batch)
-        grad_norm = self._clip()
-        self._check_finite()
+    def _train_step(self, batch: Int64s, following: Int64s | None) -> None:
+        self._add_gradient(batch, following)
+        grad_norm = ToHost(self._clip())
+        # The learning rate of this step follows from whether the one before was skipped.
+        self._settle()
         self._optimizer.step()
-        if self._accelerator.optimizer_step_was_skipped:
-            self._count_skipped(batch)
-        else:
-            self.state.skipped_in_a_row = 0
-            self._schedule.step()
         self._optimizer.zero_grad()
-        self._unchecked = (grad_norm, batch)
         self.state.step += 1
         self.state.position += 1
         self.state.windows += len(batch)
         self.state.ledger = enter(self.state.ledger, batch)
-        self._log(grad_norm)
+        self._made = self._measure(batch, grad_norm)
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradients down to the allowed norm, and return the norm that they had."""
@@ -196,17 +197,29 @@ class TrainingLoop:
         norm: torch.Tensor = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
         return norm
 
-    def _check_finite(self) -> None:
-        """Refuse a step whose gradient was not finite; under fp16 that is the gradient scaler's work.
+    def _settle(self) -> None:
+        """Find out how the last step went, and record it if it is due.
 
-        It looks at the step before, whose norm has long been computed, so that a GPU never waits for it.
+        Every step does so for the one before it, whose numbers have long been computed: a GPU never waits for it.
+
+        Raises:
+            TrainingError: its gradient was not a finite number; under fp16, those of too many steps in a row.
         """
-        if self._unchecked is None or self._accelerator.mixed_precision == "fp16":
+        made, self._made = self._made, None
+        if made is None:
             return
-        norm, batch = self._unchecked
-        self._unchecked = None
-        if not torch.isfinite(norm):
-            raise TrainingError(self._describe(batch, f"the gradient's norm is {norm.item()}"))
+        grad_norm = float(made.grad_norm.read())
+        if math.isfinite(grad_norm):
+            self.state.skipped_in_a_row = 0
+            self._schedule.step()
+        elif self._accelerator.mixed_precision == "fp16":
+            # The gradient scaler and the optimizer have left the weights alone, and told nobody.
+            self._count_skipped(made.batch)
+        else:
+            raise TrainingError(self._describe(made.batch, f"the gradient's norm is {grad_norm}"))
+        if made.totals is not None:
+            metrics = self._metrics(made.totals.read(), made.seconds) | {GRAD_NORM: grad_norm}
+            self._record(Progress("train", self.state.step, self.num_steps, self.state.step, metrics))
 
     def _count_skipped(self, batch: Int64s) -> None:
         self.state.skipped_steps += 1
@@ -225,20 +238,23 @@ class TrainingLoop:
             "Try a lower optim.learning_rate, a longer optim.warmup_ratio, or train.precision=fp32"
         )
 
-    def _log(self, grad_norm: torch.Tensor) -> None:
-        if self.state.step % self._config.train.log_every == 0 or self._all_steps_made:
-            metrics = self._read_meter() | {GRAD_NORM: grad_norm.item()}
-        elif time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_PROGRESS:
-            metrics = {}
+    def _measure(self, batch: Int64s, grad_norm: ToHost) -> _Made:
+        """What is to be known of the step that was just made; every rank calls it at the same step."""
+        step = self.state.step
+        if step % self._config.train.log_every == 0 or self._all_steps_made:
+            totals = ToHost(self._accelerator.reduce(self._meter.totals(), "sum"))
+            made = _Made(batch, grad_norm, totals, self._meter.restart())
         else:
-            return
+            made = _Made(batch, grad_norm)
+            if time.monotonic() - self._shown_at < _SECONDS_BETWEEN_PROGRESS:
+                return made
+            self._record(Progress("train", step, self.num_steps, step))
         self._shown_at = time.monotonic()
-        self._record(Progress("train", self.state.step, self.num_steps, self.state.step, metrics))
+        return made
 
-    def _read_meter(self) -> dict[str, float]:
-        """Metrics since the last reading, over all ranks; every rank calls it at the same step."""
-        loss, windows, tokens, padded = self._accelerator.reduce(self._meter.totals(), "sum").tolist()
-        seconds = self._meter.restart()
+    def _metrics(self, totals: Float64s, seconds: float) -> dict[str, float]:
+        """What is recorded of the last steps, given what all ranks have counted in so many seconds."""
+        loss, windows, tokens, padded = totals.tolist()
         metrics = {
             TRAIN_LOSS: loss / windows,
             LEARNING_RATE: self._schedule.get_last_lr()[0],

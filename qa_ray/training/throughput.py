@@ -75,7 +75,7 @@ class Meter:
     def totals(self) -> torch.Tensor:
         """Loss, windows, tokens and padded tokens as one float64 vector [4] on the loss's device."""
         counts = torch.tensor([self.windows, self.tokens, self.padded_tokens], dtype=torch.float64)
-        return torch.cat([self.loss.double().reshape(1), counts.to(self.loss.device)])
+        return torch.cat([self.loss.double().reshape(1), counts.to(self.loss.device, non_blocking=True)])
 
     def restore(self, totals: torch.Tensor, seconds: float) -> None:
         """Go on counting from what `totals` and `elapsed` returned."""

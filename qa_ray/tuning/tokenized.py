@@ -17,7 +17,7 @@ from qa_ray.data.corpus import Corpus
 from qa_ray.data.template import Template
 from qa_ray.data.windows import make_windows, widest_stride
 from qa_ray.errors import ConfigError, UserError
-from qa_ray.model.forward_check import check_forward
+from qa_ray.model.forward_check import check_training
 from qa_ray.model.loading import check_model, check_window, learn_template, load_settings, load_tokenizer
 from qa_ray.runs.fingerprint import Fingerprint
 from qa_ray.runs.preparation import Splits, tokenize_data
@@ -60,7 +60,7 @@ class TokenizedData:
             check_window(point.model, self.tokenizer, point.window.max_length)
             template, corpora = self.template, (self.splits.train.corpus(), self.splits.validation.corpus())
             check_questions(corpora, point.window, template)
-            check_forward(point.model, self.settings, *(make_collator(point, corpus, template) for corpus in corpora))
+            check_training(point, self.settings, *(make_collator(point, corpus, template) for corpus in corpora))
         except UserError as error:
             return str(error)
         return None

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES
+from hypothesis import given
+from hypothesis import strategies as st
 from passages import corpus_of
 
 from qa_ray.config.fine_tuning import WindowConfig
@@ -33,6 +35,72 @@ def collator(name, max_length=40, pad_to_multiple_of=8):
     corpus, template = corpus_of(PASSAGES, tokenizer), FAMILIES[name].template()
     windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=8), template)
     return Collator(corpus, windows, template, pad_to_multiple_of, max_length)
+
+
+def joined(collate, item):
+    """Ids and type ids of a window, by the template alone."""
+    windows, template = collate.windows, collate.template
+    question = windows.question[item]
+    asked = collate.corpus.question_ids(question)[: windows.question_length[item]].tolist()
+    context = collate.corpus.context_ids(question)[windows.first[item] : windows.last[item]].tolist()
+    first, second = (context, asked) if template.context_first else (asked, context)
+    ids = [*template.prefix.ids, *first, *template.middle.ids, *second, *template.suffix.ids]
+    types = [template.first_type_id] * len(first), [template.second_type_id] * len(second)
+    return ids, [
+        *template.prefix.type_ids,
+        *types[0],
+        *template.middle.type_ids,
+        *types[1],
+        *template.suffix.type_ids,
+    ]
+
+
+def plainly(collate, items):
+    """What a batch holds, window by window."""
+    windows, template, width = collate.windows, collate.template, collate.width(items)
+    inputs = {"input_ids": [], "attention_mask": [], "token_type_ids": []}
+    places = {name: [] for name in ("start_positions", "end_positions", "context_begin", "context_end", "cls_index")}
+    for item in items:
+        ids, types = joined(collate, item)
+        assert len(ids) == windows.length[item]
+        padding = width - len(ids)
+        margin = padding * template.pad_left
+        for name, values, pad in zip(
+            inputs, (ids, [1] * len(ids), types), (template.pad_id, 0, template.pad_type_id), strict=True
+        ):
+            inputs[name].append([pad] * margin + values + [pad] * (padding - margin))
+        begin = windows.context_begin[item]
+        end = begin + windows.last[item] - windows.first[item]
+        labels = windows.start_position[item], windows.end_position[item]
+        for name, place in zip(places, (*labels, begin, end, windows.cls_index[item]), strict=True):
+            places[name].append(place + margin)
+    if not template.uses_type_ids:
+        del inputs["token_type_ids"]
+    return inputs, places
+
+
+@FAMILY
+@given(data=st.data())
+def test_batch_is_what_a_loop_over_its_windows_makes(name, data):
+    tokenizer, template = FAMILIES[name].tokenizer(), FAMILIES[name].template()
+    asked = st.lists(st.sampled_from(["when", "who", "river", "bridge", "of 1357", "1,5 ?"]), min_size=1, max_size=40)
+    context = st.lists(st.sampled_from(["The", "river", "bridge", "Charles laid", "515.8"]), max_size=60)
+    contexts = data.draw(st.lists(context, min_size=1, max_size=4), "contexts")
+    passages = [
+        Passage(" ".join(["Old", *words]), (Question(str(n), " ".join(data.draw(asked)), (), f"row {n}"),))
+        for n, words in enumerate(contexts)
+    ]
+    corpus = corpus_of(passages, tokenizer, block=data.draw(st.integers(1, 4), "block"))
+    max_length = data.draw(st.integers(16, 48), "max_length")
+    windows = make_windows(corpus, WindowConfig(max_length=max_length, stride=data.draw(st.integers(0, 4))), template)
+    multiple = data.draw(st.sampled_from([1, 8, 16]), "multiple")
+    collate = Collator(corpus, windows, template, multiple, max_length)
+    chosen = data.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, max_size=12), "items")
+    batch = collate(np.array(chosen))
+    inputs, places = plainly(collate, np.array(chosen))
+    assert {name: tensor.tolist() for name, tensor in batch.inputs.items()} == inputs
+    assert {name: getattr(batch, name).tolist() for name in places} == places
+    assert batch.padded == (windows.length[chosen].min() < collate.width(np.array(chosen)))
 
 
 def everything(collate):
@@ -142,6 +210,7 @@ def test_batch_moves_to_a_device_with_all_its_parts():
     collate = collator("bert")
     batch = collate(everything(collate))
     moved = batch.to(torch.device("meta"))
+    assert moved.padded == batch.padded
     assert {tensor.device.type for tensor in moved.inputs.values()} == {"meta"}
     for name in ("start_positions", "end_positions", "context_begin", "context_end", "cls_index"):
         assert getattr(moved, name).device.type == "meta"

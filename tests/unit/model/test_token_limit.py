@@ -19,19 +19,19 @@ def collator(width: int = 8) -> Any:
         size = len(items) if limit is None else max(1, limit // width)
         return [items[begin : begin + size] for begin in range(0, len(items), size)]
 
-    return SimpleNamespace(groups=groups, width=lambda items: width)
+    return SimpleNamespace(groups=groups, shape=lambda items: (len(items), width))
 
 
 def test_limit_is_half_of_what_did_not_fit_and_is_told() -> None:
     told: list[str] = []
     limit = TokenLimit(None, "max_tokens", told.append)
-    limit.lower(6, 128)
+    limit.lower(6, 768)
     assert limit.tokens == 384
-    limit.lower(3, 128)
+    limit.lower(3, 384)
     assert limit.tokens == 192
     assert told[1] == (
-        "max_tokens: the device's memory does not hold 3 windows of 128 tokens at once; from here on it takes at most "
-        "192 tokens"
+        "max_tokens: the device's memory does not hold 3 windows of together 384 tokens; from here on it takes at most "
+        "192 tokens at once"
     )
 
 

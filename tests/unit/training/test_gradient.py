@@ -105,7 +105,9 @@ def test_step_that_does_not_fit_is_done_again_in_smaller_micro_batches(bert: Pat
     assert limits == [limits[0]] * run.loop.num_steps
     assert limits[0] is not None
     assert 32 <= limits[0] <= 96
-    assert "batch.max_tokens_per_device: the device's memory does not hold 6 windows of 32 tokens" in caplog.text
+    assert (
+        "batch.max_tokens_per_device: the device's memory does not hold 6 windows of together 192 tokens" in caplog.text
+    )
     # Other micro-batches sum in another order, and drop other numbers.
     assert not torch.equal(weights(run), weights(undisturbed))
 
@@ -195,3 +197,32 @@ def test_limit_that_is_found_holds_and_is_the_largest_to_an_eighth(bert: Path, m
     assert torch.equal(torch.get_rng_state(), before)
     assert all(weight.grad is None for weight in run.model.parameters())
     assert not run.loop._add_gradient.limit.wanted
+
+
+def test_packed_windows_train_as_padded_ones_do(bert: Path) -> None:
+    # A larger epsilon than usual: else AdamW makes whole steps of what rounding leaves of gradients that are 0.
+    sections = {"optim": {"eps": 1e-3}}
+    padded, packed = (
+        make_run(
+            tiny_config(bert, batch={"size": 6, "max_tokens_per_device": 64, "packing": packing}, **sections), PASSAGES
+        )
+        for packing in (False, True)
+    )
+    for run in (padded, packed):
+        run.train()
+    assert packed.loop.state.ledger == padded.loop.state.ledger
+    torch.testing.assert_close(weights(packed), weights(padded), rtol=1e-3, atol=1e-5)
+    assert packed.metric("train_loss") == pytest.approx(padded.metric("train_loss"), rel=1e-4)
+    assert set(packed.metric("padding_share")) == {0.0}
+    assert max(padded.metric("padding_share")) > 0
+
+
+def test_packed_step_that_does_not_fit_is_done_again_with_fewer_tokens(bert: Path) -> None:
+    run = limited_run(bert, batch={"size": 6, "packing": True})
+    with small_device(run, 96):
+        limits = limits_while_training(run)
+    reference = limited_run(bert, batch={"size": 6, "packing": True})
+    train_within(reference, limits)
+    assert limits[0] is not None
+    assert 32 <= limits[0] <= 96
+    assert torch.equal(weights(run), weights(reference))

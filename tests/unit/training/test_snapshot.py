@@ -179,15 +179,24 @@ def test_steps_skipped_in_a_row_are_counted_across_a_stop(bert, tmp_path, stop):
 
 
 @pytest.mark.parametrize(("before", "after"), [("fp32", "gradient scaler"), ("gradient scaler", "fp32")])
-def test_run_that_goes_on_in_another_precision_has_the_optimizer_of_that_one(bert, tmp_path, before, after):
-    """A scaler never learns of the steps that a fused optimizer skips by itself."""
+def test_run_that_goes_on_in_another_precision_counts_the_steps_that_are_skipped_in_it(bert, tmp_path, before, after):
     config = config_of(bert)
     run = make_run(config, PASSAGES, accelerator=VARIANTS[before].accelerator())
-    folder = write(advance(run, to=3), config, tmp_path)
-    run = resumed(config, folder, VARIANTS[after])
-    fused = set(at_each_step("fused", lambda: advance(run)))
-    assert fused == {after == "fp32"}
-    assert run.loop.state.skipped_steps == 2  # in either case: before the stop, or after it
+    run = resumed(config, write(advance(run, to=3), config, tmp_path), VARIANTS[after])
+    assert advance(run).loop.state.skipped_steps == 2  # in either case: before the stop, or after it
+
+
+def test_run_of_an_earlier_version_goes_on_with_the_optimizer_that_skips_steps_by_itself(bert, tmp_path):
+    """With a gradient scaler it was another kind, which waited for the device at each step."""
+    config, variant = config_of(bert), VARIANTS["gradient scaler"]
+    folder = write(advance(make_run(config, PASSAGES, accelerator=variant.accelerator()), to=1), config, tmp_path)
+    state = json.loads((folder / "state.json").read_text())
+    for group in state["param_groups"]:
+        group["fused"] = False
+    (folder / "state.json").write_text(json.dumps(state))
+    run = resumed(config, folder, variant)
+    assert set(at_each_step("fused", lambda: advance(run))) == {True}
+    assert run.loop.state.skipped_steps == 2
 
 
 def test_run_stopped_after_its_last_step_only_closes_the_epoch(bert, tmp_path, undisturbed):
@@ -275,3 +284,18 @@ def test_snapshot_of_a_gradient_that_is_not_finite_is_refused(bert):
     run.loop.train_epoch(lambda: True)
     with pytest.raises(TrainingError, match="at step 1, epoch 0"):
         run.loop.snapshot()
+
+
+def test_snapshot_on_cpus_asks_nothing_of_a_gpu_that_is_there(bert, monkeypatch):
+    """Its generator's state would open a context on it, which takes memory of other processes' GPU."""
+    run = advance(make_run(config_of(bert), PASSAGES), to=1)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a GPU was asked")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", refuse)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", refuse)
+    snapshot = run.loop.snapshot()
+    snapshot.ranks[0]["cuda"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU has left it
+    run.loop.restore(snapshot)
