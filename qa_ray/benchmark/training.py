@@ -10,16 +10,17 @@ import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from datasets import Dataset
-from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
+from transformers import AutoModelForQuestionAnswering, BertConfig, BertForQuestionAnswering, PreTrainedModel
 
 from qa_ray.benchmark.standard import StandardLoop, training_features
 from qa_ray.benchmark.timing import Row, Timing, interleave, now, speed
 from qa_ray.benchmark.workload import Workload
-from qa_ray.config.fine_tuning import Config, ModelConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import Precision
 from qa_ray.data.batching import padded_length, plan_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError
+from qa_ray.locations import resolve
 from qa_ray.model.loading import load_model
 from qa_ray.runs.worker import make_accelerator
 from qa_ray.schema import Int64s
@@ -92,8 +93,9 @@ def _train_model(
     ours = [_Way(precision, "grouped") for precision in precisions]
     ways: dict[str, Callable[[], Timing]] = {}
     for way in standard:
-        # On a CPU the recipe may choose an attention kernel; the standard way takes transformers' choice.
-        usual = partial(load_model, ModelConfig(name=workload.config.model.name)) if device.type == "cpu" else make
+        # On a CPU our way chooses the kernels of attention and linear layers; the standard way takes the usual ones.
+        name = resolve(workload.config.model.name)
+        usual = partial(AutoModelForQuestionAnswering.from_pretrained, name) if device.type == "cpu" else make
         ways[str(way)] = partial(_time_standard, workload, features[way.padding], way, usual, device)
     for way in ours:
         ways[str(way)] = partial(_time_ours, workload.config, collator, way.precision, make, device)

@@ -23,6 +23,7 @@ from qa_ray.errors import ConfigError, ModelError
 from qa_ray.locations import resolve, without_secrets
 from qa_ray.model.empty import num_positions
 from qa_ray.model.masks import take_masks_from_host
+from qa_ray.model.onednn import use_onednn
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +213,7 @@ def load_model(config: ModelConfig, *, new_head: bool = True) -> PreTrainedModel
         logger.info("%s has no question-answering head: a new one is trained from scratch", config.name)
     if config.resize_embeddings:
         _add_embeddings(model, _num_embeddings(load_tokenizer(config)))
+    use_onednn(model)
     return model
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,10 +73,8 @@ def train_worker(task: TrainingTask) -> Outcome:
 
 
 def set_up_process(num_threads: int) -> None:
-    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet and their caches small."""
+    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet."""
     torch.set_num_threads(num_threads)
-    # oneDNN keeps a kernel for each shape: the default of 1,024 costs a fifth of the memory, and no time is saved.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     # Ranks would each print the same tables about the new head, between the lines of the progress bar.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
