@@ -174,9 +174,8 @@ class PartAnswerer:
                 f"node {node}: {options.model} is not the model that the job began with: it changed meanwhile, or is "
                 "another one on that node; start again with a model that all nodes see, and another --out"
             )
-        use_gpu = self._task.use_gpu
-        device = "cuda" if use_gpu else "cpu"
-        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens(use_gpu=use_gpu))
+        device = "cuda" if self._task.use_gpu else "cpu"
+        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens_per_device)
 
     def _precision(self) -> AbstractContextManager[object]:
         device = torch.device("cuda" if self._task.use_gpu else "cpu")
