@@ -19,7 +19,7 @@ from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.prediction.parts import ANSWERS, InputQuestion, OutputFolder, Part, pack, unpack
-from qa_ray.runs.worker import set_up_process
+from qa_ray.runs.process import set_up_process
 from qa_ray.storage.strict_json import to_json
 
 _ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}

@@ -41,7 +41,8 @@ class PredictionOptions(AnsweringOptions):
     keep_context: bool = False
     """Writes the context beside each answer."""
     part_size: int = 512
-    """Questions in a part: so many are done again, for each worker, after an interruption."""
+    """Most questions in a part: so many are done again, for each worker, after an interruption. The parts of a file
+    begin with 32 and grow, so that answers are there soon."""
     revision: str | None = None
     """Branch, tag or commit of MODEL on the Hub."""
     top_k: int = 1

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import ray
 import torch
-import transformers
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, set_seed
 from ray import train
@@ -28,6 +26,7 @@ from qa_ray.model.compute import accelerate_name, choose_precision, common_preci
 from qa_ray.model.loading import load_model
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.process import set_up_process
 from qa_ray.runs.saved import Saved
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender, StreamWishes
@@ -68,16 +67,6 @@ def train_worker(task: TrainingTask) -> Outcome:
     """Train on this rank; see `failures` for errors."""
     with raised_by_node():
         return _train(task)
-
-
-def set_up_process(num_threads: int) -> None:
-    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet and their caches small."""
-    torch.set_num_threads(num_threads)
-    # oneDNN keeps a kernel for each shape: the default of 1,024 costs a fifth of the memory, and no time is saved.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    # Ranks would each print the same tables about the new head, between the lines of the progress bar.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def make_accelerator(config: Config, *, use_gpu: bool, keep: Precision | None = None) -> Accelerator:
