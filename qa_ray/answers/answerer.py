@@ -20,7 +20,7 @@ from qa_ray.answers.inference import score_corpus
 from qa_ray.answers.n_best import Answered, Found, Span, distinct_spans, rank
 from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
-from qa_ray.config.fine_tuning import BatchConfig, ModelConfig
+from qa_ray.config.fine_tuning import AUTO, BatchConfig, ModelConfig
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import make_samples, read_inputs
@@ -64,16 +64,22 @@ class QuestionAnswerer:
     """
 
     def __init__(
-        self, saved: SavedModel, *, device: str | int | torch.device | None = None, max_tokens: int = 16_384
+        self,
+        saved: SavedModel,
+        *,
+        device: str | int | torch.device | None = None,
+        max_tokens: int | Literal["auto"] = AUTO,
     ) -> None:
         """See `from_pretrained`."""
-        require(max_tokens >= 1, f"max_tokens={max_tokens} must be at least 1")
+        right = max_tokens == AUTO or (isinstance(max_tokens, int) and max_tokens >= 1)
+        require(right, f"max_tokens={max_tokens} must be at least 1, or {AUTO}")
         self.device = choose_device(device)
         self.model: PreTrainedModel = saved.model.to(self.device).eval()
         self.tokenizer: FastTokenizer = saved.tokenizer
         self.settings: AnswerSettings = saved.settings
         self._limit = saved.limit
         self._memory = TokenLimit(max_tokens, "max_tokens")
+        self._memory.choose(self.model, self.device)
         self._backend = parse_tokenizer(saved.tokenizer.backend_tokenizer.to_str())
         self._template = learn_template(saved.tokenizer, saved.model.config)
 
@@ -84,7 +90,7 @@ class QuestionAnswerer:
         *,
         revision: str | None = None,
         device: str | int | torch.device | None = None,
-        max_tokens: int = 16_384,
+        max_tokens: int | Literal["auto"] = AUTO,
         trust_remote_code: bool = False,
     ) -> Self:
         """Open a fine-tuned model with its window, n-best and threshold as they were saved in qa_ray.json.
@@ -96,7 +102,8 @@ class QuestionAnswerer:
             source: folder of a model or a run, Hub id, or MLflow URI (models:/NAME@ALIAS, runs:/ID/PATH).
             revision: branch, tag or commit on the Hub.
             device: "cpu", "cuda", a CUDA device's number, -1 for the CPU; None takes CUDA where there is one.
-            max_tokens: padded tokens in one forward pass; fewer from then on where the device's memory did not suffice.
+            max_tokens: padded tokens in one forward pass; "auto" takes as many as suit the device. Fewer from then on
+                where its memory did not suffice.
             trust_remote_code: run Python code that comes with the model. Only for models whose code you have read.
 
         Raises:

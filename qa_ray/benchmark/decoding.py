@@ -19,6 +19,8 @@ from qa_ray.data.collate import Collator
 from qa_ray.schema import Float32s, Int64s, Passage, Prediction
 
 _MAX_QUESTIONS = 1000
+_MAX_TOKENS = 16_384
+"""Padded tokens whose windows are decoded at once."""
 
 Best = dict[str, Prediction | None]
 
@@ -91,7 +93,7 @@ def _time_standard(
 def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found: Best) -> Timing:
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
-    groups = collator.groups(np.arange(len(windows)), settings.max_tokens_per_device)
+    groups = collator.groups(np.arange(len(windows)), _MAX_TOKENS)
     batches = [(items, *_batch_logits(collator, logits, items)) for items in groups]
     begin = time.perf_counter()
     parts = []

@@ -12,9 +12,10 @@ from typing import TypeVar
 from qa_ray.benchmark.options import BenchmarkOptions
 from qa_ray.cli.arguments import parse_options, parse_run
 from qa_ray.cli.ask import AskOptions, converse
-from qa_ray.cli.execution import exit_code, set_up
+from qa_ray.cli.execution import exit_code, importing, set_up
 from qa_ray.config.files import json_schema, to_toml
 from qa_ray.config.fine_tuning import Config
+from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import UserError
 from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.inspection.options import InspectionConfig, as_inspection
@@ -59,6 +60,14 @@ def run_job(job: Callable[[T], str], options: type[T], argv: Words, program: str
         print(job(parsed))
 
     return exit_code(run)
+
+
+def _start_ray(cluster: ClusterConfig) -> None:
+    """Start Ray, or join it, and import meanwhile what a model needs."""
+    from qa_ray.runs.connection import start_ray
+
+    with importing("qa_ray.answers"):
+        start_ray(cluster)
 
 
 def train(argv: Words) -> int:
@@ -138,12 +147,11 @@ def evaluate(argv: Words) -> int:
     """Measure a model on a data set."""
 
     def job(options: EvaluationOptions) -> str:
+        if options.needs_cluster:
+            _start_ray(options.cluster)
         from qa_ray.evaluation.job import evaluate as measure
         from qa_ray.evaluation.report import summary
-        from qa_ray.runs.connection import start_ray
 
-        if options.needs_cluster:
-            start_ray(options.cluster)
         return summary(measure(options))
 
     return run_job(job, EvaluationOptions, argv, "qa-ray evaluate")
@@ -153,11 +161,10 @@ def predict(argv: Words) -> int:
     """Answer many questions."""
 
     def job(options: PredictionOptions) -> str:
+        _start_ray(options.cluster)
         from qa_ray.prediction.job import predict as answer
         from qa_ray.prediction.result import summary
-        from qa_ray.runs.connection import start_ray
 
-        start_ray(options.cluster)
         return summary(answer(options))
 
     return run_job(job, PredictionOptions, argv, "qa-ray predict")

@@ -1,9 +1,12 @@
 """How a command runs: messages go to standard error, what is to be shown to standard output, and errors are words."""
 
+import contextlib
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from qa_ray.errors import StoppedError, UserError
 from qa_ray.logs import silence
@@ -38,6 +41,20 @@ def set_up() -> None:
     _hide_scripts()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     silence()
+
+
+@contextlib.contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Import a module in a thread while the context lasts: Ray's start is mostly waiting for its processes.
+
+    It must share no module with what the context imports, but for those that are there already.
+    """
+    thread = threading.Thread(target=importlib.import_module, args=(module,), name="qa_ray-import", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _hide_scripts() -> None:

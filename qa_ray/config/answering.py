@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields
 
-from qa_ray.config.fine_tuning import Columns, DataConfig, EvalConfig, WindowConfig, refuse_secrets
+from qa_ray.config.fine_tuning import AUTO, Columns, DataConfig, EvalConfig, WindowConfig, refuse_secrets
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
 from qa_ray.errors import require
@@ -99,7 +99,7 @@ class AnsweringOptions:
         """Raise ConfigError where one of these fields is given, and is below 1."""
         for name in names:
             value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
+            require(value in (None, AUTO) or value >= 1, f"--{name.replace('_', '-')}={value} must be at least 1")
 
     def data_config(
         self,

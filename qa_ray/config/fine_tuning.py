@@ -5,7 +5,7 @@ The text under a field is its documentation: the command line shows it as help.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
 from qa_ray.config.policies import (
@@ -21,7 +21,7 @@ from qa_ray.config.policies import (
 from qa_ray.errors import require
 from qa_ray.locations import SECRET_RULE, holds_secret
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """Leaves a number to be found out."""
 
 
@@ -238,14 +238,15 @@ class EvalConfig:
     """The rule by which answers are compared with references: SQuAD's, made for English, or MLQA's for a language."""
     best_by: BestBy = BestBy.F1
     """The validation metric that says which epoch's model is kept."""
-    max_tokens_per_device: int = 16_384
-    """Padded tokens in one forward pass."""
+    max_tokens_per_device: int | Literal["auto"] = AUTO
+    """Padded tokens in one forward pass; `auto` takes as many as a CPU's cache holds or as keep a GPU busy."""
     before_training: bool = False
     """Also evaluates the model as it is before the first step."""
 
     def __post_init__(self) -> None:
         for name in ("n_best", "max_answer_length", "max_tokens_per_device"):
-            require(getattr(self, name) >= 1, f"evaluate.{name}={getattr(self, name)} must be at least 1")
+            number = getattr(self, name)
+            require(number == AUTO or number >= 1, f"evaluate.{name}={number} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,7 @@ def sample() -> Config:
         batch=BatchConfig(size=8),
         optim=OptimConfig(learning_rate=1.5e-4, warmup_ratio=0.1),
         train=TrainConfig(epochs=2),
-        evaluate=EvalConfig(before_training=True, max_tokens_per_device=2048),
+        evaluate=EvalConfig(before_training=True),
         # On two cores it makes a quarter more steps a second than two workers, which exchange gradients at each.
         cluster=ClusterConfig(num_workers=1),
     )
@@ -55,7 +55,6 @@ def minilm() -> Config:
         batch=BatchConfig(max_tokens_per_device=2 * 384),
         optim=OptimConfig(learning_rate=2e-4, warmup_ratio=0.06),
         train=TrainConfig(epochs=2),
-        evaluate=EvalConfig(max_tokens_per_device=4 * 384),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from qa_ray.config.policies import NoAnswer
-from qa_ray.data.pipeline import tokenize_split
+from qa_ray.data.pipeline import Split, tokenize_split
 from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.errors import DataError, StorageError
 from qa_ray.evaluation.options import EvaluationOptions
@@ -41,11 +41,10 @@ def evaluate(options: EvaluationOptions) -> EvaluationResult:
         options.no_answer is NoAnswer.AUTO and any(task.may_abstain for task in tasks)
     )
     require_same_questions(*(task.ids() for task in tasks))
+    on_workers = [task for task in tasks if isinstance(task, EvaluationTask)]
+    evaluated = iter(evaluate_on_workers(on_workers, no_answer=no_answer))
     outcomes: list[Outcome] = [
-        task.score(no_answer=no_answer)
-        if isinstance(task, PredictionFile)
-        else evaluate_on_workers(task, no_answer=no_answer)
-        for task in tasks
+        task.score(no_answer=no_answer) if isinstance(task, PredictionFile) else next(evaluated) for task in tasks
     ]
     return _conclude(options, outcomes)
 
@@ -54,11 +53,12 @@ def _prepare_all(options: EvaluationOptions) -> list[EvaluationTask | Prediction
     """Read and check all that is compared, before anything is computed."""
     resources = _plan(options) if options.needs_cluster else None
     questions: Questions | None = None
+    splits: dict[str, Split] = {}
     tasks: list[EvaluationTask | PredictionFile] = []
     for source, place in zip(options.sources, _places(options), strict=False):
         if isinstance(source, str):
             assert resources is not None
-            tasks.append(_prepare(options, source, place, resources))
+            tasks.append(_prepare(options, source, place, resources, splits))
             continue
         data = options.data_config(options.on_bad_row, options.impossible_answers)
         questions = questions or read_questions(data, options.data, options.max_examples)
@@ -117,20 +117,25 @@ def _written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(options: EvaluationOptions, name: str, place: Path, resources: Resources) -> EvaluationTask:
-    """Check a model, with its weights, and tokenise the questions for it; `place` takes the rows that are left out."""
+def _prepare(
+    options: EvaluationOptions, name: str, place: Path, resources: Resources, splits: dict[str, Split]
+) -> EvaluationTask:
+    """Check a model, with its weights, and tokenise the questions for it; `place` takes the rows that are left out.
+
+    What is tokenised joins `splits`, by its tokenizer: models that have the same one share it.
+    """
     saved = open_for(options, name)
     config = options.configure(name, saved.settings)
     tokenizer, threshold = saved.tokenizer, saved.settings.no_answer_threshold
     template = learn_template(tokenizer, saved.model.config)
     # The workers load it for themselves.
     del saved
-    split = tokenize_split(
-        config.data,
-        options.data,
-        max_examples=options.max_examples,
-        tokenizer=tokenizer.backend_tokenizer.to_str(),
-    )
+    definition = tokenizer.backend_tokenizer.to_str()
+    if definition not in splits:
+        splits[definition] = tokenize_split(
+            config.data, options.data, max_examples=options.max_examples, tokenizer=definition
+        )
+    split = splits[definition]
     answered = split.corpus().answer_first >= 0
     with _written(options.out):
         _tell_bad_rows(split.problems, answered, place / BAD_ROWS)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from qa_ray.config.answering import NUM_RESAMPLES, AnsweringOptions, AnswerSettings
-from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
+from qa_ray.config.fine_tuning import AUTO, Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
 from qa_ray.config.policies import BadRows, ImpossibleAnswers, Language, NoAnswer
 from qa_ray.errors import require
 
@@ -46,8 +46,8 @@ class EvaluationOptions(AnsweringOptions):
     saved with a model."""
     language: Language = Language.SQUAD
     """The rule by which answers are compared with references: SQuAD's, made for English, or MLQA's for a language."""
-    max_tokens_per_device: int = 16_384
-    """Padded tokens in one forward pass."""
+    max_tokens_per_device: int | Literal["auto"] = AUTO
+    """Padded tokens in one forward pass; `auto` takes as many as a CPU's cache holds or as keep a GPU busy."""
     num_resamples: int = NUM_RESAMPLES
     """Times that the questions are drawn again for the confidence intervals."""
     seed: int = 0

@@ -1,19 +1,22 @@
-"""A model's evaluation on the workers of a cluster: each rank its examples, and one of them all that was found."""
+"""The evaluation of models on the workers of a cluster: each rank its examples, and one of them all that was found."""
 
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from accelerate import Accelerator
 from ray.train import TrainingFailedError
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import Config
+from qa_ray.data.collate import Collator
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
 from qa_ray.data.windows import cut_note
@@ -23,9 +26,10 @@ from qa_ray.locations import resolve
 from qa_ray.model.folder import open_model
 from qa_ray.runs.driver import make_trainer, patience
 from qa_ray.runs.failures import cause_of, raised_by_node
+from qa_ray.runs.process import set_up_process
 from qa_ray.runs.resources import Resources
 from qa_ray.runs.stream import Follower, StreamSender, start_stream
-from qa_ray.runs.worker import make_accelerator, make_collator, set_up_process
+from qa_ray.runs.worker import make_accelerator, make_collator
 from qa_ray.scores.results import assemble
 from qa_ray.storage.run_folder import METRICS
 from qa_ray.tracking.metrics import ignore
@@ -67,15 +71,26 @@ class DecodedSplit:
     loss: float
 
 
-def evaluate_on_workers(task: EvaluationTask, *, no_answer: bool) -> EvaluatedModel:
-    """Evaluate one model on the workers, and score its answers here, where the texts are."""
-    collator = make_collator(task.config, task.split.corpus(), task.template)
-    corpus, windows = collator.corpus, collator.windows
-    name = task.config.model.name
-    logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
-    if note := cut_note(corpus, windows):
-        logger.warning("%s: %s", name, note)
-    found = _run(task, no_answer=no_answer)
+def evaluate_on_workers(tasks: Sequence[EvaluationTask], *, no_answer: bool) -> list[EvaluatedModel]:
+    """Evaluate models on the same workers one after another, and score their answers here, where the texts are."""
+    if not tasks:
+        return []
+    collators = [make_collator(task.config, task.split.corpus(), task.template) for task in tasks]
+    for task, collator in zip(tasks, collators, strict=True):
+        corpus, windows = collator.corpus, collator.windows
+        name = task.config.model.name
+        logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
+        if note := cut_note(corpus, windows):
+            logger.warning("%s: %s", name, note)
+    found = _run(tasks, no_answer=no_answer)
+    return [
+        _scored(task, collator, one, no_answer=no_answer)
+        for task, collator, one in zip(tasks, collators, found, strict=True)
+    ]
+
+
+def _scored(task: EvaluationTask, collator: Collator, found: DecodedSplit, *, no_answer: bool) -> EvaluatedModel:
+    corpus, name = collator.corpus, task.config.model.name
     threshold = task.threshold if no_answer else None
     evaluation = assemble(
         corpus,
@@ -91,20 +106,20 @@ def evaluate_on_workers(task: EvaluationTask, *, no_answer: bool) -> EvaluatedMo
         config=task.config,
         evaluation=evaluation,
         corpus=corpus,
-        windows=windows,
+        windows=collator.windows,
         history=run_history(name),
     )
 
 
-def _run(task: EvaluationTask, *, no_answer: bool) -> DecodedSplit:
-    stream, resources = start_stream(), task.resources
+def _run(tasks: Sequence[EvaluationTask], *, no_answer: bool) -> list[DecodedSplit]:
+    stream, resources, cluster = start_stream(), tasks[0].resources, tasks[0].config.cluster
     # Ray Train wants a folder even of those who store nothing.
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        work = partial(_work, task, stream, no_answer)
-        trainer = make_trainer(work, resources, task.config.cluster, name="evaluate", storage_path=place)
+        work = partial(_work, tasks, stream, no_answer)
+        trainer = make_trainer(work, resources, cluster, name="evaluate", storage_path=place)
         with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
-                result: DecodedSplit = trainer.fit().return_value
+                result: list[DecodedSplit] = trainer.fit().return_value
             except TrainingFailedError as error:
                 raise cause_of(error, _lost) from error
     return result
@@ -117,26 +132,33 @@ def _lost(what: str) -> ClusterError:
     )
 
 
-def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
-    """Evaluate this rank's share; rank 0 returns what all have found."""
+def _work(tasks: Sequence[EvaluationTask], stream: Any, no_answer: bool) -> list[DecodedSplit | None]:
+    """Evaluate this rank's share with each model; rank 0 returns what all have found."""
     with raised_by_node():
-        return _evaluate_share(task, stream, no_answer)
+        set_up_process(tasks[0].resources.cpus_per_worker)
+        accelerator = make_accelerator(tasks[0].config, use_gpu=bool(ray.get_gpu_ids()))
+        sender = StreamSender(stream)
+        found = [_evaluate_share(task, accelerator, sender, no_answer) for task in tasks]
+        sender.flush()
+        return found
 
 
-def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
-    set_up_process(task.resources.cpus_per_worker)
-    accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
+def _evaluate_share(
+    task: EvaluationTask, accelerator: Accelerator, sender: StreamSender, no_answer: bool
+) -> DecodedSplit | None:
+    if accelerator.is_main_process:
+        sender.restart(0, [])  # a bar of its own
     saved = open_model(task.model, trust_remote_code=task.config.model.trust_remote_code)
     collator = make_collator(task.config, task.split.corpus(), task.template)
     evaluator = Evaluator(collator, task.config.evaluate, no_answer=no_answer)
-    sender = StreamSender(stream)
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(saved.model, evaluation_mode=True)
     try:
         result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
     except ModelError as error:
         raise ModelError(f"{task.config.model.name}: {error}") from error
-    sender.flush()
+    # The next model finds the memory that this one took.
+    accelerator.free_memory()
     if result is None:
         return None
     return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])

@@ -106,5 +106,9 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def _cpu_has_bf16() -> bool:
+    # oneDNN, which multiplies matrices of bf16, may not be there, or be kept from them by ONEDNN_MAX_CPU_ISA.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    if supported is None or not supported():
+        return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,12 +1,15 @@
-"""How many padded tokens a device takes at once: as asked, and fewer once its memory did not suffice."""
+"""How many padded tokens a device takes at once: as asked or as suits it, and fewer once its memory did not suffice."""
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from qa_ray.config.fine_tuning import AUTO
 from qa_ray.data.collate import Collator
@@ -21,6 +24,16 @@ T = TypeVar("T")
 _TRIES_OF_ONE_WINDOW = 3
 _NONE, _AUTO = -1, -2
 """What stands for these in a tensor."""
+
+_CPU_TOKENS = 1024
+"""With more, a thread's matrix products are no faster, and windows of more unequal lengths are padded alike."""
+_FEWEST_PER_THREAD = 256
+"""With fewer, the threads of a large CPU would wait for each other."""
+_GPU_TOKENS = (16_384, 65_536)
+_GPU_SHARE = 16
+"""The part of a GPU's memory, as a divisor, that the tensors of one layer may take."""
+_USUAL_WIDTH = 768
+_CACHES = Path("/sys/devices/system/cpu")
 
 
 class TokenLimit:
@@ -50,6 +63,11 @@ class TokenLimit:
     def wanted(self) -> bool:
         """Whether it is to be found out, and is not known yet."""
         return self._configured == AUTO and self.tokens is None
+
+    def choose(self, model: nn.Module, device: torch.device) -> None:
+        """Where it is to be found out: as many as suit one forward pass without gradients."""
+        if self.wanted:
+            self.tokens = forward_tokens(model, device)
 
     def lower(self, num_windows: int, tokens: int) -> None:
         """Halve what did not fit: so many windows, and as many tokens of them and their padding.
@@ -91,6 +109,37 @@ class TokenLimit:
     @property
     def _code(self) -> int:
         return _number(self._configured)
+
+
+def forward_tokens(model: nn.Module, device: torch.device) -> int:
+    """Padded tokens that suit one forward pass of `model` without gradients.
+
+    On a CPU so many that what a layer computes stays in the cache, from where the next operation reads it; on a GPU as
+    many as keep it busy, in a small part of its memory.
+    """
+    settings = getattr(model, "config", None)
+    width = getattr(settings, "hidden_size", _USUAL_WIDTH)
+    inner = getattr(settings, "intermediate_size", 4 * width)
+    # In fp32, before and after an operation: the layer's input and output, and those of its activation function.
+    bytes_per_token = 4 * 2 * (width + inner)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return _within(memory // _GPU_SHARE // bytes_per_token, *_GPU_TOKENS)
+    threads = torch.get_num_threads()
+    fewest = max(_CPU_TOKENS, threads * _FEWEST_PER_THREAD)
+    return _within(cache_bytes() // bytes_per_token, fewest, threads * _CPU_TOKENS)
+
+
+def cache_bytes(caches: Path = _CACHES) -> int:
+    """Size of the largest cache of a core that this process runs on; 0 where the system does not say."""
+    core = min(os.sched_getaffinity(0))
+    sizes = [path.read_text().strip() for path in caches.glob(f"cpu{core}/cache/index*/size")]
+    units = {"K": 2**10, "M": 2**20}
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
+
+
+def _within(number: int, fewest: int, most: int) -> int:
+    return max(fewest, min(number, most))
 
 
 def _number(limit: int | str | None) -> int:

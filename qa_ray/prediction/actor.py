@@ -19,7 +19,7 @@ from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.prediction.parts import ANSWERS, InputQuestion, OutputFolder, Part, pack, unpack
-from qa_ray.runs.worker import set_up_process
+from qa_ray.runs.process import set_up_process
 from qa_ray.storage.strict_json import to_json
 
 _ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
@@ -174,9 +174,8 @@ class PartAnswerer:
                 f"node {node}: {options.model} is not the model that the job began with: it changed meanwhile, or is "
                 "another one on that node; start again with a model that all nodes see, and another --out"
             )
-        use_gpu = self._task.use_gpu
-        device = "cuda" if use_gpu else "cpu"
-        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens(use_gpu=use_gpu))
+        device = "cuda" if self._task.use_gpu else "cpu"
+        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens_per_device)
 
     def _precision(self) -> AbstractContextManager[object]:
         device = torch.device("cuda" if self._task.use_gpu else "cpu")

@@ -26,12 +26,13 @@ from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, 
 from qa_ray.prediction.notice import without_notice
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.prediction.parts import (
+    FIRST_PART_SIZE,
     Input,
     OutputFolder,
     finished_parts,
     input_question,
     pack,
-    read_parts,
+    read_packed,
     unpack,
 )
 from qa_ray.prediction.result import PredictionResult
@@ -167,7 +168,7 @@ def _manifest(options: PredictionOptions, digest: str, saved: SavedModel, inputs
     return {
         "model": {"name": options.model, "revision": options.revision, "fingerprint": digest},
         "input": [{"name": item.source.name, "size": item.size, "mtime_ns": item.mtime_ns} for item in inputs],
-        "settings": {**options.recorded(), **asdict(saved.settings)},
+        "settings": {**options.recorded(), "first_part_size": FIRST_PART_SIZE, **asdict(saved.settings)},
     }
 
 
@@ -217,11 +218,12 @@ def _results(
     dataset.context.target_max_block_size = 1
     # The job has its own.
     dataset.context.enable_progress_bars = False
+    size, limit, ending = options.part_size, options.max_examples, str(options.out_format)
     parts = dataset.map_batches(
-        _read,
+        read_packed,
         batch_size=None,
         batch_format="pyarrow",
-        fn_kwargs={"data": data, "options": options},
+        fn_kwargs={"data": data, "size": size, "max_rows": limit, "ending": ending},
         # Reading needs little, and the actors may have all CPUs: it would wait for one for ever.
         num_cpus=0,
         compute=ray.data.TaskPoolStrategy(size=min(blocks, resources.max_workers)),
@@ -250,11 +252,6 @@ def _results(
             "a worker process was lost again and again, and cluster.max_failures is reached: its memory may have run "
             "out (lower --max-tokens-per-device or --part-size), or its node is gone; the same command goes on"
         ) from error
-
-
-def _read(packed: pa.Table, data: DataConfig, options: PredictionOptions) -> Iterator[pa.Table]:
-    size, limit, ending = options.part_size, options.max_examples, str(options.out_format)
-    yield from map(pack, read_parts(unpack(packed), data, size=size, max_rows=limit, ending=ending))
 
 
 def _conclude(task: PredictionTask, manifest: dict[str, Any], progress: ProgressBar) -> PredictionResult:

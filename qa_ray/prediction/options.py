@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
 from qa_ray.config.answering import AnsweringOptions
+from qa_ray.config.fine_tuning import AUTO
 from qa_ray.config.policies import NoAnswer
 from qa_ray.errors import require
-
-_GPU_TOKENS = 16_384
-_CPU_TOKENS = 4096  # a quarter faster than four times as many
 
 
 class OutFormat(StrEnum):
@@ -43,7 +41,8 @@ class PredictionOptions(AnsweringOptions):
     keep_context: bool = False
     """Writes the context beside each answer."""
     part_size: int = 512
-    """Questions in a part: so many are done again, for each worker, after an interruption."""
+    """Most questions in a part: so many are done again, for each worker, after an interruption. The parts of a file
+    begin with 32 and grow, so that answers are there soon."""
     revision: str | None = None
     """Branch, tag or commit of MODEL on the Hub."""
     top_k: int = 1
@@ -52,18 +51,14 @@ class PredictionOptions(AnsweringOptions):
     """No answer is given where null score minus best score is above it, if not as saved."""
     no_answer: NoAnswer = NoAnswer.AUTO
     """Whether an answer may be empty; auto: if there is a threshold."""
-    max_tokens_per_device: int | None = None
-    """Padded tokens in one forward pass; without a number, 16,384 on a GPU and 4,096 on CPUs."""
+    max_tokens_per_device: int | Literal["auto"] = AUTO
+    """Padded tokens in one forward pass; `auto` takes as many as a CPU's cache holds or as keep a GPU busy."""
 
     def __post_init__(self) -> None:
         require(bool(self.model), "MODEL is empty: name a folder, a Hub id or an MLflow URI")
         super().__post_init__()
         require(bool(self.out), "--out is empty: name a folder or a URI")
         self.require_positive("part_size", "top_k", "max_tokens_per_device")
-
-    def max_tokens(self, *, use_gpu: bool) -> int:
-        """Padded tokens in one forward pass."""
-        return self.max_tokens_per_device or (_GPU_TOKENS if use_gpu else _CPU_TOKENS)
 
     def recorded(self) -> dict[str, Any]:
         """Everything else that decides what is written, ready for JSON."""

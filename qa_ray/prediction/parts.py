@@ -1,4 +1,8 @@
-"""Parts of the input, so many rows of a file each and always the same ones, and the folder that takes their answers."""
+"""Parts of the input, so many rows of a file each and always the same ones, and the folder that takes their answers.
+
+Reading brings neither torch nor transformers: on few cores the process that reads would keep those that answer from
+starting.
+"""
 
 import contextlib
 import json
@@ -8,7 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +31,9 @@ from qa_ray.storage.run_folder import guarded, read_file, write_file
 
 _PATTERN = re.compile(r"part-(\d{5,})-(\d{6,})\.\w+")
 _INCOMPLETE = "-incomplete"
+FIRST_PART_SIZE = 32
+"""Questions in each of a file's first parts: few, so that answers are there soon."""
+_PARTS_OF_A_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +129,27 @@ def finished_parts(names: Iterable[str]) -> dict[int, tuple[int, ...]]:
     return {index: tuple(sorted(numbers)) for index, numbers in found.items()}
 
 
+def part_sizes(most: int) -> Iterator[int]:
+    """Questions in the parts of an input, one after another: some of each size, which doubles up to `most`.
+
+    So no part is more than a small share of what comes before it, and whoever is done waits little for the last one.
+    """
+    size = min(FIRST_PART_SIZE, most)
+    while size < most:
+        yield from repeat(size, _PARTS_OF_A_SIZE)
+        size = min(2 * size, most)
+    yield from repeat(most)
+
+
+def read_packed(packed: pa.Table, data: DataConfig, size: int, max_rows: int | None, ending: str) -> Iterator[pa.Table]:
+    """`read_parts` of the inputs in packed tables; the parts are packed, too."""
+    yield from map(pack, read_parts(unpack(packed), data, size=size, max_rows=max_rows, ending=ending))
+
+
 def read_parts(
     inputs: Iterable[Input], data: DataConfig, *, size: int, max_rows: int | None, ending: str
 ) -> Iterator[Part]:
-    """Yield the parts of `inputs`, of up to `size` questions, up to `max_rows` in all.
+    """Yield the parts of `inputs`, of up to `size` questions (see `part_sizes`), up to `max_rows` in all.
 
     Where an input breaks off, the part under way is yielded as far as it was read, and then why. With `max_rows` that
     is the end: what would come next depends on how many rows are missing.
@@ -134,7 +158,7 @@ def read_parts(
     for item in inputs:
         done, num_rows = 0.0, 0
         rows = islice(read_rows(item.source, data, answers=False), left)
-        for number, (chunk, error) in enumerate(_chunks(rows, size)):
+        for number, (chunk, error) in enumerate(_chunks(rows, part_sizes(size))):
             if chunk:
                 finished = number in item.finished
                 questions = None if finished else [input_question(row, data.columns) for row in chunk]
@@ -153,15 +177,16 @@ def read_parts(
                 return
 
 
-def _chunks(rows: Iterator[SourceRow], size: int) -> Iterator[tuple[list[SourceRow], DataError | None]]:
-    """Yield `size` rows at a time and, where no more can be read, those that were read since, with the reason."""
+def _chunks(rows: Iterator[SourceRow], sizes: Iterator[int]) -> Iterator[tuple[list[SourceRow], DataError | None]]:
+    """Yield rows in chunks of `sizes` and, where no more can be read, those that were read since, with the reason."""
     chunk: list[SourceRow] = []
+    size = next(sizes)
     try:
         for row in rows:
             chunk.append(row)
             if len(chunk) == size:
                 yield chunk, None
-                chunk = []
+                chunk, size = [], next(sizes)
     except DataError as error:
         yield chunk, error
         return

@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 import torch
-import transformers
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, set_seed
 from ray import train
@@ -30,6 +29,7 @@ from qa_ray.model.loading import load_model
 from qa_ray.model.packing import packed
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.process import set_up_process
 from qa_ray.runs.saved import Saved
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender, StreamWishes
@@ -70,14 +70,6 @@ def train_worker(task: TrainingTask) -> Outcome:
     """Train on this rank; see `failures` for errors."""
     with raised_by_node():
         return _train(task)
-
-
-def set_up_process(num_threads: int) -> None:
-    """Set the CPU threads that torch computes with in this worker, and keep libraries quiet."""
-    torch.set_num_threads(num_threads)
-    # Ranks would each print the same tables about the new head, between the lines of the progress bar.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def make_accelerator(config: Config, *, use_gpu: bool, keep: Precision | None = None) -> Accelerator:

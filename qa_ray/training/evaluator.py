@@ -68,6 +68,7 @@ class Evaluator:
         return self._join(shares) if accelerator.is_main_process else None
 
     def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> _Share:
+        self._limit.choose(model, accelerator.device)
         windows, corpus = self._collate.windows, self._collate.corpus
         tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)

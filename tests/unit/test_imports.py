@@ -44,12 +44,24 @@ LIGHT = {
         ("import qa_ray.data.windows", HEAVY),
         ("import qa_ray; qa_ray.recipes.sample(); dir(qa_ray)", HEAVY),
         ("from qa_ray import QuestionAnswerer", {"mlflow", "ray"}),
+        ("import qa_ray.prediction.parts", HEAVY),
+        ("import qa_ray.prediction.actor", {"mlflow", "ray.train", "ray.data"}),
         *((COMMAND.format(words=words, expected=expected), HEAVY) for words, expected in LIGHT.items()),
     ],
-    ids=["answers", "config", "storage", "data", "package", "answerer", *(words or "overview" for words in LIGHT)],
+    ids=[
+        "answers",
+        "config",
+        "storage",
+        "data",
+        "package",
+        "answerer",
+        "reader",
+        "actor",
+        *(words or "overview" for words in LIGHT),
+    ],
 )
 def test_import_does_not_bring_what_it_does_not_need(code: str, absent: set[str]) -> None:
-    script = f"import sys\n{code}\nprint(*({HEAVY} & sys.modules.keys()))"
+    script = f"import sys\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not set(done.stdout.split()) & absent

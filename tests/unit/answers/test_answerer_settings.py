@@ -21,6 +21,7 @@ from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.answers.answerer import choose_device
 from qa_ray.errors import ConfigError, DataError, ModelError
+from qa_ray.model import token_limit
 from qa_ray.model.folder import save_model
 
 
@@ -42,6 +43,13 @@ def test_forward_passes_are_bounded_in_tokens(bert_folder):
     seen = shapes(answerer, QUESTIONS, CONTEXTS)
     assert all(rows * width <= 200 for rows, width in seen)
     assert max(rows for rows, _ in seen) > 1
+
+
+def test_forward_passes_suit_the_device_without_a_number(bert_folder, monkeypatch):
+    monkeypatch.setattr(token_limit, "cache_bytes", lambda: 0)  # the least that a CPU takes: 1,024 tokens
+    seen = shapes(open_cpu(bert_folder), 20 * QUESTIONS, 20 * CONTEXTS)
+    tokens = [rows * width for rows, width in seen]
+    assert 1024 - max(width for _, width in seen) < max(tokens) <= 1024 < sum(tokens)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """How a command ends: what it prints, and its exit code."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qa_ray.cli.commands import run_configured
-from qa_ray.cli.execution import exit_code
+from qa_ray.cli.execution import exit_code, importing
 from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import ConfigError, DataError, StoppedError
 
@@ -82,3 +83,14 @@ def test_missing_file_on_the_real_command_line_ends_without_a_traceback(command:
     assert "gone.json" in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
     assert not list((tmp_path / "runs").iterdir()), "a run that never began must not keep its name"
+
+
+def test_module_is_imported_beside_what_the_context_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "told.py").write_text("import threading\nbegun, end = threading.Event(), threading.Event()\n")
+    (tmp_path / "waits.py").write_text("import told\ntold.begun.set()\ntold.end.wait()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = importlib.import_module("told")
+    with importing("waits"):
+        told.begun.wait()
+        told.end.set()
+    assert "waits" in sys.modules

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -21,7 +25,17 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 )
 def test_auto_on_a_cpu_is_bf16_only_with_instructions_for_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert choose_precision(Precision.AUTO, CPU) is expected
+
+
+def test_auto_on_a_cpu_that_is_kept_from_its_bf16_is_fp32():
+    code = (
+        "import torch; from qa_ray.model.compute import *; print(choose_precision(Precision.AUTO, torch.device('cpu')))"
+    )
+    kept = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # read once, when torch is imported
+    said = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "fp32"
 
 
 @pytest.mark.parametrize(

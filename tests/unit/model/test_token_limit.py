@@ -1,5 +1,6 @@
 """The limit of a device, and work in groups that it holds."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,11 @@ import torch
 
 from qa_ray.config.fine_tuning import AUTO
 from qa_ray.errors import ClusterError
-from qa_ray.model.token_limit import TokenLimit, in_groups, largest_fitting
+from qa_ray.model import token_limit
+from qa_ray.model.token_limit import TokenLimit, cache_bytes, forward_tokens, in_groups, largest_fitting
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+MIB, GIB = 2**20, 2**30
 
 
 def collator(width: int = 8) -> Any:
@@ -87,6 +92,77 @@ def test_work_goes_on_in_smaller_groups_and_in_the_same_order() -> None:
     assert np.concatenate([group for group, _ in found]).tolist() == list(range(10))
     assert sum(total for _, total in found) == 45
     assert limit.tokens == 20
+
+
+def model(width: int | None, inner: int | None = None) -> torch.nn.Module:
+    """A model that says how wide its layers are, or that says nothing."""
+    found = torch.nn.Identity()
+    if width is not None:
+        settings = {"hidden_size": width} if inner is None else {"hidden_size": width, "intermediate_size": inner}
+        found.config = SimpleNamespace(**settings)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cache", "one", "threads", "expected"),
+    [
+        pytest.param(32 * MIB, model(384, 1536), 4, 2184, id="MiniLM"),
+        pytest.param(32 * MIB, model(384), 4, 2184, id="usual ratio"),
+        pytest.param(32 * MIB, model(384, 768), 4, 3640, id="slim"),
+        pytest.param(32 * MIB, model(768, 3072), 4, 1092, id="BERT-base"),
+        pytest.param(32 * MIB, model(None), 4, 1092, id="no settings"),
+        pytest.param(32 * MIB, model(1024, 4096), 4, 1024, id="BERT-large"),
+        pytest.param(32 * MIB, model(384, 1536), 2, 2048, id="two threads"),
+        pytest.param(32 * MIB, model(384, 1536), 1, 1024, id="one thread"),
+        pytest.param(32 * MIB, model(384, 1536), 16, 4096, id="many threads"),
+        pytest.param(0, model(384, 1536), 4, 1024, id="unknown cache"),
+    ],
+)
+def test_forward_pass_on_a_cpu_is_one_whose_layers_fit_its_cache(
+    monkeypatch: pytest.MonkeyPatch, cache: int, one: torch.nn.Module, threads: int, expected: int
+) -> None:
+    monkeypatch.setattr(token_limit, "cache_bytes", lambda: cache)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert forward_tokens(one, CPU) == expected
+
+
+@pytest.mark.parametrize(
+    ("memory", "one", "expected"),
+    [
+        (8 * GIB, model(1024, 4096), 16_384),
+        (16 * GIB, model(1024, 4096), 26_214),
+        (80 * GIB, model(384, 1536), 65_536),
+    ],
+    ids=["small", "16 GB", "80 GB"],
+)
+def test_forward_pass_on_a_gpu_takes_a_small_part_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch, memory: int, one: torch.nn.Module, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    assert forward_tokens(one, GPU) == expected
+
+
+def test_cache_is_the_largest_of_the_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_limit.os, "sched_getaffinity", lambda process: {5, 3})
+    for core, sizes in (("cpu3", ("48K", "32K", "1024K", "32M", "")), ("cpu0", ("512M",))):
+        for index, size in enumerate(sizes):
+            folder = tmp_path / core / "cache" / f"index{index}"
+            folder.mkdir(parents=True)
+            (folder / "size").write_text(f"{size}\n")
+    assert cache_bytes(tmp_path) == 32 * MIB
+    assert cache_bytes(tmp_path / "nowhere") == 0
+
+
+def test_limit_is_chosen_once_and_only_where_no_number_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_limit, "cache_bytes", lambda: 32 * MIB)
+    given, left, none = TokenLimit(100, "max_tokens"), TokenLimit(AUTO, "max_tokens"), TokenLimit(None, "max_tokens")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for limit in (given, left, none):
+        limit.choose(model(384, 1536), CPU)
+    assert (given.tokens, left.tokens, none.tokens) == (100, 2048, None)
+    left.lower(8, 128)
+    left.choose(model(384, 1536), CPU)
+    assert left.tokens == 512
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])

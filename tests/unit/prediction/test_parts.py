@@ -3,8 +3,10 @@
 import dataclasses
 import gzip
 import json
+from itertools import groupby, islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,16 @@ from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.prediction.job import find_inputs
-from qa_ray.prediction.parts import ANSWERS, Input, OutputFolder, Part, finished_parts, part_name, read_parts
+from qa_ray.prediction.parts import (
+    ANSWERS,
+    Input,
+    OutputFolder,
+    Part,
+    finished_parts,
+    part_name,
+    part_sizes,
+    read_parts,
+)
 
 ROW = {"question": "q", "context": "c"}
 
@@ -49,6 +60,26 @@ def test_parts_hold_rows_of_one_file_each_and_all_of_them(inputs: list[Input]) -
         "part-00002-000001.jsonl": ["c2", "c3"],
     }
     assert sum(part.size for part in found) == pytest.approx(sum(item.size for item in inputs))
+
+
+def test_parts_grow_so_that_the_first_are_there_soon_and_the_last_is_a_small_share() -> None:
+    sizes = list(islice(part_sizes(512), 100))
+    assert [(size, len(list(group))) for size, group in groupby(sizes)] == [
+        (32, 16), (64, 16), (128, 16), (256, 16), (512, 36)
+    ]  # fmt: skip
+    assert [list(islice(part_sizes(most), 18))[::17] for most in (2, 32, 100)] == [[2, 2], [32, 32], [32, 64]]
+    assert next(islice(part_sizes(100), 32, None)) == 100
+    done = np.cumsum(sizes)
+    assert (np.array(sizes[16:]) <= done[15:-1] / 8).all()
+
+
+def test_file_is_cut_into_parts_that_grow(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", 700)
+    found = list(
+        read_parts(find_inputs(DataConfig(), str(tmp_path)), DataConfig(), size=512, max_rows=None, ending="j")
+    )
+    assert [part.num_rows for part in found] == [32] * 16 + [64, 64, 60]
+    assert [id for part in found for id in ids(part) or []] == [f"a{number}" for number in range(700)]
 
 
 def test_finished_parts_are_counted_and_their_questions_left_out(inputs: list[Input]) -> None:

@@ -21,10 +21,12 @@ def test_empty_answers_are_asked_for_by_word(
     assert parse("m", "--data", "d", "--no-answer", word).handle_impossible is told
 
 
-def test_forward_passes_are_larger_on_gpus_unless_a_number_is_given(parse: Callable[..., PredictionOptions]) -> None:
-    usual, given = parse("m", "--data", "d"), parse("m", "--data", "d", "--max-tokens-per-device", "9")
-    assert usual.max_tokens(use_gpu=True) > usual.max_tokens(use_gpu=False) > 0
-    assert given.max_tokens(use_gpu=True) == given.max_tokens(use_gpu=False) == 9
+@pytest.mark.parametrize(("words", "expected"), [((), "auto"), (("auto",), "auto"), (("9",), 9)])
+def test_forward_passes_are_sized_by_the_device_unless_a_number_is_given(
+    words: tuple[str, ...], expected: int | str, parse: Callable[..., PredictionOptions]
+) -> None:
+    flags = ("--max-tokens-per-device", *words) if words else ()
+    assert parse("m", "--data", "d", *flags).max_tokens_per_device == expected
 
 
 def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[..., PredictionOptions]) -> None:
@@ -41,6 +43,8 @@ def test_what_is_recorded_leaves_out_what_changes_no_answer(parse: Callable[...,
         ["m"],
         ["m", "--data", "d", "--top-k", "0"],
         ["m", "--data", "d", "--part-size", "0"],
+        ["m", "--data", "d", "--max-tokens-per-device", "0"],
+        ["m", "--data", "d", "--max-tokens-per-device", "many"],
         ["m", "--data", "d", "--max-examples", "0"],
         ["m", "--data", "d", "--out", "s3://user:secret@bucket/out"],
         ["m", "--data", "s3://user:secret@bucket/in"],

@@ -9,6 +9,7 @@ from small_runs import changed, cpu_accelerator, made_passages, make_collator, t
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.config.policies import Language
 from qa_ray.errors import DataError, ModelError
+from qa_ray.model import token_limit
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.scores.metrics import exact_match, f1
 from qa_ray.training.evaluator import Evaluator
@@ -225,6 +226,17 @@ def test_progress_counts_up_to_all_windows(bert):
     assert done == sorted(done)
     assert done[-1] == records[-1].total == len(collator.windows)
     assert {(record.phase, record.step) for record in records} == {("evaluate", 7)}
+
+
+def test_forward_passes_suit_the_device_without_a_number(bert, monkeypatch):
+    monkeypatch.setattr(token_limit, "cache_bytes", lambda: 0)  # the least that a CPU takes: 1,024 tokens
+    config, records = tiny_config(bert), []
+    collator = make_collator(config, made_passages(60))
+    evaluator = Evaluator(collator, EvalConfig(), no_answer=False)
+    evaluator(load_model(config.model), cpu_accelerator(), record=records.append)
+    groups = np.diff([0, *(record.done for record in records)]).tolist()
+    assert groups == [len(group) for group in collator.groups(np.arange(len(collator.windows)), 1024)]
+    assert len(groups) > 1
 
 
 def test_batch_size_does_not_change_the_answers(bert):
