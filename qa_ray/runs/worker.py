@@ -125,8 +125,12 @@ def _train(task: TrainingTask) -> Outcome:
     try:
         with _node_sampler(task):
             run = _Run.start(task, sender)
-            while not run.loop.finished and not run.stopped:
-                run.epoch()
+            try:
+                while not run.loop.finished and not run.stopped:
+                    run.epoch()
+            except BaseException:
+                run.saver.abandon()
+                raise
             return run.end()
     finally:
         logging.getLogger("qa_ray").removeHandler(sender)

@@ -35,8 +35,6 @@ def test_tf32_is_taken_where_it_is_asked_for_whatever_was_before(bert: Any, matm
         (True, "cpu", "no", "fp32"),
     ],
 )
-def test_record_says_tf32_where_that_is_so(
-    bert: Any, tf32: bool, device: str, precision: str, said: str
-) -> None:
+def test_record_says_tf32_where_that_is_so(bert: Any, tf32: bool, device: str, precision: str, said: str) -> None:
     accelerator: Any = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
     assert number_format(tiny_config(bert, train={"tf32": tf32}), accelerator) == said
