@@ -29,7 +29,14 @@ from qa_ray.config.policies import Precision
 NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
 TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
 EVERY_STEP: dict[str, dict[str, object]] = {"checkpoint": {"every_steps": 1}, "tracking": {"enabled": False}}
-SPEEDS = ("time", "windows_per_second", "tokens_per_second", "peak_memory_gb", "peak_gpu_memory_gb")
+SPEEDS = (
+    "time",
+    "windows_per_second",
+    "tokens_per_second",
+    "peak_memory_gb",
+    "peak_gpu_memory_gb",
+    "checkpoint_stall_seconds",
+)
 
 
 def questions(names: list[str]) -> list[dict[str, object]]:

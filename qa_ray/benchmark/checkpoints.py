@@ -1,4 +1,4 @@
-"""The benchmark's case of checkpoints: how long steps stand still for one, and what its upload takes from them."""
+"""The benchmark's case of checkpoints: how long steps stand still for one, and what writing it takes from them."""
 
 import tempfile
 import time

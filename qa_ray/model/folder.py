@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -178,7 +179,13 @@ def _default_settings(limit: int | None) -> AnswerSettings:
 
 
 def save_model(
-    folder: Path, model: PreTrainedModel, tokenizer: FastTokenizer, config: Config, threshold: float | None
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: FastTokenizer,
+    config: Config,
+    threshold: float | None,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Save weights (safetensors), tokenizer and answer settings.
 
@@ -188,6 +195,7 @@ def save_model(
         tokenizer: its tokenizer.
         config: the run's configuration.
         threshold: no answer is predicted where null score minus best score is above it; None if it never is.
+        weights: a copy of the model's weights to save in their place.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -201,7 +209,7 @@ def save_model(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

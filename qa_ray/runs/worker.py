@@ -90,7 +90,17 @@ def make_accelerator(config: Config, *, use_gpu: bool, keep: Precision | None = 
             precision,
             keep,
         )
+    if use_gpu:
+        # The process may have computed another way before. Convolutions do so by default; no model here has any.
+        torch.backends.cuda.matmul.allow_tf32 = config.train.tf32
     return Accelerator(mixed_precision=accelerate_name(precision), cpu=not use_gpu)
+
+
+def number_format(config: Config, accelerator: Accelerator) -> str:
+    """What the record says that a worker computes in."""
+    precision = precision_of(accelerator.mixed_precision)
+    tf32 = config.train.tf32 and precision is Precision.FP32 and accelerator.device.type == "cuda"
+    return f"{precision} with matrices in TF32" if tf32 else precision
 
 
 def make_collator(config: Config, corpus: Corpus, template: Template, *, first_position: int | None = None) -> Collator:
@@ -107,8 +117,12 @@ def _train(task: TrainingTask) -> Outcome:
     try:
         with _node_sampler(task):
             run = _Run.start(task, sender)
-            while not run.loop.finished and not run.stopped:
-                run.epoch()
+            try:
+                while not run.loop.finished and not run.stopped:
+                    run.epoch()
+            except BaseException:
+                run.saver.abandon()
+                raise
             return run.end()
     finally:
         logging.getLogger("qa_ray").removeHandler(sender)
@@ -123,7 +137,7 @@ def _note(task: TrainingTask) -> Callable[[str], object]:
 def _tell_hardware(task: TrainingTask, accelerator: Accelerator) -> None:
     """Tell the driver, which may stand on a node without GPUs, what this group computes on."""
     gpu = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else ""
-    own = Hardware.here(gpu, precision_of(accelerator.mixed_precision))
+    own = Hardware.here(gpu, number_format(task.config, accelerator))
     workers = gather_on_main(accelerator, (ray.get_runtime_context().get_node_id(), own))
     if accelerator.is_main_process:
         task.stream.put.remote(WorkerGroup(tuple(workers)))

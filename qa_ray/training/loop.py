@@ -19,6 +19,7 @@ from qa_ray.errors import TrainingError
 from qa_ray.model.token_limit import TokenLimit
 from qa_ray.schema import Float64s, Int64s
 from qa_ray.tracking.metrics import (
+    CHECKPOINT_STALL_SECONDS,
     GRAD_NORM,
     LEARNING_RATE,
     MODEL_FLOPS_UTILIZATION,
@@ -105,7 +106,7 @@ class TrainingLoop:
         limit = TokenLimit(config.batch.max_tokens_per_device, "batch.max_tokens_per_device", note)
         self._add_gradient = ShareGradient(config.batch, collator, self._model, accelerator, self._meter, limit)
         self._made: _Made | None = None
-        self._shown_at = 0.0
+        self._shown_at = self._stall = 0.0
         torch.manual_seed(config.train.seed + accelerator.process_index)
 
     @property
@@ -169,6 +170,10 @@ class TrainingLoop:
         self.state.epoch += 1
         self.state.position = 0
         return True
+
+    def note_stall(self, seconds: float) -> None:
+        """Add to the time that the steps stood still for a checkpoint, which the next record tells."""
+        self._stall += seconds
 
     @property
     def _all_steps_made(self) -> bool:
@@ -267,6 +272,8 @@ class TrainingLoop:
             metrics[MODEL_FLOPS_UTILIZATION] = used / self._peak_flops
         if self._accelerator.mixed_precision == "fp16":
             metrics[SKIPPED_STEPS] = float(self.state.skipped_steps)
+        if self._stall:
+            metrics[CHECKPOINT_STALL_SECONDS], self._stall = self._stall, 0.0
         return metrics
 
 

@@ -8,6 +8,7 @@ from small_runs import made_passages, make_collator, make_run, tiny_config
 
 from qa_ray.config.policies import Precision
 from qa_ray.model.compute import accelerate_name, choose_precision
+from qa_ray.runs.worker import make_accelerator
 from qa_ray.tracking.metrics import LEARNING_RATE, SKIPPED_STEPS, TRAIN_LOSS
 from qa_ray.training.evaluator import Evaluator
 
@@ -55,3 +56,13 @@ def test_auto_is_what_this_gpu_computes_in():
     device = torch.device("cuda")
     expected = Precision.BF16 if torch.cuda.get_device_capability(device)[0] >= 8 else Precision.FP16
     assert choose_precision(Precision.AUTO, device) is expected
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_fp32_is_rounded_to_tf32_only_where_that_is_asked_for(bert, tf32):
+    if torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("this GPU has no TF32")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    make_accelerator(tiny_config(bert, train={"tf32": tf32}), use_gpu=True)
+    matrix = torch.full((256, 256), 1 + 2.0**-12, device="cuda")  # of which TF32 keeps the 1
+    assert ((matrix @ matrix.T)[0, 0].item() == 256) is tf32

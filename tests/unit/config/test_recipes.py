@@ -56,3 +56,11 @@ def test_recipe_trains_evaluates_and_saves_a_model(name, saved, tmp_path):
     assert run.records[-1].done == run.loop.num_steps
     save_model(tmp_path, run.model, tokenizer, config, result.metrics.get("threshold"))
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(tokenizer)
+
+
+def test_recipes_compute_in_what_the_hardware_has_but_for_the_classic_whose_scores_rest_on_fp16():
+    fixed = {name: recipe().train.precision for name, recipe in RECIPES.items()}
+    assert {name: one for name, one in fixed.items() if one is not Precision.AUTO} == {
+        "bert_base_squad": Precision.FP16
+    }
+    assert {recipe().model.attention for recipe in RECIPES.values()} == {None}

@@ -114,6 +114,11 @@ def test_only_weights_that_no_logit_depends_on_are_frozen(saved, family, frozen)
     assert all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.parametrize(("family", "kernel"), [("bert", "sdpa"), ("llama", "sdpa"), ("deberta", "eager")])
+def test_kernel_of_attention_is_sdpa_where_the_model_has_it(saved, family, kernel):
+    assert load_model(config_of(saved(family))).config._attn_implementation == kernel
+
+
 @pytest.mark.parametrize("family", ["bert", "deberta", "xlnet", "modernbert", "gpt2", "distilbert"])
 def test_dropout_override_reaches_every_dropout_layer(saved, family):
     model = load_model(config_of(saved(family), dropout=0.37))

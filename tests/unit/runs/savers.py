@@ -31,7 +31,7 @@ class SavedRun:
         self.folder = folder
         passages = made_passages(3)
         run = make_run(self.config, passages)
-        self.model, self.loop = run.model, run.loop
+        self.model, self.loop, self.records = run.model, run.loop, run.records
         evaluate = Evaluator(make_collator(self.config, passages), self.config.evaluate, no_answer=False)
         self.evaluation: Evaluation = evaluate(run.loop.model, cpu_accelerator())
 
@@ -73,7 +73,7 @@ class SavedRun:
     def save(self, saver: Saver) -> None:
         """Save in mid-epoch, and wait until it is stored."""
         saver.save(self.loop, self.model)
-        while self.uploader.busy:
+        while saver.stored(self.loop.state.step) is None:
             time.sleep(0.001)
 
     def save_epoch(self, saver: Saver, **metrics: float) -> None:

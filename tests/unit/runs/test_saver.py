@@ -100,6 +100,7 @@ def test_files_are_made_in_the_temporary_folder_and_leave_nothing_there(copies, 
     saver = run.saver()
     run.step()
     saver.save(run.loop, run.model)
+    saver.abandon()
     assert len(list(copies.glob("qa_ray-*/*/*/step-00000001"))) == 1
     gate.set()
     saver.close()

@@ -41,6 +41,7 @@ def test_checkpoint_that_cannot_be_written_in_mid_epoch_is_a_warning(copies, run
     saver = run.saver()
     run.step()
     saver.save(run.loop, run.model)
+    saver.abandon()
     assert "step 1 is not saved; training goes on: " in caplog.text
     assert full_disk in caplog.text
     assert not list(copies.glob("qa_ray-*/*/*/*")), "half a checkpoint must not fill the disk"
@@ -61,11 +62,20 @@ def test_checkpoint_that_the_store_refused_or_does_not_tell_of_is_not_stored(run
     assert saver.stored(1) is False
 
 
-def test_epoch_that_cannot_be_written_is_an_error(copies, run, full_disk):
+@pytest.mark.parametrize("then", ["close", "save", "save_epoch"])
+def test_epoch_that_cannot_be_written_is_an_error_in_what_comes_next(copies, run, full_disk, then):
     saver = run.saver()
     run.loop.train_epoch()
+    run.save_epoch(saver)
+    saver.abandon()
+    assert saver.stored(run.loop.state.step) is False
+    actions = {
+        "close": saver.close,
+        "save": lambda: saver.save(run.loop, run.model),
+        "save_epoch": lambda: run.save_epoch(saver),
+    }
     with pytest.raises(StorageError, match=full_disk) as raised:
-        run.save_epoch(saver)
+        actions[then]()
     assert "free space" in str(raised.value)
     assert str(staging_place(run.folder).parent) in str(raised.value)
     assert not list(copies.glob("qa_ray-*/*/*/*"))

@@ -75,6 +75,7 @@ def test_what_a_killed_group_left_whole_is_stored_and_the_rest_is_deleted(run, m
     with monkeypatch.context() as killed:
         killed.setattr(Uploader, "submit", lambda *_, **__: None)
         saver.save(run.loop, run.model)
+        saver.abandon()
     (whole,) = staging_place(run.folder).glob("*/*")
     shutil.copytree(whole, whole.with_name("step-00000002.part"))
     shutil.copytree(whole, whole.with_name("fetched"))
