@@ -11,8 +11,6 @@ from typing import Any
 import ray
 from ray.train import TrainingFailedError
 
-from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.pipeline import Split
 from qa_ray.data.template import Template
@@ -30,7 +28,7 @@ from qa_ray.scores.results import assemble
 from qa_ray.storage.run_folder import METRICS
 from qa_ray.tracking.metrics import ignore
 from qa_ray.tracking.tracker import Tracker
-from qa_ray.training.evaluator import Evaluator
+from qa_ray.training.evaluator import Decoded, Evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +56,6 @@ class EvaluationTask:
         return self.split.corpus().ids()
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedSplit:
-    """What the workers found, without the texts that the driver has too."""
-
-    candidates: Candidates
-    null: NullSpans
-    loss: float
-
-
 def evaluate_on_workers(task: EvaluationTask, *, no_answer: bool) -> EvaluatedModel:
     """Evaluate one model on the workers, and score its answers here, where the texts are."""
     collator = make_collator(task.config, task.split.corpus(), task.template)
@@ -75,7 +64,7 @@ def evaluate_on_workers(task: EvaluationTask, *, no_answer: bool) -> EvaluatedMo
     logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
     if note := cut_note(corpus, windows):
         logger.warning("%s: %s", name, note)
-    found = _run(task, no_answer=no_answer)
+    found = _run(task)
     threshold = task.threshold if no_answer else None
     evaluation = assemble(
         corpus,
@@ -96,15 +85,15 @@ def evaluate_on_workers(task: EvaluationTask, *, no_answer: bool) -> EvaluatedMo
     )
 
 
-def _run(task: EvaluationTask, *, no_answer: bool) -> DecodedSplit:
+def _run(task: EvaluationTask) -> Decoded:
     stream, resources = start_stream(), task.resources
     # Ray Train wants a folder even of those who store nothing.
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        work = partial(_work, task, stream, no_answer)
+        work = partial(_work, task, stream)
         trainer = make_trainer(work, resources, task.config.cluster, name="evaluate", storage_path=place)
         with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
-                result: DecodedSplit = trainer.fit().return_value
+                result: Decoded = trainer.fit().return_value
             except TrainingFailedError as error:
                 raise cause_of(error, _lost) from error
     return result
@@ -117,29 +106,28 @@ def _lost(what: str) -> ClusterError:
     )
 
 
-def _work(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
+def _work(task: EvaluationTask, stream: Any) -> Decoded | None:
     """Evaluate this rank's share; rank 0 returns what all have found."""
     with raised_by_node():
-        return _evaluate_share(task, stream, no_answer)
+        return _evaluate_share(task, stream)
 
 
-def _evaluate_share(task: EvaluationTask, stream: Any, no_answer: bool) -> DecodedSplit | None:
+def _evaluate_share(task: EvaluationTask, stream: Any) -> Decoded | None:
     set_up_process(task.resources.cpus_per_worker)
     accelerator = make_accelerator(task.config, use_gpu=bool(ray.get_gpu_ids()))
     saved = open_model(task.model, trust_remote_code=task.config.model.trust_remote_code)
     collator = make_collator(task.config, task.split.corpus(), task.template)
-    evaluator = Evaluator(collator, task.config.evaluate, no_answer=no_answer)
+    evaluator = Evaluator(collator, task.config.evaluate)
     sender = StreamSender(stream)
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(saved.model, evaluation_mode=True)
     try:
-        result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
+        # Scored on the driver, which has the texts too.
+        found = evaluator.decode(model, accelerator, record=sender if accelerator.is_main_process else ignore)
     except ModelError as error:
         raise ModelError(f"{task.config.model.name}: {error}") from error
     sender.flush()
-    if result is None:
-        return None
-    return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])
+    return found
 
 
 def run_history(name: str) -> list[dict[str, Any]]:
