@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qa_ray.answers.decode import Candidates, join_windows, window_candidates
 from qa_ray.answers.n_best import NullSpans
@@ -18,8 +19,10 @@ from qa_ray.model.compute import Logits, forward
 from qa_ray.model.token_limit import TokenLimit, in_groups
 from qa_ray.schema import Float32s, Float64s, Int32s, Int64s
 
-_SPANS_AT_ONCE = 2**22
-"""Bounds the memory of lists that may become long."""
+_SPANS_AT_ONCE = 2**17
+"""Those that begin at the n best starts of all windows that are decoded at once: some 200 windows, as a rule."""
+_LISTED_AT_ONCE = 2**22
+"""The same, where lists may become long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +52,80 @@ class DecodedBatch:
             )
 
 
-def decode_batch(
-    logits: Logits, batch: Batch, windows: Windows, group: Int64s, *, n_best: int, max_answer_length: int
-) -> DecodedBatch:
-    """Find the n best spans of the windows `group` of which `batch` was made; they come back to the host."""
-    best = window_candidates(
-        logits.start,
-        logits.end,
-        batch.context_begin,
-        batch.context_end,
-        n_best=n_best,
-        max_answer_length=max_answer_length,
-    )
-    begin, cls = batch.context_begin[:, None].int(), batch.cls_index[:, None]
-    null = (logits.start.gather(1, cls), logits.end.gather(1, cls))
-    first, last, start, end, null_start, null_end = _fetch(best.first - begin, best.last - begin, *best[2:], *null)
-    # From places in the window's context to places among all tokens of the context.
-    shift = windows.first[group][:, None].astype(np.int32)
-    return DecodedBatch(
-        windows.question[group], first + shift, last + shift, start, end, null_start[:, 0], null_end[:, 0]
-    )
+class _Waiting(NamedTuple):
+    """Windows of which the spans are still to be found."""
+
+    group: Int64s
+    logits: Logits
+    context_begin: Tensor
+    context_end: Tensor
+    cls_index: Tensor
+
+
+class Decoder:
+    """Finds the n best spans of windows, batch by batch, and puts those of each example together.
+
+    Small batches wait until there are several: to begin costs more than the spans of so few windows do.
+    """
+
+    def __init__(self, windows: Windows, *, n_best: int, max_answer_length: int, named: Callable[[int], str]) -> None:
+        """Begin with none of the windows; `named` is how an example is called in an error."""
+        self._windows = windows
+        self._n_best = n_best
+        self._max_answer_length = max_answer_length
+        self._named = named
+        self._waiting: list[_Waiting] = []
+        self._found: list[DecodedBatch] = []
+
+    def add(self, group: Int64s, logits: Logits, batch: Batch) -> None:
+        """Take over the logits of the windows `group`, of which `batch` was made.
+
+        Raises:
+            ModelError: a logit is not a finite number, in these windows or in those that waited.
+            torch.OutOfMemoryError: these windows are not taken over.
+        """
+        self._waiting.append(_Waiting(group, logits, batch.context_begin, batch.context_end, batch.cls_index))
+        number = sum(len(one.group) for one in self._waiting)
+        if number * self._n_best * self._max_answer_length >= _SPANS_AT_ONCE:
+            try:
+                self._decode()
+            except torch.OutOfMemoryError:
+                self._waiting.pop()
+                raise
+
+    def join(self) -> tuple[Candidates, NullSpans]:
+        """The n best spans of each example of which there are windows, and its "no answer"."""
+        if self._waiting:
+            self._decode()
+        return join_batches(self._found, n_best=self._n_best)
+
+    def _decode(self) -> None:
+        """Find the spans of all windows that wait; they come back to the host."""
+        group = np.concatenate([one.group for one in self._waiting])
+        width = max(one.logits.start.shape[1] for one in self._waiting)
+        start, end = (
+            torch.cat([pad(of_side, (0, width - of_side.shape[1]), value=-torch.inf) for of_side in side])
+            for side in zip(*(one.logits for one in self._waiting), strict=True)
+        )
+        begin, stop, cls = (
+            torch.cat(places)[:, None] for places in zip(*(one[2:] for one in self._waiting), strict=True)
+        )
+        best = window_candidates(
+            start, end, begin[:, 0], stop[:, 0], n_best=self._n_best, max_answer_length=self._max_answer_length
+        )
+        begin, null = begin.int(), (start.gather(1, cls), end.gather(1, cls))
+        first, last, best_start, best_end, null_start, null_end = _fetch(
+            best.first - begin, best.last - begin, best.start_logit, best.end_logit, *null
+        )
+        # From places in the window's context to places among all tokens of the context.
+        shift = self._windows.first[group][:, None].astype(np.int32)
+        example = self._windows.question[group]
+        found = DecodedBatch(
+            example, first + shift, last + shift, best_start, best_end, null_start[:, 0], null_end[:, 0]
+        )
+        found.require_finite(self._named)
+        self._found.append(found)
+        self._waiting.clear()
 
 
 def _fetch(*columns: Tensor) -> list[Any]:
@@ -123,20 +180,20 @@ def score_corpus(
         ClusterError: the device's memory does not hold a single window.
     """
     windows = collator.windows
-    found: list[DecodedBatch] = []
     kept = ContextLogits(windows, device)
+    decoder = Decoder(windows, n_best=n_best, max_answer_length=max_answer_length, named=collator.corpus.record)
 
-    def compute(group: Int64s) -> DecodedBatch:
+    def compute(group: Int64s) -> Logits:
         batch = collator(group).to(device)
         logits = forward(model, batch)
         kept.keep(group, logits, batch)
-        return decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
+        decoder.add(group, logits, batch)
+        return logits
 
-    for _, decoded in in_groups(collator, np.arange(len(windows)), limit, compute):
-        decoded.require_finite(collator.corpus.record)
-        found.append(decoded)
-    sums = log_partition(kept, max_answer_length=max_answer_length)
-    return Scored(*join_batches(found, n_best=n_best), sums, kept)
+    for _ in in_groups(collator, np.arange(len(windows)), limit, compute):
+        pass
+    candidates, null = decoder.join()
+    return Scored(candidates, null, log_partition(kept, max_answer_length=max_answer_length), kept)
 
 
 @torch.inference_mode()
@@ -144,7 +201,7 @@ def more_candidates(logits: ContextLogits, examples: Int64s, *, n_best: int, max
     """The n best spans of some examples from logits that are there, as `score_corpus` finds them."""
     windows, device = logits.windows, logits.start.device
     rows = np.flatnonzero(np.isin(windows.question, examples))
-    at_once = max(1, _SPANS_AT_ONCE // (logits.start.shape[1] * max_answer_length))
+    at_once = max(1, _LISTED_AT_ONCE // (logits.start.shape[1] * max_answer_length))
     found = []
     for group in np.split(rows, range(at_once, len(rows), at_once)):
         place, length = (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from qa_ray.answers.inference import decode_batch, join_batches
+from qa_ray.answers.inference import Decoder
 from qa_ray.answers.n_best import find_spans
 from qa_ray.benchmark.standard import Answers, evaluation_features, postprocess
 from qa_ray.benchmark.timing import Row, Timing, interleave
@@ -95,10 +95,13 @@ def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found
     windows = collator.windows
     groups = collator.groups(np.arange(len(windows)), settings.max_tokens_per_device)
     batches = [(items, collator(items), _batch_logits(collator, logits, items)) for items in groups]
-    lists = {"n_best": settings.n_best, "max_answer_length": settings.max_answer_length}
     begin = time.perf_counter()
-    decoded = [decode_batch(given, batch, windows, items, **lists) for items, batch, given in batches]
-    spans = find_spans(collator.corpus, *join_batches(decoded, n_best=settings.n_best), no_answer=False)
+    decoder = Decoder(
+        windows, n_best=settings.n_best, max_answer_length=settings.max_answer_length, named=collator.corpus.record
+    )
+    for items, batch, given in batches:
+        decoder.add(items, given, batch)
+    spans = find_spans(collator.corpus, *decoder.join(), no_answer=False)
     scores = np.append(spans.candidates.score, -np.float32(np.inf))[spans.best_rows].tolist()
     found.update(zip(collator.corpus.ids(), zip(spans.best_texts, scores, strict=True), strict=True))
     return Timing(len(windows), time.perf_counter() - begin)

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.inference import DecodedBatch, decode_batch, join_batches
+from qa_ray.answers.inference import Decoder
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import share_of_rank
@@ -89,26 +89,29 @@ class Evaluator:
         tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
         mine = np.flatnonzero(np.isin(windows.question, examples))
-        n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
-        found: list[DecodedBatch] = []
+        decoder = Decoder(
+            windows,
+            n_best=self._config.n_best,
+            max_answer_length=self._config.max_answer_length,
+            named=lambda question: f"{corpus.record(question)}, id {corpus.id(question)}",
+        )
         losses = [torch.zeros((), device=accelerator.device)]
         done = 0
 
-        def compute(group: Int64s) -> tuple[DecodedBatch, torch.Tensor]:
+        def compute(group: Int64s) -> torch.Tensor:
             batch = self._collate(group).to(accelerator.device)
             with torch.no_grad():
                 logits = forward(model, batch)
-            decoded = decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
-            return decoded, span_loss(logits, batch)
+            loss = span_loss(logits, batch)
+            decoder.add(group, logits, batch)
+            return loss
 
-        for group, (decoded, loss) in in_groups(self._collate, mine, self._limit, compute):
-            decoded.require_finite(lambda question: f"{corpus.record(question)}, id {corpus.id(question)}")
-            found.append(decoded)
+        for group, loss in in_groups(self._collate, mine, self._limit, compute):
             losses.append(loss)
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))
         # Read once: each number by itself would wait for the device.
-        return Decoded(*join_batches(found, n_best=n_best), sum(torch.stack(losses).tolist()))
+        return Decoded(*decoder.join(), sum(torch.stack(losses).tolist()))
 
     def _join(self, shares: Sequence[Decoded]) -> Decoded:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)

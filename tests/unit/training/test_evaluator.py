@@ -8,6 +8,7 @@ import torch
 from device_waits import waits
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
+from qa_ray.answers import inference
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.config.policies import Language
 from qa_ray.errors import DataError, ModelError
@@ -255,7 +256,9 @@ def test_batch_size_does_not_change_the_answers(bert):
     assert few.metrics == pytest.approx(many.metrics, rel=1e-4)
 
 
-def test_device_is_waited_for_once_a_batch_and_once_for_the_loss(bert):
+@pytest.mark.parametrize(("at_once", "waits_of"), [(1, lambda passes: passes), (2**30, lambda passes: 1)])
+def test_device_is_waited_for_once_a_batch_at_most_and_once_for_the_loss(bert, monkeypatch, at_once, waits_of):
+    monkeypatch.setattr(inference, "_SPANS_AT_ONCE", at_once)
     config = tiny_config(bert, evaluate={"max_tokens_per_device": 64})
     collator, shapes = make_collator(config, made_passages(5)), []
     model = load_model(config.model)
@@ -269,7 +272,7 @@ def test_device_is_waited_for_once_a_batch_and_once_for_the_loss(bert):
     with waits() as found:
         Evaluator(collator, config.evaluate, no_answer=True)(model, cpu_accelerator())
     assert len(shapes) > 2
-    assert [wait.split()[0] for wait in found] == ["cpu"] * len(shapes) + ["tolist"]
+    assert [wait.split()[0] for wait in found] == ["cpu"] * waits_of(len(shapes)) + ["tolist"]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
