@@ -7,7 +7,7 @@ gives {"score": 0.97, "start": 0, "end": 11, "answer": "Charles IV."}
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Literal, Self, Unpack
 
 import numpy as np
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.inference import score_corpus
+from qa_ray.answers.inference import more_candidates, score_corpus
 from qa_ray.answers.n_best import Answered, Found, Span, distinct_spans, rank
 from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
@@ -163,28 +163,32 @@ class QuestionAnswerer:
 
     def _find(self, passages: Sequence[Passage], request: Request, n_best: int) -> list[Found]:
         """The best spans of each passage's question, from n-best lists as long as that takes."""
-        collator = self._collator(passages, request)
-        candidates, null, log_partition = score_corpus(
+        collator, length = self._collator(passages, request), request.max_answer_length
+        candidates, null, log_partition, logits = score_corpus(
             self.model,
             collator,
             device=self.device,
             limit=TokenLimit(request.max_tokens, "batch_size") if request.max_tokens else self._memory,
             n_best=n_best,
-            max_answer_length=request.max_answer_length,
+            max_answer_length=length,
         )
-        null_scores = null.score.tolist()
-        results, short = [], []
-        for number, spans in enumerate(_spans(collator.corpus, candidates)):
-            context = passages[number].context
-            found = distinct_spans(spans, context, limit=request.top_k, align_to_words=request.align_to_words)
-            if len(found) < request.top_k and len(spans) == n_best:
-                short.append(number)
-            results.append(Found(context, found, log_partition[number], null_scores[number]))
-        if short:
-            longer = self._find([passages[number] for number in short], request, _MORE * n_best)
-            for number, one in zip(short, longer, strict=True):
-                results[number] = one
-        return results
+        distinct: dict[int, list[Span]] = {}
+        numbers = list(range(len(passages)))
+        while numbers:
+            short = []
+            for number, spans in zip(numbers, _spans(collator.corpus, candidates, numbers), strict=True):
+                context, aligned = passages[number].context, request.align_to_words
+                distinct[number] = distinct_spans(spans, context, limit=request.top_k, align_to_words=aligned)
+                if len(distinct[number]) < request.top_k and len(spans) == n_best:
+                    short.append(number)
+            if numbers := short:
+                n_best *= _MORE
+                candidates = more_candidates(logits, np.array(short), n_best=n_best, max_answer_length=length)
+        columns = (log_partition.tolist(), null.score.tolist())
+        return [
+            Found(passage.context, distinct[number], *scores)
+            for number, (passage, *scores) in enumerate(zip(passages, *columns, strict=True))
+        ]
 
     def _collator(self, passages: Sequence[Passage], request: Request) -> Collator:
         table = tokenize(passages, [], self._backend)
@@ -240,10 +244,10 @@ def _chunks(passages: Sequence[Passage]) -> Iterator[Sequence[Passage]]:
         yield passages[begin:]
 
 
-def _spans(corpus: Corpus, candidates: Candidates) -> Iterator[list[Span]]:
-    """The candidates of each question, best first."""
+def _spans(corpus: Corpus, candidates: Candidates, numbers: Sequence[int]) -> Iterator[list[Span]]:
+    """The candidates of some questions, best first."""
     begins, ends = corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
     spans = list(map(Span, candidates.score.tolist(), begins.tolist(), ends.tolist()))
-    bounds = np.searchsorted(candidates.example, np.arange(len(corpus) + 1)).tolist()
-    for first, last in pairwise(bounds):
+    bounds = (np.searchsorted(candidates.example, numbers, side).tolist() for side in ("left", "right"))
+    for first, last in zip(*bounds, strict=True):
         yield spans[first:last]

@@ -2,20 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from qa_ray.answers.decode import Candidates, join_windows, window_candidates
 from qa_ray.answers.n_best import NullSpans
+from qa_ray.answers.partition import ContextLogits, log_partition
 from qa_ray.data.collate import Batch, Collator
 from qa_ray.data.windows import Windows
 from qa_ray.errors import ModelError
 from qa_ray.model.compute import Logits, forward
 from qa_ray.model.token_limit import TokenLimit, in_groups
-from qa_ray.schema import Float32s, Int32s, Int64s
+from qa_ray.schema import Float32s, Float64s, Int32s, Int64s
+
+_SPANS_AT_ONCE = 2**17
+"""Those that begin at the n best starts of all windows that are decoded at once: some 200 windows, as a rule."""
+_LISTED_AT_ONCE = 2**22
+"""The same, where lists may become long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +52,90 @@ class DecodedBatch:
             )
 
 
-def decode_batch(
-    logits: Logits, batch: Batch, windows: Windows, group: Int64s, *, n_best: int, max_answer_length: int
-) -> DecodedBatch:
-    """Find the n best spans of the windows `group` of which `batch` was made; they come back to the host."""
-    best = window_candidates(
-        logits.start,
-        logits.end,
-        batch.context_begin,
-        batch.context_end,
-        n_best=n_best,
-        max_answer_length=max_answer_length,
-    )
-    # From places in the padded row to places among the context's tokens.
-    shift = windows.first[group][:, None] - batch.context_begin.cpu().numpy()[:, None]
-    cls = batch.cls_index[:, None]
-    return DecodedBatch(
-        windows.question[group],
-        best.first.cpu().numpy() + shift,
-        best.last.cpu().numpy() + shift,
-        best.start_logit.cpu().numpy(),
-        best.end_logit.cpu().numpy(),
-        logits.start.gather(1, cls)[:, 0].cpu().numpy(),
-        logits.end.gather(1, cls)[:, 0].cpu().numpy(),
-    )
+class _Waiting(NamedTuple):
+    """Windows of which the spans are still to be found."""
+
+    group: Int64s
+    logits: Logits
+    context_begin: Tensor
+    context_end: Tensor
+    cls_index: Tensor
+
+
+class Decoder:
+    """Finds the n best spans of windows, batch by batch, and puts those of each example together.
+
+    Small batches wait until there are several: to begin costs more than the spans of so few windows do.
+    """
+
+    def __init__(self, windows: Windows, *, n_best: int, max_answer_length: int, named: Callable[[int], str]) -> None:
+        """Begin with none of the windows; `named` is how an example is called in an error."""
+        self._windows = windows
+        self._n_best = n_best
+        self._max_answer_length = max_answer_length
+        self._named = named
+        self._waiting: list[_Waiting] = []
+        self._found: list[DecodedBatch] = []
+
+    def add(self, group: Int64s, logits: Logits, batch: Batch) -> None:
+        """Take over the logits of the windows `group`, of which `batch` was made.
+
+        Raises:
+            ModelError: a logit is not a finite number, in these windows or in those that waited.
+            torch.OutOfMemoryError: these windows are not taken over.
+        """
+        self._waiting.append(_Waiting(group, logits, batch.context_begin, batch.context_end, batch.cls_index))
+        number = sum(len(one.group) for one in self._waiting)
+        if number * self._n_best * self._max_answer_length >= _SPANS_AT_ONCE:
+            try:
+                self._decode()
+            except torch.OutOfMemoryError:
+                self._waiting.pop()
+                raise
+
+    def join(self) -> tuple[Candidates, NullSpans]:
+        """The n best spans of each example of which there are windows, and its "no answer"."""
+        if self._waiting:
+            self._decode()
+        return join_batches(self._found, n_best=self._n_best)
+
+    def _decode(self) -> None:
+        """Find the spans of all windows that wait; they come back to the host."""
+        group = np.concatenate([one.group for one in self._waiting])
+        width = max(one.logits.start.shape[1] for one in self._waiting)
+        start, end = (
+            torch.cat([pad(of_side, (0, width - of_side.shape[1]), value=-torch.inf) for of_side in side])
+            for side in zip(*(one.logits for one in self._waiting), strict=True)
+        )
+        begin, stop, cls = (
+            torch.cat(places)[:, None] for places in zip(*(one[2:] for one in self._waiting), strict=True)
+        )
+        best = window_candidates(
+            start, end, begin[:, 0], stop[:, 0], n_best=self._n_best, max_answer_length=self._max_answer_length
+        )
+        begin, null = begin.int(), (start.gather(1, cls), end.gather(1, cls))
+        first, last, best_start, best_end, null_start, null_end = _fetch(
+            best.first - begin, best.last - begin, best.start_logit, best.end_logit, *null
+        )
+        # From places in the window's context to places among all tokens of the context.
+        shift = self._windows.first[group][:, None].astype(np.int32)
+        example = self._windows.question[group]
+        found = DecodedBatch(
+            example, first + shift, last + shift, best_start, best_end, null_start[:, 0], null_end[:, 0]
+        )
+        found.require_finite(self._named)
+        self._found.append(found)
+        self._waiting.clear()
+
+
+def _fetch(*columns: Tensor) -> list[Any]:
+    """Arrays of int32 and float32 tensors, [W, any], in one copy: each by itself would wait for the device."""
+    packed = torch.cat([column.view(torch.int32) for column in columns], dim=1).cpu().numpy()
+    parts = np.split(packed, np.cumsum([column.shape[1] for column in columns])[:-1], axis=1)
+    return [
+        np.ascontiguousarray(part).view(np.float32 if column.is_floating_point() else np.int32)
+        for part, column in zip(parts, columns, strict=True)
+    ]
 
 
 def join_batches(found: Sequence[DecodedBatch], *, n_best: int) -> tuple[Candidates, NullSpans]:
@@ -90,8 +157,10 @@ class Scored(NamedTuple):
     candidates: Candidates
     null: NullSpans
     """In the order of the examples."""
-    log_partition: list[float]
+    log_partition: Float64s
     """Log of each example's summed exp(score) over all its legal spans."""
+    logits: ContextLogits
+    """From which longer lists can be made without the model: see `more_candidates`."""
 
 
 @torch.inference_mode()
@@ -111,78 +180,42 @@ def score_corpus(
         ClusterError: the device's memory does not hold a single window.
     """
     windows = collator.windows
-    found: list[DecodedBatch] = []
-    start_logits: list[Float32s] = [np.empty(0, np.float32)] * len(windows)
-    end_logits = start_logits.copy()
+    kept = ContextLogits(windows, device)
+    decoder = Decoder(windows, n_best=n_best, max_answer_length=max_answer_length, named=collator.corpus.record)
 
-    def compute(group: Int64s) -> tuple[Batch, Logits, DecodedBatch]:
-        batch = collator(group)
-        on_device = batch.to(device)
-        logits = forward(model, on_device)
-        return (
-            batch,
-            logits,
-            decode_batch(logits, on_device, windows, group, n_best=n_best, max_answer_length=max_answer_length),
+    def compute(group: Int64s) -> Logits:
+        batch = collator(group).to(device)
+        logits = forward(model, batch)
+        kept.keep(group, logits, batch)
+        decoder.add(group, logits, batch)
+        return logits
+
+    for _ in in_groups(collator, np.arange(len(windows)), limit, compute):
+        pass
+    candidates, null = decoder.join()
+    return Scored(candidates, null, log_partition(kept, max_answer_length=max_answer_length), kept)
+
+
+@torch.inference_mode()
+def more_candidates(logits: ContextLogits, examples: Int64s, *, n_best: int, max_answer_length: int) -> Candidates:
+    """The n best spans of some examples from logits that are there, as `score_corpus` finds them."""
+    windows, device = logits.windows, logits.start.device
+    rows = np.flatnonzero(np.isin(windows.question, examples))
+    at_once = max(1, _LISTED_AT_ONCE // (logits.start.shape[1] * max_answer_length))
+    found = []
+    for group in np.split(rows, range(at_once, len(rows), at_once)):
+        place, length = (
+            torch.from_numpy(column).to(device) for column in (group, (windows.last - windows.first)[group])
         )
-
-    for group, (batch, logits, decoded) in in_groups(collator, np.arange(len(windows)), limit, compute):
-        decoded.require_finite(collator.corpus.record)
-        found.append(decoded)
-        begins, ends = batch.context_begin.tolist(), batch.context_end.tolist()
-        start, end = logits.start.cpu().numpy(), logits.end.cpu().numpy()
-        for row, window in enumerate(group.tolist()):
-            context = slice(begins[row], ends[row])
-            start_logits[window], end_logits[window] = start[row, context], end[row, context]
-    bounds = np.searchsorted(windows.question, np.arange(len(collator.corpus) + 1)).tolist()
-    sums = [
-        log_partition(
-            windows.first[begin:end].tolist(),
-            start_logits[begin:end],
-            end_logits[begin:end],
+        best = window_candidates(
+            logits.start[place],
+            logits.end[place],
+            torch.zeros_like(length),
+            length,
+            n_best=n_best,
             max_answer_length=max_answer_length,
         )
-        for begin, end in pairwise(bounds)
-    ]
-    return Scored(*join_batches(found, n_best=n_best), sums)
-
-
-def log_partition(
-    first: Sequence[int], start_logits: Sequence[Float32s], end_logits: Sequence[Float32s], *, max_answer_length: int
-) -> float:
-    """Log of the summed exp(score) of every distinct legal span of one example, in nats.
-
-    A span is legal if some window holds it whole and it has at most max_answer_length tokens. One that stands in
-    several windows counts once, with its best score, as in `join_windows`.
-
-    Args:
-        first: each window's first context token, in ascending order; the windows' ends ascend as well.
-        start_logits: one array a window, of its context tokens only.
-        end_logits: the same.
-        max_answer_length: in tokens.
-    """
-    reach = min(max_answer_length, max(map(len, start_logits)))
-    parts = []
-    carried = np.empty((0, reach), np.float32)
-    following = [*first[1:], first[-1] + len(start_logits[-1])]
-    for begin, end, start_logit, end_logit in zip(first, following, start_logits, end_logits, strict=True):
-        scores = _span_scores(start_logit, end_logit, reach)
-        np.maximum(scores[: len(carried)], carried, out=scores[: len(carried)])
-        # Spans that start before the next window's first token stand in no later window.
-        parts.append(_log_sum(scores[: end - begin]))
-        carried = scores[end - begin :]
-    with np.errstate(invalid="ignore"):  # the caller has looked for what is not finite
-        return float(np.logaddexp.reduce(parts))
-
-
-def _span_scores(start_logit: Float32s, end_logit: Float32s, reach: int) -> Float32s:
-    """Scores of the spans by first token and by length - 1, [tokens, reach]; -inf past the window's end."""
-    padded = np.concatenate([end_logit, np.full(reach - 1, -np.inf, np.float32)])
-    scores: Float32s = np.lib.stride_tricks.sliding_window_view(padded, reach) + start_logit[:, None]
-    return scores
-
-
-def _log_sum(scores: Float32s) -> float:
-    top = scores.max(initial=-np.inf)
-    if not np.isfinite(top):
-        return float(top)
-    return float(top + np.log(np.exp(scores - top).sum(dtype=np.float64)))
+        first, last, start, end = _fetch(*best)
+        shift = windows.first[group][:, None].astype(np.int32)
+        found.append((windows.question[group], first + shift, last + shift, start, end))
+    return join_windows(*(np.concatenate(column) for column in zip(*found, strict=True)), n_best=n_best)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, NamedTuple, NotRequired, Self, TypedDict
 
 import numpy as np
@@ -14,6 +14,8 @@ from qa_ray.answers.decode import Candidates, probabilities
 from qa_ray.data.characters import whole_words
 from qa_ray.data.corpus import Corpus
 from qa_ray.schema import Float32s, Int64s, Prediction
+
+_QUESTIONS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ class NullSpans:
         return cls(example[chosen], start_logit[chosen], end_logit[chosen])
 
 
+class Columns(NamedTuple):
+    """Candidates one below the other, in the columns of `Prediction`."""
+
+    text: list[str]
+    probability: list[float]
+    start_logit: list[float]
+    end_logit: list[float]
+
+
 @dataclass(frozen=True, slots=True)
 class Spans:
     """The n-best spans of a split, as arrays; texts are cut out of their contexts when they are asked for."""
@@ -49,46 +60,51 @@ class Spans:
     """In the order of the questions."""
     null_chances: Float32s | None
     """Probability of "no answer" of each question, where it is allowed."""
-
-    def best(self) -> list[Prediction | None]:
-        """The best candidate of each question whose text is not blank."""
-        return [span for _, span in self._best()]
-
-    def best_rows(self) -> Int64s:
-        """The row of each question's best candidate whose text is not blank, -1 without one."""
-        return np.array([row for row, _ in self._best()], np.int64)
+    best_rows: Int64s
+    """The row of each question's best candidate whose text is not blank, -1 without one."""
+    best_texts: Sequence[str]
+    """Their texts, empty without one."""
 
     def n_best(self) -> dict[str, list[Prediction]]:
         """All candidates of each question id, best first, with "no answer" among them where it is allowed."""
-        found = [[span for _, span in spans] for spans in self._questions()]
-        if self.null_chances is not None:
-            columns = (self.null_chances, self.null.start_logit, self.null.end_logit)
-            for spans, *null in zip(found, *(column.tolist() for column in columns), strict=True):
-                spans.append(Prediction("", *null))
-                spans.sort(key=lambda span: -span.probability)
-        return dict(zip(self.corpus.ids(), found, strict=True))
+        ids = iter(self.corpus.ids())
+        found: dict[str, list[Prediction]] = {}
+        for counts, columns in self.parts():
+            made = map(Prediction, *columns)
+            found |= {key: list(islice(made, count)) for count, key in zip(counts, ids, strict=False)}
+        return found
+
+    def parts(self) -> Iterator[tuple[list[int], Columns]]:
+        """The same in the columns of `Prediction`, some questions at a time, and each question's number of candidates.
+
+        Never are all texts in memory.
+        """
+        bounds = np.searchsorted(self.candidates.example, np.arange(len(self.corpus) + 1))
+        contexts = self.corpus.contexts()
+        for begin in range(0, len(self.corpus), _QUESTIONS_AT_ONCE):
+            asked = np.arange(begin, min(begin + _QUESTIONS_AT_ONCE, len(self.corpus)))
+            rows = slice(*bounds[[begin, asked[-1] + 1]].tolist())
+            texts = _texts(self.corpus, contexts, self.candidates, rows)
+            question, columns = self.candidates.example[rows], [column[rows] for column in self._numbers]
+            if self.null_chances is not None:
+                nulls = (self.null_chances, self.null.start_logit, self.null.end_logit)
+                texts += [""] * len(asked)
+                question = np.append(question, asked)
+                columns = [np.append(column, null[asked]) for column, null in zip(columns, nulls, strict=True)]
+                # Infinite logits have no probability, and are the best all the same.
+                order = np.lexsort((-np.nan_to_num(columns[0], nan=np.inf), question))
+                texts, columns = [texts[row] for row in order.tolist()], [column[order] for column in columns]
+            counts = np.bincount(question - begin, minlength=len(asked)).tolist()
+            yield counts, Columns(texts, *(column.tolist() for column in columns))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The candidates and null spans, by name: what they can be made from again."""
         candidates = {f"candidates.{name}": getattr(self.candidates, name) for name in Candidates.__slots__}
         return candidates | {f"null.{name}": getattr(self.null, name) for name in NullSpans.__slots__}
 
-    def _best(self) -> list[tuple[int, Prediction | None]]:
-        return [next((found for found in spans if found[1].text.strip()), (-1, None)) for spans in self._questions()]
-
-    def _questions(self) -> Iterator[Iterator[tuple[int, Prediction]]]:
-        """Row and text of each question's candidates, best first; only those that are taken are made."""
-        candidates = self.candidates
-        begins, ends = self.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
-        columns = (self.chances, candidates.start_logit, candidates.end_logit)
-        bounds = np.searchsorted(candidates.example, np.arange(len(self.corpus) + 1)).tolist()
-        for context, (first, last) in zip(self.corpus.contexts(), pairwise(bounds), strict=True):
-            texts = (context[begins[row] : ends[row]] for row in range(first, last))
-            yield (
-                # A span may begin or end with a token of nothing but space, or be one.
-                (row, Prediction(text.strip() or text, *(column[row].item() for column in columns)))
-                for row, text in zip(range(first, last), texts, strict=True)
-            )
+    @property
+    def _numbers(self) -> tuple[Float32s, Float32s, Float32s]:
+        return self.chances, self.candidates.start_logit, self.candidates.end_logit
 
 
 def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_answer: bool) -> Spans:
@@ -96,7 +112,39 @@ def find_spans(corpus: Corpus, candidates: Candidates, null: NullSpans, *, no_an
     order = np.argsort(null.example)
     null = NullSpans(null.example[order], null.start_logit[order], null.end_logit[order])
     chances, null_chances = probabilities(candidates, null.score if no_answer else None)
-    return Spans(corpus, candidates, chances, null, null_chances)
+    return Spans(corpus, candidates, chances, null, null_chances, *_best(corpus, candidates))
+
+
+def _best(corpus: Corpus, candidates: Candidates) -> tuple[Int64s, list[str]]:
+    """Row and text of each question's best candidate whose text is not blank, or -1 and nothing."""
+    bounds = np.searchsorted(candidates.example, np.arange(len(corpus) + 1))
+    rows, ends = bounds[:-1].copy(), bounds[1:]
+    texts, contexts = [""] * len(corpus), corpus.contexts()
+    sought = np.arange(len(corpus))
+    while len(sought):
+        over = rows[sought] == ends[sought]
+        rows[sought[over]] = -1
+        sought = sought[~over]
+        found = _texts(corpus, contexts, candidates, rows[sought])
+        blank = []
+        for question, text in zip(sought.tolist(), found, strict=True):
+            if text.strip():
+                texts[question] = text
+            else:
+                blank.append(question)
+        sought = np.array(blank, np.int64)
+        rows[sought] += 1
+    return rows, texts
+
+
+def _texts(corpus: Corpus, contexts: Sequence[str], candidates: Candidates, rows: Int64s | slice) -> list[str]:
+    """The texts of candidates without the space around them; one that is nothing but space stays as it is."""
+    question = candidates.example[rows]
+    begins, ends = corpus.characters(question, candidates.first_token[rows], candidates.last_token[rows])
+    places = zip(question.tolist(), begins.tolist(), ends.tolist(), strict=True)
+    # A span may begin or end with a token of nothing but space, or be one.
+    texts = (contexts[number][begin:end] for number, begin, end in places)
+    return [text.strip() or text for text in texts]
 
 
 class Span(NamedTuple):

@@ -8,21 +8,23 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from qa_ray.answers.decode import join_windows, window_candidates
-from qa_ray.answers.n_best import NullSpans, find_spans
+from qa_ray.answers.inference import Decoder
+from qa_ray.answers.n_best import find_spans
 from qa_ray.benchmark.standard import Answers, evaluation_features, postprocess
 from qa_ray.benchmark.timing import Row, Timing, interleave
 from qa_ray.benchmark.workload import Workload, rows_of
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import padded_length
 from qa_ray.data.collate import Collator
-from qa_ray.schema import Float32s, Int64s, Passage, Prediction
+from qa_ray.model.compute import Logits
+from qa_ray.schema import Float32s, Int64s, Passage
 
 _MAX_QUESTIONS = 1000
 _MAX_TOKENS = 16_384
 """Padded tokens whose windows are decoded at once."""
 
-Best = dict[str, Prediction | None]
+Best = dict[str, tuple[str, float]]
+"""Text and score of the best span of each question."""
 
 
 def decode(workload: Workload, repeats: int) -> list[Row]:
@@ -94,38 +96,25 @@ def _time_ours(collator: Collator, logits: Float32s, settings: EvalConfig, found
     """As the evaluator does it, but for the model: batch by batch, then all windows together."""
     windows = collator.windows
     groups = collator.groups(np.arange(len(windows)), _MAX_TOKENS)
-    batches = [(items, *_batch_logits(collator, logits, items)) for items in groups]
+    batches = [(items, collator(items), _batch_logits(collator, logits, items)) for items in groups]
     begin = time.perf_counter()
-    parts = []
-    for items, start, end in batches:
-        first_place = torch.from_numpy(windows.context_begin[items])
-        length = torch.from_numpy(windows.last[items] - windows.first[items])
-        best = window_candidates(
-            start,
-            end,
-            first_place,
-            first_place + length,
-            n_best=settings.n_best,
-            max_answer_length=settings.max_answer_length,
-        )
-        shift = (windows.first[items] - windows.context_begin[items])[:, None]
-        spans = (best.first.numpy() + shift, best.last.numpy() + shift)
-        parts.append((windows.question[items], *spans, best.start_logit.numpy(), best.end_logit.numpy()))
-    question, first, last, start_logit, end_logit = (np.concatenate(part) for part in zip(*parts, strict=True))
-    candidates = join_windows(question, first, last, start_logit, end_logit, n_best=settings.n_best)
-    null = NullSpans.of(question, start_logit[:, 0], end_logit[:, 0])
-    found_spans = find_spans(collator.corpus, candidates, null, no_answer=False)
-    found.update(zip(collator.corpus.ids(), found_spans.best(), strict=True))
+    decoder = Decoder(
+        windows, n_best=settings.n_best, max_answer_length=settings.max_answer_length, named=collator.corpus.record
+    )
+    for items, batch, given in batches:
+        decoder.add(items, given, batch)
+    spans = find_spans(collator.corpus, *decoder.join(), no_answer=False)
+    scores = np.append(spans.candidates.score, -np.float32(np.inf))[spans.best_rows].tolist()
+    found.update(zip(collator.corpus.ids(), zip(spans.best_texts, scores, strict=True), strict=True))
     return Timing(len(windows), time.perf_counter() - begin)
 
 
-def _batch_logits(collator: Collator, logits: Float32s, items: Int64s) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch_logits(collator: Collator, logits: Float32s, items: Int64s) -> Logits:
     """What a model gives for a batch: logits to its padded length, -inf at padding."""
     length = collator.windows.length[items]
     width = padded_length(int(length.max()), collator.pad_to_multiple_of, collator.max_length)
     inside = np.arange(width) < length[:, None]
-    start, end = (torch.from_numpy(np.where(inside, side[items, :width], -np.inf)) for side in logits)
-    return start, end
+    return Logits(*(torch.from_numpy(np.where(inside, side[items, :width], -np.inf)) for side in logits))
 
 
 def _check_scores(usual: Answers, ours: Best) -> None:
@@ -133,6 +122,6 @@ def _check_scores(usual: Answers, ours: Best) -> None:
     if usual.keys() != ours.keys():
         raise AssertionError("decode: the ways did not answer the same questions")
     for key, spans in usual.items():
-        best = ours[key]
-        if best and spans and np.float32(best.start_logit) + np.float32(best.end_logit) < spans[0]["score"]:
+        text, score = ours[key]
+        if text and spans and score < spans[0]["score"]:
             raise AssertionError(f"decode: the usual search finds a better span than ours for {key}")

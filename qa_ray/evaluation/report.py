@@ -136,6 +136,7 @@ def save_outcome(
         history=outcome.history,
         facts={**outcome.facts, "Data": data},
         comparison=comparison,
+        scores=scores,
         num_resamples=num_resamples,
         seed=seed,
     )

@@ -13,8 +13,6 @@ import ray
 from accelerate import Accelerator
 from ray.train import TrainingFailedError
 
-from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import Config
 from qa_ray.data.collate import Collator
 from qa_ray.data.pipeline import Split
@@ -34,7 +32,7 @@ from qa_ray.scores.results import assemble
 from qa_ray.storage.run_folder import METRICS
 from qa_ray.tracking.metrics import ignore
 from qa_ray.tracking.tracker import Tracker
-from qa_ray.training.evaluator import Evaluator
+from qa_ray.training.evaluator import Decoded, Evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +60,6 @@ class EvaluationTask:
         return self.split.corpus().ids()
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedSplit:
-    """What the workers found, without the texts that the driver has too."""
-
-    candidates: Candidates
-    null: NullSpans
-    loss: float
-
-
 def evaluate_on_workers(tasks: Sequence[EvaluationTask], *, no_answer: bool) -> list[EvaluatedModel]:
     """Evaluate models on the same workers one after another, and score their answers here, where the texts are."""
     if not tasks:
@@ -82,14 +71,14 @@ def evaluate_on_workers(tasks: Sequence[EvaluationTask], *, no_answer: bool) -> 
         logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
         if note := cut_note(corpus, windows):
             logger.warning("%s: %s", name, note)
-    found = _run(tasks, no_answer=no_answer)
+    found = _run(tasks)
     return [
         _scored(task, collator, one, no_answer=no_answer)
         for task, collator, one in zip(tasks, collators, found, strict=True)
     ]
 
 
-def _scored(task: EvaluationTask, collator: Collator, found: DecodedSplit, *, no_answer: bool) -> EvaluatedModel:
+def _scored(task: EvaluationTask, collator: Collator, found: Decoded, *, no_answer: bool) -> EvaluatedModel:
     corpus, name = collator.corpus, task.config.model.name
     threshold = task.threshold if no_answer else None
     evaluation = assemble(
@@ -111,15 +100,15 @@ def _scored(task: EvaluationTask, collator: Collator, found: DecodedSplit, *, no
     )
 
 
-def _run(tasks: Sequence[EvaluationTask], *, no_answer: bool) -> list[DecodedSplit]:
+def _run(tasks: Sequence[EvaluationTask]) -> list[Decoded]:
     stream, resources, cluster = start_stream(), tasks[0].resources, tasks[0].config.cluster
     # Ray Train wants a folder even of those who store nothing.
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
-        work = partial(_work, tasks, stream, no_answer)
+        work = partial(_work, tasks, stream)
         trainer = make_trainer(work, resources, cluster, name="evaluate", storage_path=place)
         with patience(resources), Follower(stream, lambda content: None, Tracker()):
             try:
-                result: list[DecodedSplit] = trainer.fit().return_value
+                result: list[Decoded] = trainer.fit().return_value
             except TrainingFailedError as error:
                 raise cause_of(error, _lost) from error
     return result
@@ -132,36 +121,33 @@ def _lost(what: str) -> ClusterError:
     )
 
 
-def _work(tasks: Sequence[EvaluationTask], stream: Any, no_answer: bool) -> list[DecodedSplit | None]:
+def _work(tasks: Sequence[EvaluationTask], stream: Any) -> list[Decoded | None]:
     """Evaluate this rank's share with each model; rank 0 returns what all have found."""
     with raised_by_node():
         set_up_process(tasks[0].resources.cpus_per_worker)
         accelerator = make_accelerator(tasks[0].config, use_gpu=bool(ray.get_gpu_ids()))
         sender = StreamSender(stream)
-        found = [_evaluate_share(task, accelerator, sender, no_answer) for task in tasks]
+        found = [_evaluate_share(task, accelerator, sender) for task in tasks]
         sender.flush()
         return found
 
 
-def _evaluate_share(
-    task: EvaluationTask, accelerator: Accelerator, sender: StreamSender, no_answer: bool
-) -> DecodedSplit | None:
+def _evaluate_share(task: EvaluationTask, accelerator: Accelerator, sender: StreamSender) -> Decoded | None:
     if accelerator.is_main_process:
         sender.restart(0, [])  # a bar of its own
     saved = open_model(task.model, trust_remote_code=task.config.model.trust_remote_code)
     collator = make_collator(task.config, task.split.corpus(), task.template)
-    evaluator = Evaluator(collator, task.config.evaluate, no_answer=no_answer)
+    evaluator = Evaluator(collator, task.config.evaluate)
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(saved.model, evaluation_mode=True)
     try:
-        result = evaluator(model, accelerator, record=sender if accelerator.is_main_process else ignore)
+        # Scored on the driver, which has the texts too.
+        found = evaluator.decode(model, accelerator, record=sender if accelerator.is_main_process else ignore)
     except ModelError as error:
         raise ModelError(f"{task.config.model.name}: {error}") from error
     # The next model finds the memory that this one took.
     accelerator.free_memory()
-    if result is None:
-        return None
-    return DecodedSplit(result.spans.candidates, result.spans.null, result.metrics["loss"])
+    return found
 
 
 def run_history(name: str) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ def render(
     history: Sequence[Line] = (),
     facts: Mapping[str, str] | None = None,
     comparison: Comparison | None = None,
+    scores: Mapping[str, Interval] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> str:
@@ -39,12 +40,13 @@ def render(
         history: lines of the run's metrics.jsonl, for the learning curves.
         facts: what else is to be told at the top, by name.
         comparison: with another model on the same questions.
+        scores: what `headline_scores` makes of the table, if that is known.
         num_resamples: how often the questions are drawn for the confidence intervals.
         seed: of these draws.
     """
     page = Page()
     draws = {"num_resamples": num_resamples, "seed": seed}
-    scores = headline_scores(table, **draws)
+    scores = headline_scores(table, **draws) if scores is None else scores
     _add_scores(page, table, metrics, scores, num_resamples)
     if comparison is not None:
         _add_comparison(page, table, scores, comparison)
@@ -158,8 +160,8 @@ def _add_slices(page: Page, table: QuestionTable, draws: Mapping[str, int]) -> N
         "Windows": "Windows that the context was cut into.",
     }
     drawn = []
-    for grouping in analysis.groupings(table):
-        found = analysis.slice_scores(table, grouping, **draws)
+    groupings = analysis.groupings(table)
+    for grouping, found in zip(groupings, analysis.slice_scores(table, groupings, **draws), strict=True):
         rows = [
             [
                 part.label,

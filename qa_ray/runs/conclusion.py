@@ -123,12 +123,13 @@ def _report(prepared: Prepared) -> QuestionTable:
         evaluation = Evaluation.load(files, collator.corpus)
     train, validation = task.train, task.validation
     table = tabulate(evaluation, collator.corpus, collator.windows)
-    intervals = {name: score._asdict() for name, score in headline_scores(table).items()}
-    folder.write(INTERVALS, to_json(intervals, indent=1).encode())
+    scores = headline_scores(table)
+    folder.write(INTERVALS, to_json({name: score._asdict() for name, score in scores.items()}, indent=1).encode())
     page = render(
         table,
         evaluation.metrics,
         title=f"{folder.name}: {config.model.name} on {validation.name}",
+        scores=scores,
         history=[json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()],
         facts={
             "Run": folder.name,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -91,19 +92,20 @@ def groupings(table: QuestionTable) -> list[Grouping]:
 
 
 def slice_scores(
-    table: QuestionTable, grouping: Grouping, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> list[Slice]:
-    """Scores of each slice with their confidence intervals, which are NaN for fewer than FEWEST questions."""
-    members = np.arange(len(grouping.labels))[:, None] == grouping.slice_of
-    rows = np.repeat(100 * np.stack(table.scores), len(grouping.labels), axis=0)
-    found = intervals(rows, np.concatenate([members, members]), num_resamples=num_resamples, seed=seed)
+    table: QuestionTable, found: Sequence[Grouping], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> list[list[Slice]]:
+    """Scores of each slice of each grouping with their intervals, which are NaN for fewer than FEWEST questions."""
+    members = np.concatenate([np.arange(len(one.labels))[:, None] == one.slice_of for one in found])
+    rows = np.repeat(100 * np.stack(table.scores), len(members), axis=0)
+    scored = intervals(rows, np.concatenate([members, members]), num_resamples=num_resamples, seed=seed)
     numbers = members.sum(axis=1).tolist()
     shown = [
         score if number >= FEWEST else Interval(score.mean, np.nan, np.nan)
-        for score, number in zip(found, 2 * numbers, strict=True)
+        for score, number in zip(scored, 2 * numbers, strict=True)
     ]
-    exact, f1 = shown[: len(members)], shown[len(members) :]
-    return [Slice(*row) for row in zip(grouping.labels, numbers, exact, f1, strict=True)]
+    labels = chain.from_iterable(one.labels for one in found)
+    slices = map(Slice, labels, numbers, shown[: len(members)], shown[len(members) :])
+    return [list(islice(slices, len(one.labels))) for one in found]
 
 
 def calibrate(probability: Float64s, right: Float64s, num_bins: int = 10) -> Calibration:

@@ -1,22 +1,26 @@
 """How sure a score is, and which of two models is better: the bootstrap over questions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from qa_ray.config.answering import NUM_RESAMPLES
 from qa_ray.errors import DataError
-from qa_ray.schema import Bools, Float64s
+from qa_ray.schema import Bools, Float64s, UInt8s
 from qa_ray.scores.metrics import percent
 from qa_ray.scores.question_table import QuestionTable
 
 LEVEL = 0.95
 
 
-# Bounds the memory: drawn questions, and times drawn, of all resamples in a chunk.
-_NUMBERS_PER_CHUNK = 2_000_000
+# Bound the memory, in numbers of a byte and of eight: how often questions were drawn, as it is kept for whoever needs
+# the same resamples again, as it is made where that is too much to be kept, and as it is multiplied.
+_MOST_KEPT = 2**29
+_DRAWN_AT_ONCE = 2**26
+_MULTIPLIED_AT_ONCE = 2**21
 
 
 class Interval(NamedTuple):
@@ -59,10 +63,22 @@ def resampled_means(
 
     A mean without any member is NaN.
     """
-    inside = np.ones_like(values) if members is None else members.astype(np.float64)
-    columns = np.concatenate([values * inside, inside]).T
-    sums = np.concatenate([times @ columns for times in _times_drawn(values.shape[1], num_resamples, seed)])
-    totals, numbers = np.split(sums, 2, axis=1)
+    num_rows, num_questions = values.shape
+    # Rows about the same questions share their number.
+    groups, group_of = np.ones((1, num_questions), bool), np.zeros(num_rows, np.int64)
+    if members is not None:
+        groups, group_of = np.unique(members, axis=0, return_inverse=True)
+    parts = []
+    for times in _times_drawn(num_questions, num_resamples, seed):
+        sums = np.zeros((len(times), num_rows + len(groups)))
+        step = max(1, _MULTIPLIED_AT_ONCE // len(times))
+        for questions in (slice(begin, begin + step) for begin in range(0, num_questions, step)):
+            inside = groups[:, questions].astype(np.float64)
+            columns = np.concatenate([values[:, questions] * inside[group_of], inside])
+            sums += times[:, questions].astype(np.float64) @ columns.T
+        parts.append(sums)
+    totals, numbers = np.split(np.concatenate(parts), [num_rows], axis=1)
+    numbers = numbers[:, group_of]
     means: Float64s = np.divide(totals, numbers, out=np.full_like(totals, np.nan), where=numbers > 0)
     return means
 
@@ -115,16 +131,26 @@ def _intervals(values: Float64s, members: Bools | None, samples: Float64s, level
     return found
 
 
-def _times_drawn(num_questions: int, num_resamples: int, seed: int) -> Iterator[Float64s]:
+def _times_drawn(num_questions: int, num_resamples: int, seed: int) -> Iterable[UInt8s]:
     """How often each question is drawn in each resample: chunks of [resamples, num_questions]."""
+    kept = num_questions * num_resamples <= _MOST_KEPT
+    return _drawn_before(num_questions, num_resamples, seed) if kept else _draw(num_questions, num_resamples, seed)
+
+
+@lru_cache(maxsize=1)
+def _drawn_before(num_questions: int, num_resamples: int, seed: int) -> list[UInt8s]:
+    return list(_draw(num_questions, num_resamples, seed))
+
+
+def _draw(num_questions: int, num_resamples: int, seed: int) -> Iterator[UInt8s]:
     generator = np.random.default_rng(seed)
-    per_chunk = max(1, _NUMBERS_PER_CHUNK // num_questions)
+    per_chunk = max(1, _DRAWN_AT_ONCE // num_questions)
     for begin in range(0, num_resamples, per_chunk):
-        number = min(per_chunk, num_resamples - begin)
-        drawn = generator.integers(0, num_questions, (number, num_questions))
-        drawn += num_questions * np.arange(number)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=number * num_questions)
-        yield counts.reshape(number, num_questions).astype(np.float64)
+        # That one of many questions is drawn 256 times has a chance of less than 1e-500.
+        times = np.empty((min(per_chunk, num_resamples - begin), num_questions), np.uint8)
+        for row in times:
+            row[:] = np.bincount(generator.integers(0, num_questions, num_questions), minlength=num_questions)
+        yield times
 
 
 @dataclass(frozen=True, slots=True)

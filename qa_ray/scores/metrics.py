@@ -52,8 +52,13 @@ def squad_scores(
 
     Raises DataError for an id without a prediction or without a reference text, and for no ids at all.
     """
-    exacts, f1s = squad_question_scores(predictions, references, language)
-    return {"exact_match": percent(exacts), "f1": percent(f1s), "total": len(references)}
+    return total_scores(squad_question_scores(predictions, references, language))
+
+
+def total_scores(scores: QuestionScores) -> dict[str, float]:
+    """What `squad_scores` makes of the scores of each question."""
+    exacts, f1s = scores
+    return {"exact_match": percent(exacts), "f1": percent(f1s), "total": len(exacts)}
 
 
 def squad_question_scores(
@@ -84,7 +89,19 @@ def squad_v2_scores(
     threshold=None uses the best one for F1. As in the official script, HasAns_* and NoAns_* are left out if there are
     no such questions. Raises DataError for an id without a prediction or a no-answer score, and for no ids at all.
     """
-    exacts, f1s = squad_v2_question_scores(predictions, references, language)
+    return total_v2_scores(
+        squad_v2_question_scores(predictions, references, language), references, no_answer_scores, threshold
+    )
+
+
+def total_v2_scores(
+    scores: QuestionScores,
+    references: Mapping[str, Sequence[str]],
+    no_answer_scores: Mapping[str, float],
+    threshold: float | None = None,
+) -> dict[str, float]:
+    """What `squad_v2_scores` makes of the scores of each question's best non-empty answer."""
+    exacts, f1s = scores
     has_answer = np.array([len(texts) > 0 for texts in references.values()])
     _require(references, no_answer_scores, "no-answer score")
     null = np.array([no_answer_scores[id_] for id_ in references], dtype=np.float64)
@@ -96,7 +113,7 @@ def squad_v2_scores(
     best_f1 = best_threshold(f1s, has_answer, null)
     chosen = best_f1 if threshold is None else threshold
     exact_at, f1_at = (at_threshold(scores, has_answer, null, chosen) for scores in (exacts, f1s))
-    result = {"exact_match": percent(exact_at), "f1": percent(f1_at), "total": len(references)}
+    result = total_scores(QuestionScores(exact_at, f1_at))
     for name, group in (("HasAns", has_answer), ("NoAns", ~has_answer)):
         if group.any():
             result[f"{name}_exact"] = percent(exact_at[group])

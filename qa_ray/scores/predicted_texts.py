@@ -12,9 +12,9 @@ from qa_ray.scores.metrics import (
     QuestionScores,
     at_threshold,
     squad_question_scores,
-    squad_scores,
     squad_v2_question_scores,
-    squad_v2_scores,
+    total_scores,
+    total_v2_scores,
 )
 from qa_ray.scores.question_table import QuestionTable
 
@@ -57,9 +57,9 @@ def score_texts(
     references = {question.id: [answer.text for answer in question.answers] for _, question in rows}
     has_answer = np.array([bool(question.answers) for _, question in rows])
     odds = None if null_odds is None else np.array([null_odds[key] for key in references], np.float64)
-    metrics = _metrics(predictions, references, null_odds, no_answer=no_answer, threshold=threshold, language=language)
     score = squad_v2_question_scores if no_answer else squad_question_scores
     scores = answered = score(predictions, references, language)
+    metrics = _metrics(answered, references, null_odds, no_answer=no_answer, threshold=threshold)
     silent = np.zeros(len(rows), bool)
     if no_answer and odds is not None and threshold is not None:
         silent = odds > threshold
@@ -92,18 +92,17 @@ def score_texts(
 
 
 def _metrics(
-    predictions: Mapping[str, str],
+    answered: QuestionScores,
     references: Mapping[str, Sequence[str]],
     null_odds: Mapping[str, float] | None,
     *,
     no_answer: bool,
     threshold: float | None,
-    language: Language,
 ) -> dict[str, float]:
     if not no_answer:
-        return squad_scores(predictions, references, language)
+        return total_scores(answered)
     odds = dict.fromkeys(references, 0.0) if null_odds is None else null_odds
-    found = squad_v2_scores(predictions, references, odds, math.inf if threshold is None else threshold, language)
+    found = total_v2_scores(answered, references, odds, math.inf if threshold is None else threshold)
     unknown = {"threshold"} if threshold is None else set()
     if null_odds is None:
         unknown |= {"best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"}

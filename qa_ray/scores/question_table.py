@@ -12,7 +12,7 @@ from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.windows import Windows
 from qa_ray.schema import Bools, Float64s, Int64s
-from qa_ray.scores.metrics import QuestionScores, at_threshold, squad_question_scores, squad_v2_question_scores
+from qa_ray.scores.metrics import QuestionScores, at_threshold
 from qa_ray.scores.results import Evaluation
 
 Unit = Literal["tokens", "characters"]
@@ -80,15 +80,11 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
     numbers = rows.tolist()
     ids, contexts = corpus.ids(), corpus.contexts()
     keys = [ids[number] for number in numbers]
-    references = {ids[number]: corpus.references(number) for number in numbers}
     best, begins, ends = _best_candidates(evaluation.spans)
-    texts = {key: contexts[number][begins[number] : ends[number]] for number, key in zip(numbers, keys, strict=True)}
     null_odds = np.array([evaluation.null_odds[key] for key in keys], np.float64)
-    if threshold is None:
-        answered = scores = squad_question_scores(texts, references, evaluation.language)
-        silent = np.zeros(len(rows), bool)
-    else:
-        answered = squad_v2_question_scores(texts, references, evaluation.language)
+    answered = scores = evaluation.answered
+    silent = np.zeros(len(rows), bool)
+    if threshold is not None:
         silent = null_odds > threshold
         scores = QuestionScores(*(at_threshold(column, has_answer, null_odds, threshold) for column in answered))
     predicted = np.where(((best[rows] < 0) | silent)[:, None], -1, np.stack([begins, ends], axis=1)[rows])
@@ -96,7 +92,7 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
         ids=keys,
         texts=[corpus.text(number) for number in numbers],
         contexts=[contexts[number] for number in numbers],
-        references=list(references.values()),
+        references=[corpus.references(number) for number in numbers],
         predictions=[evaluation.predictions[key] for key in keys],
         scores=scores,
         probability=_probability(evaluation.spans, best[rows], rows, silent),
@@ -117,9 +113,14 @@ def tabulate(evaluation: Evaluation, corpus: Corpus, windows: Windows) -> Questi
 
 def _best_candidates(spans: Spans) -> tuple[Int64s, Int64s, Int64s]:
     """Row of each question's best candidate, -1 without one, and its begin and end."""
-    candidates, rows = spans.candidates, spans.best_rows()
-    begins, ends = spans.corpus.characters(candidates.example, candidates.first_token, candidates.last_token)
-    return rows, _take(begins, rows), _take(ends, rows)
+    candidates, rows = spans.candidates, spans.best_rows
+    known = np.flatnonzero(rows >= 0)
+    chosen = rows[known]
+    begins, ends = np.zeros((2, len(rows)), np.int64)
+    begins[known], ends[known] = spans.corpus.characters(
+        candidates.example[chosen], candidates.first_token[chosen], candidates.last_token[chosen]
+    )
+    return rows, begins, ends
 
 
 def _reference_spans(corpus: Corpus) -> Int64s:

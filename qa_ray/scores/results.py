@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.n_best import NullSpans, Spans, find_spans
+from qa_ray.answers.n_best import Columns, NullSpans, Spans, find_spans
 from qa_ray.config.policies import Language
 from qa_ray.data.corpus import Corpus
 from qa_ray.schema import Prediction
-from qa_ray.scores.metrics import squad_scores, squad_v2_scores
-from qa_ray.storage.strict_json import to_json
+from qa_ray.scores.metrics import (
+    QuestionScores,
+    squad_question_scores,
+    squad_v2_question_scores,
+    total_scores,
+    total_v2_scores,
+)
+from qa_ray.storage.strict_json import each_to_json, to_json
 
 _METRICS = "metrics.json"
 _SPANS = "spans.safetensors"
@@ -34,6 +41,8 @@ class Evaluation:
     """The answer to each question id; empty where there is none."""
     null_odds: Mapping[str, float]
     """Score of no answer minus score of the best answer, by question id."""
+    answered: QuestionScores
+    """Of the best non-empty answer of each question that is scored, before any threshold."""
     spans: Spans
     """The n-best candidates of all questions."""
     language: Language
@@ -47,8 +56,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write predictions.json, nbest_predictions.json, null_odds.json, metrics.json and what `load` needs."""
         save_scores(folder, self.predictions, self.null_odds, self.metrics, self.language)
-        n_best = {key: [span._asdict() for span in spans] for key, spans in self.n_best.items()}
-        write_json(folder / "nbest_predictions.json", n_best)
+        _write_n_best(folder / "nbest_predictions.json", self.spans)
         save_file(self.spans.arrays(), folder / _SPANS)
 
     @staticmethod
@@ -110,21 +118,46 @@ def assemble(
         language: the rule by which texts are compared.
     """
     spans = find_spans(corpus, candidates, null, no_answer=no_answer)
-    ids, best = corpus.ids(), spans.best()
-    answers = {key: span.text if span else "" for key, span in zip(ids, best, strict=True)}
+    ids = corpus.ids()
+    answers = dict(zip(ids, spans.best_texts, strict=True))
     # What has no span is held against a score of 0, as Transformers' utils_qa.py does with logits of 0.
-    best_scores = np.append(candidates.score, np.float32(0))[spans.best_rows()]
+    best_scores = np.append(candidates.score, np.float32(0))[spans.best_rows]
     null_odds = dict(zip(ids, (spans.null.score.astype(np.float64) - best_scores).tolist(), strict=True))
     references = {key: corpus.references(question) for question, key in enumerate(ids)}
     if not no_answer:
         answered = {key: texts for key, texts in references.items() if texts}
-        scores = squad_scores(answers, answered, language)
-        return Evaluation({**scores, "loss": loss}, answers, null_odds, spans, language)
-    metrics = squad_v2_scores(answers, references, null_odds, threshold, language)
+        scores = squad_question_scores(answers, answered, language)
+        return Evaluation({**total_scores(scores), "loss": loss}, answers, null_odds, scores, spans, language)
+    scores = squad_v2_question_scores(answers, references, language)
+    metrics = total_v2_scores(scores, references, null_odds, threshold)
     final = {key: "" if null_odds[key] > metrics["threshold"] else text for key, text in answers.items()}
-    return Evaluation({**metrics, "loss": loss}, final, null_odds, spans, language)
+    return Evaluation({**metrics, "loss": loss}, final, null_odds, scores, spans, language)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that people may read, too; a number that is not finite is null there."""
     path.write_text(to_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_n_best(path: Path, spans: Spans) -> None:
+    """Write what `write_json` would of all n-best lists, some questions at a time."""
+    keys = iter(each_to_json(spans.corpus.ids()))
+    with path.open("w", encoding="utf-8") as file:
+        file.write("{")
+        between = "\n "
+        for counts, columns in spans.parts():
+            entries = _entries(columns)
+            for count, key in zip(counts, keys, strict=False):
+                listed = ",".join(islice(entries, count))
+                file.write(f"{between}{key}: [{listed}\n ]" if count else f"{between}{key}: []")
+                between = ",\n "
+        file.write("\n}\n")
+
+
+def _entries(columns: Columns) -> Iterator[str]:
+    """The JSON of each candidate in its list, with the line break before it."""
+    pieces: list[Iterable[str]] = []
+    written = [each_to_json(columns.text), *map(each_to_json, columns[1:])]
+    for before, name, column in zip("{,,,", columns._fields, written, strict=True):
+        pieces += [repeat(f'{before}\n   "{name}": '), column]
+    return map("".join, zip(repeat("\n  "), *pieces, repeat("\n  }"), strict=False))

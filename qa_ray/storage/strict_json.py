@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -12,6 +13,13 @@ def to_json(content: Any, **layout: Any) -> str:
     except ValueError:
         # Rare: all else need not be copied.
         return json.dumps(_finite(content), allow_nan=False, **layout)
+
+
+def each_to_json(values: Sequence[str] | Sequence[float]) -> list[str]:
+    """The text of each value by itself, as `to_json` has it."""
+    # Much faster than one by one. No text holds a line break once it is JSON.
+    joined = to_json(values, ensure_ascii=False, separators=("\n", ":"))
+    return joined[1:-1].split("\n") if values else []
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from qa_ray.answers.decode import Candidates
-from qa_ray.answers.inference import DecodedBatch, decode_batch, join_batches
+from qa_ray.answers.inference import Decoder
 from qa_ray.answers.n_best import NullSpans
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.data.batching import share_of_rank
@@ -27,18 +27,19 @@ from qa_ray.training.collectives import gather_on_main
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """What one rank found: its examples' n-best spans, null spans, and the sum of its windows' losses."""
+class Decoded:
+    """What is found of examples, by one rank or by all: arrays, without the texts."""
 
     candidates: Candidates
     null: NullSpans
     loss: float
+    """Summed over the windows of one rank, or the mean over those of all."""
 
 
 class Evaluator:
     """Evaluates models on one split; every rank holds one and calls it together with the others."""
 
-    def __init__(self, collator: Collator, config: EvalConfig, *, no_answer: bool) -> None:
+    def __init__(self, collator: Collator, config: EvalConfig, *, no_answer: bool = False) -> None:
         """Prepare the split of `collator`; `no_answer` allows the prediction that the context holds none.
 
         Raises:
@@ -60,6 +61,22 @@ class Evaluator:
             ModelError: on a rank that meets a logit that is not a finite number.
             ClusterError: the device's memory does not hold a single window.
         """
+        found = self.decode(model, accelerator, step=step, record=record)
+        if found is None:
+            return None
+        return assemble(
+            self._collate.corpus,
+            found.candidates,
+            found.null,
+            found.loss,
+            no_answer=self._no_answer,
+            language=self._config.language,
+        )
+
+    def decode(
+        self, model: nn.Module, accelerator: Accelerator, *, step: int = 0, record: Record = ignore
+    ) -> Decoded | None:
+        """Find what is there to be scored, as a call does, for one who scores it elsewhere."""
         was_training = model.training
         model.eval()
         share = self._run_share(model, accelerator, step, record)
@@ -67,43 +84,41 @@ class Evaluator:
         shares = gather_on_main(accelerator, share)
         return self._join(shares) if accelerator.is_main_process else None
 
-    def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> _Share:
+    def _run_share(self, model: nn.Module, accelerator: Accelerator, step: int, record: Record) -> Decoded:
         self._limit.choose(model, accelerator.device)
         windows, corpus = self._collate.windows, self._collate.corpus
         tokens = np.bincount(windows.question, windows.length, len(corpus)).astype(np.int64)
         examples = share_of_rank(np.arange(len(corpus)), tokens, accelerator.process_index, accelerator.num_processes)
         mine = np.flatnonzero(np.isin(windows.question, examples))
-        n_best, max_answer_length = self._config.n_best, self._config.max_answer_length
-        found: list[DecodedBatch] = []
-        done, loss = 0, 0.0
+        decoder = Decoder(
+            windows,
+            n_best=self._config.n_best,
+            max_answer_length=self._config.max_answer_length,
+            named=lambda question: f"{corpus.record(question)}, id {corpus.id(question)}",
+        )
+        losses = [torch.zeros((), device=accelerator.device)]
+        done = 0
 
-        def compute(group: Int64s) -> tuple[DecodedBatch, float]:
+        def compute(group: Int64s) -> torch.Tensor:
             batch = self._collate(group).to(accelerator.device)
             with torch.no_grad():
                 logits = forward(model, batch)
-            decoded = decode_batch(logits, batch, windows, group, n_best=n_best, max_answer_length=max_answer_length)
-            return decoded, float(span_loss(logits, batch))
+            loss = span_loss(logits, batch)
+            decoder.add(group, logits, batch)
+            return loss
 
-        for group, (decoded, group_loss) in in_groups(self._collate, mine, self._limit, compute):
-            decoded.require_finite(lambda question: f"{corpus.record(question)}, id {corpus.id(question)}")
-            found.append(decoded)
-            loss += group_loss
+        for group, loss in in_groups(self._collate, mine, self._limit, compute):
+            losses.append(loss)
             done += len(group)
             record(Progress("evaluate", done, len(mine), step))
-        return _Share(*join_batches(found, n_best=n_best), loss)
+        # Read once: each number by itself would wait for the device.
+        return Decoded(*decoder.join(), sum(torch.stack(losses).tolist()))
 
-    def _join(self, shares: Sequence[_Share]) -> Evaluation:
+    def _join(self, shares: Sequence[Decoded]) -> Decoded:
         loss = sum(share.loss for share in shares) / len(self._collate.windows)
         candidates = _concatenate([share.candidates for share in shares])
         null = NullSpans(*(np.concatenate([getattr(s.null, name) for s in shares]) for name in NullSpans.__slots__))
-        return assemble(
-            self._collate.corpus,
-            candidates,
-            null,
-            loss,
-            no_answer=self._no_answer,
-            language=self._config.language,
-        )
+        return Decoded(candidates, null, loss)
 
 
 def _concatenate(parts: Sequence[Candidates]) -> Candidates:

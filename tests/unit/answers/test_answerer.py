@@ -18,6 +18,7 @@ from answerers import (
     by_place,
     open_cpu,
     save_decisive,
+    shapes,
     texts,
 )
 from passages import corpus_of
@@ -173,6 +174,8 @@ def test_widened_answers_are_found_however_many_spans_become_the_same(answerer):
     for top_k in (1, 4, 9):
         few = answerer("Who?", [context, *CONTEXTS], top_k=top_k, align_to_words=True, **arguments)
         assert_close([few[0]] if top_k > 1 else [[few[0]]], [answers[:top_k]])
+    once = shapes(answerer, "Who?", context, top_k=1, **arguments)
+    assert shapes(answerer, "Who?", context, top_k=ALL, align_to_words=True, **arguments) == once, "runs no more often"
 
 
 @pytest.mark.parametrize(

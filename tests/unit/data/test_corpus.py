@@ -191,3 +191,17 @@ def test_corpus_tells_texts_and_answers_of_all_questions():
     assert corpus.answer_counts.tolist() == [2, 0, 1, 0, 3]
     # The first answer is "The river"; "1.3 million" is 1 . 3 million; each of the two characters is a token.
     assert corpus.answer_lengths.tolist() == [2, 0, 4, 0, 2]
+
+
+def test_characters_of_spans_in_any_order_are_those_of_their_questions():
+    # A block for each passage, and questions that change from one to the other.
+    corpus = Corpus([tokenize([passage], [], tokenizer()) for passage in PASSAGES], np.array([3, 0, 4, 2, 1]))
+    random = np.random.default_rng(0)
+    question = random.integers(0, len(corpus), 200)
+    first, last = np.sort(random.random((2, 200)) * corpus.context_lengths[question], axis=0).astype(np.int32)
+    begins, ends = corpus.characters(question, first, last)
+    for row, number in enumerate(question.tolist()):
+        starts_of, ends_of = corpus.offsets(number)
+        assert (begins[row], ends[row]) == (starts_of[first[row]], ends_of[last[row]])
+    nothing = np.empty(0, np.int32)
+    assert [len(found) for found in corpus.characters(nothing.astype(np.int64), nothing, nothing)] == [0, 0]

@@ -62,8 +62,7 @@ def test_limits_belong_to_the_slice_that_they_end(column, values, name, expected
 
 
 def test_slices_add_up_to_all_questions_and_their_score(table) -> None:
-    for grouping in groupings(table):
-        parts = slice_scores(table, grouping, num_resamples=20)
+    for parts in slice_scores(table, groupings(table), num_resamples=20):
         assert all(part.number > 0 for part in parts)
         assert sum(part.number for part in parts) == len(table)
         for name in ("exact_match", "f1"):
@@ -73,7 +72,8 @@ def test_slices_add_up_to_all_questions_and_their_score(table) -> None:
 
 def test_slice_has_the_scores_of_its_questions(table) -> None:
     [words] = [grouping for grouping in groupings(table) if grouping.name == "Question word"]
-    found = {part.label: (part.number, part.exact_match.mean) for part in slice_scores(table, words, num_resamples=9)}
+    [parts] = slice_scores(table, [words], num_resamples=9)
+    found = {part.label: (part.number, part.exact_match.mean) for part in parts}
     assert found == {"what": (1, 100), "who": (1, 0), "why": (1, 100), "which": (1, 0), "other": (1, 100)}
 
 
@@ -158,7 +158,7 @@ def test_interval_of_a_slice_is_that_of_its_questions_and_needs_enough_of_them()
     texts = [text for text, number in zip(["Who?", "Why?", "How?"], numbers, strict=True) for _ in range(number)]
     table = table_of([row % 2 for row in range(len(texts))], [1.0] * len(texts), texts=texts)
     [words] = [grouping for grouping in groupings(table) if grouping.name == "Question word"]
-    who, why, how = slice_scores(table, words, num_resamples=200)
+    [[who, why, how]] = slice_scores(table, [words], num_resamples=200)
     assert [part.label for part in (who, why, how)] == ["who", "why", "how"]
     assert np.isnan([why.exact_match.low, why.exact_match.high, why.f1.low, why.f1.high]).all()
     assert why.f1.mean == 100

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+from evaluations import table_of
 
-from qa_ray.scores.intervals import Interval, bracketed, intervals, paired_differences, resampled_means
+from qa_ray.scores import intervals as drawing
+from qa_ray.scores.analysis import groupings, slice_scores
+from qa_ray.scores.intervals import (
+    Interval,
+    bracketed,
+    compare,
+    headline_scores,
+    intervals,
+    paired_differences,
+    resampled_means,
+)
 
 
 def scores(shape: tuple[int, ...], chance: float, seed: int = 1) -> np.ndarray:
@@ -43,6 +54,42 @@ def test_same_seed_gives_the_same_resamples_whatever_is_computed_at_once() -> No
     assert np.array_equal(many[:2500], resampled_means(values, num_resamples=2500, seed=3))
     assert not np.array_equal(many[:100], resampled_means(values, num_resamples=100, seed=4))
     assert not np.array_equal(many[:1000], many[2000:3000]), "each part draws anew"
+
+
+def plain_means(values: np.ndarray, members: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+    """One resample after the other, each mean by itself."""
+    generator, found = np.random.default_rng(seed), []
+    for _ in range(num_resamples):
+        drawn = generator.integers(0, values.shape[1], values.shape[1])
+        rows = zip(values[:, drawn], members[:, drawn], strict=True)
+        found.append([row[inside].mean() if inside.any() else np.nan for row, inside in rows])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("bounds", [{}, {"_MULTIPLIED_AT_ONCE": 700}, {"_MOST_KEPT": 0, "_DRAWN_AT_ONCE": 90}], ids=str)
+def test_means_are_those_of_the_questions_that_are_drawn(monkeypatch: pytest.MonkeyPatch, bounds: dict) -> None:
+    for name, bound in bounds.items():
+        monkeypatch.setattr(drawing, name, bound)
+    values = np.random.default_rng(0).random((5, 40))
+    members = np.stack([np.ones(40, bool), *[np.arange(40) % 9 == 1] * 2, np.arange(40) < 2, np.ones(40, bool)])
+    found = resampled_means(values, members, num_resamples=70, seed=5)
+    assert found == pytest.approx(plain_means(values, members, 70, 5), rel=1e-12, nan_ok=True)
+    assert np.isnan(found).any()
+
+
+def test_questions_are_drawn_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        np.random, "default_rng", lambda seed, make=np.random.default_rng: drawn.append(seed) or make(seed)
+    )
+    one, other = table_of([0, 1, 1] * 20), table_of([1, 0, 1] * 20)
+    compare(one, other, "other", num_resamples=130, seed=11)
+    headline_scores(one, num_resamples=130, seed=11)
+    slice_scores(one, groupings(one), num_resamples=130, seed=11)
+    assert drawn == [11]
+    headline_scores(one, num_resamples=130, seed=12)
+    headline_scores(one, num_resamples=131, seed=12)
+    assert drawn == [11, 12, 12]
 
 
 def test_only_members_count() -> None:

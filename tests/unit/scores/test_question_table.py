@@ -7,10 +7,13 @@ import pytest
 from evaluations import THRESHOLD, Asked, evaluation_of
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
+from qa_ray.answers.decode import Candidates
 from qa_ray.config.policies import Language
 from qa_ray.model.loading import load_model
+from qa_ray.scores import metrics
 from qa_ray.scores.intervals import headline_scores
 from qa_ray.scores.question_table import tabulate
+from qa_ray.scores.results import assemble
 from qa_ray.training.evaluator import Evaluator
 
 RIVER = "The river Vltava flows through Prague, and nobody knows since when it has been there for the people to see."
@@ -132,10 +135,17 @@ def test_lengths_are_those_of_the_context() -> None:
 
 def test_question_without_any_candidate_has_no_span_and_no_probability() -> None:
     evaluation, corpus, windows = evaluation_of([Asked("Which?", RIVER, "river", "river")] * 2, no_answer=False)
-    candidates, chances = evaluation.spans.candidates, evaluation.spans.chances
-    first = {name: getattr(candidates, name)[:1] for name in type(candidates).__slots__}
-    spans = dataclasses.replace(evaluation.spans, candidates=type(candidates)(**first), chances=chances[:1])
-    table = tabulate(dataclasses.replace(evaluation, spans=spans), corpus, windows)
+    candidates = evaluation.spans.candidates
+    first = Candidates(*(getattr(candidates, name)[:1] for name in Candidates.__slots__))
+    table = tabulate(assemble(corpus, first, evaluation.spans.null, 0.5, no_answer=False), corpus, windows)
     assert table.predicted_span[1].tolist() == [-1, -1]
     assert table.probability.tolist() == [1, 0]
     assert table.scores.f1.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("no_answer", [True, False])
+def test_texts_are_compared_once(monkeypatch: pytest.MonkeyPatch, no_answer: bool) -> None:
+    compared, f1 = [], metrics.f1
+    monkeypatch.setattr(metrics, "f1", lambda text, *given, **named: compared.append(text) or f1(text, *given, **named))
+    table = tabulate(*evaluation_of([Asked("Which?", RIVER, "river", "river")] * 5, no_answer=no_answer))
+    assert compared == ["river"] * len(table) == ["river"] * 5

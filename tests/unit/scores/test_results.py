@@ -8,6 +8,7 @@ from families import FAMILIES
 from passages import corpus_of
 from strict import read
 
+from qa_ray.answers import n_best as listing
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.n_best import Found, NullSpans, Span, rank
 from qa_ray.config.policies import Language
@@ -143,6 +144,37 @@ def test_files_keep_every_script_readable(tmp_path):
     assert json.loads((tmp_path / "nbest_predictions.json").read_text("utf-8")) == {
         "q": [{"text": "東京", "probability": 1.0, "start_logit": 2.0, "end_logit": 2.0}]
     }
+
+
+@pytest.mark.parametrize("no_answer", [True, False], ids=["with no answer", "always an answer"])
+def test_files_are_byte_for_byte_those_of_json_dump(tmp_path, monkeypatch, no_answer):
+    monkeypatch.setattr(listing, "_QUESTIONS_AT_ONCE", 3)
+    texts = ["town", None, "river", "bridge", None, "town", "river"]
+    corpus, random = corpus_with(*texts), np.random.default_rng(0)
+    # The second question and the last have no candidate; there are tiny probabilities, and a zero of either sign.
+    rows = [(number, text, score) for number in (0, 2, 3, 4, 5) for text, score in zip(
+        ("river", "town", "bridge"), (-np.sort(-random.normal(0, 9, 3))), strict=True)]  # fmt: skip
+    spans = candidates_of(corpus, *rows, (5, "river  bridge", -0.0))
+    saved = assemble(corpus, spans, null_of(*random.normal(0, 9, 7)), 0.25, no_answer=no_answer)
+    saved.save(tmp_path)
+    content = {
+        "predictions": saved.predictions,
+        "null_odds": saved.null_odds,
+        "nbest_predictions": {key: [span._asdict() for span in spans] for key, spans in saved.n_best.items()},
+        "metrics": {**saved.metrics, "language": "squad"},
+    }
+    for name, expected in content.items():
+        text = json.dumps(expected, indent=1, ensure_ascii=False) + "\n"
+        assert (tmp_path / f"{name}.json").read_bytes() == text.encode(), name
+
+
+def test_n_best_lists_are_made_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(listing, "_QUESTIONS_AT_ONCE", 3)
+    corpus = corpus_with(*["town"] * 7)
+    saved = assemble(corpus, candidates_of(corpus, (3, "town", 1)), null_of(*[0] * 7), 0.5, no_answer=True)
+    parts = list(saved.spans.parts())
+    assert [counts for counts, _ in parts] == [[1, 1, 1], [2, 1, 1], [1]]
+    assert [columns.text for _, columns in parts] == [["", "", ""], ["town", "", "", ""], [""]]
 
 
 @pytest.mark.parametrize("no_answer", [True, False], ids=["with no answer", "always an answer"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strict import parse
 
-from qa_ray.storage.strict_json import to_json
+from qa_ray.storage.strict_json import each_to_json, to_json
 
 CONTENT = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -39,3 +39,13 @@ def test_layout_is_that_of_json_dumps(layout: dict[str, Any], bad: float) -> Non
     content = {"text": "\u6771\u4eac", "numbers": [1, 0.1, None, True], 2: {}}
     assert to_json(content, **layout) == json.dumps(content, **layout)
     assert to_json(content | {"bad": bad}, **layout) == json.dumps(content | {"bad": None}, **layout)
+
+
+@given(st.lists(st.floats()) | st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_each_value_is_written_as_by_itself(values: list[float] | list[str]) -> None:
+    assert each_to_json(values) == [to_json(value, ensure_ascii=False) for value in values]
+
+
+def test_line_breaks_and_separators_stay_within_their_text() -> None:
+    values = ["one\ntwo", "\u2028\u2029\x85\r", '", "', "\\n", ""]
+    assert list(map(json.loads, each_to_json(values))) == values

@@ -1,17 +1,22 @@
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from device_waits import waits
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
+from qa_ray.answers import inference
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.config.policies import Language
 from qa_ray.errors import DataError, ModelError
 from qa_ray.model import token_limit
 from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.scores.metrics import exact_match, f1
+from qa_ray.scores.results import assemble
+from qa_ray.training import evaluator as evaluation
 from qa_ray.training.evaluator import Evaluator
 
 # Right-padded; left-padded with the context first and CLS last; left-padded with BOS; without any special token.
@@ -187,6 +192,16 @@ def test_without_no_answer_every_question_gets_its_best_text_and_the_answered_on
         assert sum(span.probability for span in candidates) == pytest.approx(1, abs=1e-5)
 
 
+def test_what_is_decoded_can_be_scored_elsewhere(evaluated, monkeypatch):
+    result, _, collator, config, model = evaluated
+    monkeypatch.delattr(evaluation, "assemble")
+    found = Evaluator(collator, config.evaluate).decode(model, cpu_accelerator())
+    scored = assemble(collator.corpus, found.candidates, found.null, found.loss, no_answer=True)
+    assert scored.metrics == result.metrics
+    assert scored.predictions == result.predictions
+    assert scored.n_best == result.n_best
+
+
 def test_files_have_the_layout_of_the_official_scripts(evaluated, tmp_path):
     result, expected, *_ = evaluated
     result.save(tmp_path / "evaluation")
@@ -251,6 +266,25 @@ def test_batch_size_does_not_change_the_answers(bert):
     )
     assert few.predictions == many.predictions
     assert few.metrics == pytest.approx(many.metrics, rel=1e-4)
+
+
+@pytest.mark.parametrize(("at_once", "waits_of"), [(1, lambda passes: passes), (2**30, lambda passes: 1)])
+def test_device_is_waited_for_once_a_batch_at_most_and_once_for_the_loss(bert, monkeypatch, at_once, waits_of):
+    monkeypatch.setattr(inference, "_SPANS_AT_ONCE", at_once)
+    config = tiny_config(bert, evaluate={"max_tokens_per_device": 64})
+    collator, shapes = make_collator(config, made_passages(5)), []
+    model = load_model(config.model)
+
+    # Transformers' own code looks at the mask.
+    def without_a_wait(input_ids, **inputs):
+        shapes.append(input_ids.shape)
+        return SimpleNamespace(start_logits=input_ids + 0.5, end_logits=input_ids + 0.25)
+
+    model.forward = without_a_wait
+    with waits() as found:
+        Evaluator(collator, config.evaluate, no_answer=True)(model, cpu_accelerator())
+    assert len(shapes) > 2
+    assert [wait.split()[0] for wait in found] == ["cpu"] * waits_of(len(shapes)) + ["tolist"]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
