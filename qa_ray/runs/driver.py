@@ -14,13 +14,12 @@ from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from qa_ray.config.fine_tuning import Config, flatten
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import StoppedError, StorageError, WorkerLostError
 from qa_ray.runs.conclusion import conclude, is_wanting, keep_model
-from qa_ray.runs.elastic import ElasticTrainer
 from qa_ray.runs.failures import EndOnError, cause_of
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
@@ -28,6 +27,7 @@ from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import Fetcher, Follower, Observer
+from qa_ray.runs.trainer import Trainer
 from qa_ray.runs.worker import train_worker
 from qa_ray.storage.ownership import create, join, withdraw
 from qa_ray.storage.run_folder import CONFIG, METRICS, OWNER, RunFolder
@@ -196,7 +196,7 @@ def make_trainer(
     name: str,
     storage_path: str,
     stream: Any = None,
-) -> TorchTrainer:
+) -> Trainer:
     """Ray Train's trainer that lets every worker do `work`; Ray keeps its own notes in storage_path/name.
 
     Arguments of `work` are bound to it: Ray's controller would read a `train_loop_config`, and import torch for it.
@@ -204,9 +204,9 @@ def make_trainer(
     does not change while they work.
     """
     workers = (resources.min_workers, resources.max_workers) if resources.elastic else resources.max_workers
-    trainer = partial(ElasticTrainer, stream=stream) if resources.elastic else TorchTrainer
-    return trainer(
+    return Trainer(
         work,
+        stream=stream,
         torch_config=TorchConfig(timeout_s=math.ceil(cluster.collective_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=workers,

@@ -76,6 +76,8 @@ def cause_of(error: TrainingFailedError, lost: Callable[[str], UserError]) -> Ex
     """What the driver raises: the worker's own error; or `lost`, given what became of workers too often."""
     if isinstance(error, ControllerError):
         failure: Exception = error.controller_failure
+        if isinstance(failure, RayActorError):  # lost while its group was started
+            return lost("a worker process was lost")
         return failure if isinstance(failure, UserError | WorkerError) else error
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
     # A worker that died is known by its health check; the others fail in its wake, whatever they were doing.

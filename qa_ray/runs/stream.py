@@ -15,8 +15,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
-from qa_ray.runs.elastic import preemption_known
 from qa_ray.runs.progress import Display
+from qa_ray.runs.trainer import preemption_known
 from qa_ray.tracking.hardware import WorkerGroup
 from qa_ray.tracking.metrics import Line, Progress, lines_of, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample

@@ -1,5 +1,8 @@
 """An error on one rank alone, while the other waits for it in a collective: the job ends, with that error, at once."""
 
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -34,6 +37,26 @@ def fail_alone(place: Path, error: Callable[[], Exception]) -> None:
         torch.distributed.all_reduce(torch.ones(1))
 
 
+class DiesAtFirst:
+    """What a worker is told to do; the first one that is told dies of it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __call__(self) -> None:
+        fail_alone(self.place, partial(ModelError, "told"))
+
+    def __reduce__(self) -> tuple[Callable[[Path], object], tuple[Path]]:
+        return told, (self.place,)
+
+
+def told(place: Path) -> DiesAtFirst:
+    with contextlib.suppress(FileExistsError):
+        (place / "died").touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return DiesAtFirst(place)
+
+
 def run(place: Path, error: Callable[[], Exception], max_failures: int = 5) -> tuple[Exception, list[str]]:
     """What the driver raises, and the ranks that began."""
     cluster = ClusterConfig(max_failures=max_failures)
@@ -65,3 +88,19 @@ def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
     assert isinstance(cause, WorkerLostError)
     assert "ConnectionResetError: refused" in str(cause)
     assert attempts == ["0", "0", "1", "1"]
+
+
+def test_worker_that_is_lost_as_it_is_told_to_begin_is_replaced(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        DiesAtFirst(tmp_path),
+        Resources(2, 2, 1, False),
+        ClusterConfig(max_failures=1),
+        name="lost",
+        storage_path=str(tmp_path),
+    )
+    with pytest.raises(TrainingFailedError) as caught:
+        trainer.fit()
+    assert (tmp_path / "died").exists()
+    assert isinstance(cause_of(caught.value, WorkerLostError), ModelError)
+    # The other one of the first group may have begun; the one that died has only in the second.
+    assert set((tmp_path / "attempts").read_text().split()) == set(ONCE)

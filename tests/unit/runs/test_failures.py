@@ -85,6 +85,7 @@ def test_controller_starts_workers_again_after_what_may_pass() -> None:
     [
         (ControllerError(StorageError("full")), StorageError("full")),
         (ControllerError(WorkerError("a bug")), WorkerError("a bug")),
+        (ControllerError(ActorDiedError()), ClusterError("lost: a worker process was lost")),
         (WorkerGroupError("", {0: LOST_PEER, 1: RayActorError()}), ClusterError("lost: a worker process was lost")),
         (WorkerGroupError("", {0: LOST_PEER}), ClusterError("lost: a worker process was lost")),
         (
@@ -92,7 +93,7 @@ def test_controller_starts_workers_again_after_what_may_pass() -> None:
             ClusterError("lost: workers failed (OSError: [Errno 5] bad)"),
         ),
     ],
-    ids=["user", "bug", "lost", "peer of a lost one", "disk"],
+    ids=["user", "bug", "lost in the start", "lost", "peer of a lost one", "disk"],
 )
 def test_driver_raises_what_the_worker_met(failed: ControllerError | WorkerGroupError, cause: Exception) -> None:
     found = cause_of(failed, lambda what: ClusterError(f"lost: {what}"))

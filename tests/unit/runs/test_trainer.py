@@ -1,4 +1,4 @@
-"""Elastic runs: when a group of workers is ended for another size, and that Ray's insides are as they are used."""
+"""When a group of workers is ended for another size or started again, and that Ray's insides are as they are used."""
 
 import inspect
 import sys
@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import GetTimeoutError
-from ray.train import ScalingConfig
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.train import ControllerError, FailureConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.context import TrainContext
 from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 from ray.train.v2.api import data_parallel_trainer
 
-from qa_ray.runs import elastic
-from qa_ray.runs.elastic import REST, ElasticTrainer, SavingPolicy
+from qa_ray.runs import trainer
 from qa_ray.runs.stream import MetricStream
+from qa_ray.runs.trainer import REST, LossPolicy, SavingPolicy, Trainer
 from qa_ray.training.wishes import Phase
 
 INTERVAL_S = 60.0
@@ -52,8 +53,8 @@ class Cluster:
         self.stream = MetricStream()
         self.handle = Here(self.stream)
         clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(elastic, "time", clock)
-        monkeypatch.setattr(elastic.ray, "get", get)
+        monkeypatch.setattr(trainer, "time", clock)
+        monkeypatch.setattr(trainer.ray, "get", get)
         monkeypatch.setattr(sys.modules[ElasticScalingPolicy.__module__], "time_monotonic", clock.monotonic)
         # What the cluster has room for is told by an actor of Ray.
         monkeypatch.setattr(ElasticScalingPolicy, "_maybe_send_resource_request", lambda policy: None)
@@ -203,9 +204,23 @@ def test_trainer_gives_its_policy_to_the_controller(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(data_parallel_trainer.DataParallelTrainer, "_initialize_and_run_controller", run)
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(TorchTrainer, "_create_default_callbacks", lambda trainer: [])
-    ElasticTrainer(lambda: None, scaling_config=Cluster.config(), stream="stream").fit()
+    Trainer(lambda: None, scaling_config=Cluster.config(), stream="stream").fit()
     assert isinstance(parts["scaling_policy"], SavingPolicy)
+    assert isinstance(parts["failure_policy"], LossPolicy)
     assert set(parts) <= set(inspect.signature(TrainController.__init__).parameters)
+
+
+@pytest.mark.parametrize("lost", [ActorDiedError(), ActorUnavailableError("socket closed", None)], ids=["dead", "away"])
+def test_worker_that_is_lost_in_the_start_counts_as_one_of_the_losses_that_are_allowed(lost: RayActorError) -> None:
+    policy = LossPolicy(FailureConfig(max_failures=2))
+    decisions = [policy.make_decision(ControllerError(lost)) for _ in range(3)]
+    assert decisions == [FailureDecision.RETRY, FailureDecision.RETRY, FailureDecision.RAISE]
+
+
+def test_other_errors_of_the_controller_are_not_tried_again() -> None:
+    policy = LossPolicy(FailureConfig(max_failures=2))
+    assert policy.make_decision(ControllerError(ValueError("no"))) is FailureDecision.RAISE
+    assert policy.make_decision(WorkerGroupError("", {})) is FailureDecision.RETRY
 
 
 def test_ray_has_what_is_used_of_its_insides() -> None:

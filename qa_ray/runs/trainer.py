@@ -1,8 +1,10 @@
-"""Elastic runs: a checkpoint is stored before the number of workers changes, and no step is made twice.
+"""Ray Train's trainer with policies of this project: when a group of workers is resized, and when it is started again.
 
-Ray Train ends a group of workers the moment that its policy wants another size. The policy here asks the workers first.
-All that this project takes from inside of Ray Train stands in this module, as it was in Ray 2.60: the base class of the
-policy, where a trainer makes its policy, and what a worker knows of a preemption.
+Ray Train ends a group of workers the moment that its policy wants another size; here the workers are asked first, so
+that a checkpoint is stored and no step is made twice. And it gives up where a worker is lost just as it is told to
+begin; here another group is started, as after any other loss.
+All that this project takes from inside of Ray Train stands in this module, as it was in Ray 2.60: the base classes of
+the policies, where a trainer makes its policies and callbacks, and what a worker knows of a preemption.
 """
 
 import contextlib
@@ -10,17 +12,19 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.train import Result
+from ray.exceptions import RayActorError, RayError
+from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     NoopDecision,
     ResizeDecision,
     ScalingDecision,
 )
-from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.api.config import ScalingConfig
 
 from qa_ray.training.wishes import Phase
@@ -109,15 +113,55 @@ class SavingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         return ray.get(getattr(self._stream, method).remote(*arguments), timeout=_SECONDS_FOR_AN_ANSWER)
 
 
-class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
-    """Ray Train's trainer for a number of workers that changes."""
+class LossPolicy(DefaultFailurePolicy):  # type: ignore[misc]
+    """Takes a worker that is lost while its group is started for what it is: one of the losses that are allowed."""
 
-    def __init__(self, *arguments: Any, stream: Any, **options: Any) -> None:
-        """A `TorchTrainer` whose workers are asked through the actor `stream`, see `SavingPolicy`."""
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        """Ray asks it after each failure."""
+        if isinstance(training_failed_error, ControllerError):
+            failure = training_failed_error.controller_failure
+            if isinstance(failure, RayActorError):
+                training_failed_error = WorkerGroupError(str(failure), {})
+        return super().make_decision(training_failed_error)
+
+
+class StartCallback(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc]
+    """Ends a group of workers whose start failed half-way: Ray forgets it then, and it would keep its resources."""
+
+    def __init__(self) -> None:
+        """Nothing is being started."""
+        self._starting: WorkerGroup | None = None
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """The workers are there."""
+        self._starting = worker_group
+
+    def after_worker_group_training_start(self, worker_group: WorkerGroup) -> None:
+        """They have begun: from here on Ray sees to their end."""
+        self._starting = None
+
+    def before_controller_execute_failure_decision(self, failure_decision: FailureDecision) -> None:
+        """Something failed, and Ray is about to start another group or to give up."""
+        group, self._starting = self._starting, None
+        if group is not None:
+            group.shutdown()
+
+
+class Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray Train's trainer with a `LossPolicy` and, for a number of workers that changes, a `SavingPolicy`."""
+
+    def __init__(self, *arguments: Any, stream: Any = None, **options: Any) -> None:
+        """A `TorchTrainer` whose workers are asked through the actor `stream` before their number changes."""
         super().__init__(*arguments, **options)
         self._stream = stream
 
+    def _create_default_callbacks(self) -> list[Any]:
+        # Before Ray's own, which may fail in the start.
+        return [StartCallback(), *super()._create_default_callbacks()]
+
     def _initialize_and_run_controller(self, **parts: Any) -> Result:
-        # Ray Train takes no policy from outside.
-        policy = SavingPolicy(self.scaling_config, self._stream)
-        return super()._initialize_and_run_controller(**(parts | {"scaling_policy": policy}))
+        # Ray Train takes no policies from outside.
+        parts["failure_policy"] = LossPolicy(self.run_config.failure_config)
+        if isinstance(parts["scaling_policy"], ElasticScalingPolicy):
+            parts["scaling_policy"] = SavingPolicy(self.scaling_config, self._stream)
+        return super()._initialize_and_run_controller(**parts)
