@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.recipes import RECIPES
 from qa_ray.errors import ConfigError
 from qa_ray.locations import without_secrets

@@ -3,10 +3,10 @@
 The text under a field is its documentation: the command line shows it as help.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
+from qa_ray.config.fields import refuse_secrets
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
 from qa_ray.config.policies import (
     BadRows,
@@ -277,29 +277,3 @@ class Config:
             "leave it out, or name flash_attention_2",
         )
         refuse_secrets(self, lambda name: name)
-
-
-def refuse_secrets(section: Any, option: Callable[[str], str]) -> None:
-    """Raise ConfigError where a text of a configuration holds a secret: all of it is recorded.
-
-    Args:
-        section: the configuration.
-        option: how a field is written by whoever sets it.
-    """
-    for name, value in flatten(section):
-        for text in value if isinstance(value, tuple) else (value,):
-            require(not isinstance(text, str) or not holds_secret(text), f"{option(name)} {SECRET_RULE}")
-
-
-def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every field below a configuration, or below what JSON made of one, as (dotted name, value)."""
-    named = (
-        section
-        if isinstance(section, Mapping)
-        else {item.name: getattr(section, item.name) for item in fields(section)}
-    )
-    for name, value in named.items():
-        if is_dataclass(value) or isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -18,7 +18,8 @@ from qa_ray.errors import DataError, ModelError, UserError
 from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
-from qa_ray.prediction.parts import ANSWERS, InputQuestion, OutputFolder, Part, pack, unpack
+from qa_ray.prediction.output_folder import ANSWERS, OutputFolder
+from qa_ray.prediction.parts import InputQuestion, Part, pack, unpack
 from qa_ray.runs.process import set_up_process
 from qa_ray.storage.strict_json import to_json
 

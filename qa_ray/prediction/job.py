@@ -25,10 +25,10 @@ from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.notice import without_notice
 from qa_ray.prediction.options import PredictionOptions
+from qa_ray.prediction.output_folder import OutputFolder
 from qa_ray.prediction.parts import (
     FIRST_PART_SIZE,
     Input,
-    OutputFolder,
     finished_parts,
     input_question,
     pack,

@@ -7,7 +7,7 @@ from pyarrow import dataset, fs
 
 from qa_ray.locations import is_local, within
 from qa_ray.prediction.options import OutFormat
-from qa_ray.prediction.parts import ANSWERS
+from qa_ray.prediction.output_folder import ANSWERS
 from qa_ray.storage.run_folder import RunFolder, guarded
 
 

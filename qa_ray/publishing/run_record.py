@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_ray.config.fine_tuning import flatten
+from qa_ray.config.fields import flatten
 from qa_ray.errors import PublishError
 from qa_ray.model.folder import SETTINGS
 from qa_ray.runs.resume import TrainResult

@@ -16,7 +16,8 @@ from ray.train import FailureConfig, LoggingConfig, Result, ScalingConfig, Train
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig
 
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import StoppedError, StorageError, WorkerLostError
 from qa_ray.runs.conclusion import conclude, is_wanting, keep_model

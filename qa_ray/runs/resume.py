@@ -9,7 +9,8 @@ from typing import Any
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.marking import Excerpt
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import Language, Resume
 from qa_ray.errors import ConfigError, StorageError
 from qa_ray.locations import within

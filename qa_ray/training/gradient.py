@@ -94,13 +94,15 @@ class ShareGradient:
         scale = together / batch_size
         exchanged = together == 1 or (bool(groups) and all(map(self._was_computed, groups)))
         losses = []
-        for number, group in enumerate(groups):
-            exchanging = exchanged and number == len(groups) - 1
-            # What comes next must not stand in the handler: the error's traceback holds the tensors that did not fit.
-            with contextlib.suppress(torch.OutOfMemoryError):
-                losses.append(self._add_group(group, scale, exchanged=exchanging and together > 1))
-            if len(losses) <= number:
-                return group
+        # Around all of them, so that weights are converted for mixed precision once a step.
+        with self._accelerator.autocast():
+            for number, group in enumerate(groups):
+                exchanging = exchanged and number == len(groups) - 1
+                # Nothing else may stand in a handler: the error's traceback holds the tensors that did not fit.
+                with contextlib.suppress(torch.OutOfMemoryError):
+                    losses.append(self._add_group(group, scale, exchanged=exchanging and together > 1))
+                if len(losses) <= number:
+                    return group
         if not exchanged:
             self._exchange()
         for group, loss in zip(groups, losses, strict=True):
@@ -116,7 +118,8 @@ class ShareGradient:
             tensors = self.batches(group)
             loss = span_loss(forward(self._model, tensors), tensors)
             try:
-                accelerator.backward(loss * scale)
+                with torch.autocast(accelerator.device.type, enabled=False):
+                    accelerator.backward(loss * scale)
             except torch.OutOfMemoryError as error:
                 if exchanged:  # the others have parts of it, which cannot be taken back
                     raise RuntimeError(

@@ -12,6 +12,7 @@ from qa_ray.config.fine_tuning import TrainConfig
 from qa_ray.data.collate import Batch
 from qa_ray.errors import ConfigError
 from qa_ray.model.compute import freeze_unused
+from qa_ray.model.embedding import use_row_gradients
 
 
 def make_trainable(model: PreTrainedModel, config: TrainConfig, accelerator: Accelerator, batch: Batch) -> nn.Module:
@@ -27,6 +28,9 @@ def make_trainable(model: PreTrainedModel, config: TrainConfig, accelerator: Acc
     model.to(accelerator.device)
     with accelerator.autocast():
         freeze_unused(model, batch.to(accelerator.device))
+    # On GPUs rows would be sorted before they are added, and their number waited for.
+    if accelerator.device.type == "cpu":
+        use_row_gradients(model)
     if config.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise ConfigError(f"train.gradient_checkpointing: {type(model).__name__} does not support it: turn it off")

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from qa_ray.config.fine_tuning import flatten
+from qa_ray.config.fields import flatten
 from qa_ray.config.policies import Resume
 from qa_ray.errors import ConfigError, StoppedError, StorageError, TrainingError
 from qa_ray.locations import within

@@ -23,8 +23,9 @@ from typing import Any, TypeAlias
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from qa_ray.config.fields import flatten
 from qa_ray.config.files import ENDINGS, read_table
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import ConfigError
 
 Domain: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistribution

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from documents import Block, blocks
 
+from qa_ray.config.fields import flatten
 from qa_ray.config.files import read_config
-from qa_ray.config.fine_tuning import flatten
 from qa_ray.tuning.space import read_space
 
 LANGUAGES = {"bash", "json", "python", "text", "toml", "yaml"}

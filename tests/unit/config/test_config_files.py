@@ -10,8 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from qa_ray.config.fields import flatten
 from qa_ray.config.files import build, json_schema, override, read_config, to_toml
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import Precision
 from qa_ray.config.recipes import RECIPES, minilm, sample
 from qa_ray.errors import ConfigError

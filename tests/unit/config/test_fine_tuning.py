@@ -7,7 +7,8 @@ import pytest
 
 from qa_ray.config import fine_tuning as config
 from qa_ray.config import operation
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import ConfigError
 
 SECTIONS = {

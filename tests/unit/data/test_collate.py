@@ -57,7 +57,7 @@ def joined(collate, item):
 
 def plainly(collate, items):
     """What a batch holds, window by window."""
-    windows, template, width = collate.windows, collate.template, collate.width(items)
+    windows, template, width = collate.windows, collate.template, collate.shape(items)[1]
     inputs = {"input_ids": [], "attention_mask": [], "token_type_ids": []}
     places = {name: [] for name in ("start_positions", "end_positions", "context_begin", "context_end", "cls_index")}
     for item in items:
@@ -100,7 +100,7 @@ def test_batch_is_what_a_loop_over_its_windows_makes(name, data):
     inputs, places = plainly(collate, np.array(chosen))
     assert {name: tensor.tolist() for name, tensor in batch.inputs.items()} == inputs
     assert {name: getattr(batch, name).tolist() for name in places} == places
-    assert batch.padded == (windows.length[chosen].min() < collate.width(np.array(chosen)))
+    assert batch.padded == (windows.length[chosen].min() < collate.shape(np.array(chosen))[1])
 
 
 def everything(collate):

@@ -63,7 +63,9 @@ def test_family_is_trained_evaluated_saved_and_opened_by_transformers(saved, fam
     assert not report["unexpected_keys"]
     batch = collator(collator.windows.question[:1])
     for ours, theirs in zip(logits_of(run.model, batch), logits_of(opened, batch), strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for name, weight in run.model.state_dict().items():
+        assert torch.equal(weight, opened.state_dict()[name])
     pair = ("Which river ?", "The river Vltava flows through Prague")
     assert AutoTokenizer.from_pretrained(tmp_path)(*pair).input_ids == tokenizer(*pair).input_ids
 

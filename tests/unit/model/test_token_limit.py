@@ -160,7 +160,7 @@ def test_limit_is_chosen_once_and_only_where_no_number_is_given(monkeypatch: pyt
     for limit in (given, left, none):
         limit.choose(model(384, 1536), CPU)
     assert (given.tokens, left.tokens, none.tokens) == (100, 2048, None)
-    left.lower(8, 128)
+    left.lower(8, 1024)
     left.choose(model(384, 1536), CPU)
     assert left.tokens == 512
 

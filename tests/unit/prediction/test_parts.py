@@ -16,10 +16,9 @@ from qa_ray.config.fine_tuning import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.prediction.job import find_inputs
+from qa_ray.prediction.output_folder import ANSWERS, OutputFolder
 from qa_ray.prediction.parts import (
-    ANSWERS,
     Input,
-    OutputFolder,
     Part,
     finished_parts,
     part_name,

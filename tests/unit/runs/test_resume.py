@@ -9,7 +9,8 @@ import pytest
 from checkpoints import OLD, publish
 from strict import parse
 
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import RunConfig
 from qa_ray.config.policies import (
     BadRows,
@@ -163,6 +164,7 @@ OTHER = {
     "batch.size": 7,
     "batch.pad_to_multiple_of": 7,
     "batch.length_pool": 7,
+    "batch.packing": True,
     "optim.learning_rate": 0.5,
     "optim.weight_decay": 0.5,
     "optim.betas": (0.5, 0.5),
@@ -173,6 +175,7 @@ OTHER = {
     "train.max_steps": 7,
     "train.seed": 7,
     "train.precision": Precision.FP16,
+    "train.tf32": True,
     "evaluate.n_best": 7,
     "evaluate.max_answer_length": 7,
     "evaluate.no_answer": NoAnswer.NEVER,

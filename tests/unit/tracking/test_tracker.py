@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from mlflow.data import get_source
 from mlflow.exceptions import MlflowException
 
-from qa_ray.config.fine_tuning import Config, flatten
+from qa_ray.config.fields import flatten
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import RunFolder

@@ -8,6 +8,8 @@ from device_waits import waits
 from families import FAMILIES
 from small_runs import cpu_accelerator, made_passages, make_run, scaling_accelerator, tiny_config
 
+from qa_ray.training import wrapping
+
 ACCELERATORS = {
     "fp32": cpu_accelerator,
     "bf16": lambda: cpu_accelerator("bf16"),
@@ -61,9 +63,10 @@ def test_step_waits_for_nothing(bert: Any, precision: str, log_every: int) -> No
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "untrimmed" not in name])
-def test_models_wait_for_nothing(saved: Any, family: str, attention: str) -> None:
+def test_models_wait_for_nothing(saved: Any, monkeypatch: pytest.MonkeyPatch, family: str, attention: str) -> None:
     if attention == "sdpa" and family in ("deberta", "xlnet"):
         pytest.skip("transformers has no such kernel for this family")
+    monkeypatch.setattr(wrapping, "use_row_gradients", id)  # on CPUs only, which are not waited for
     config = tiny_config(
         saved(family), model={"attention": attention}, train={"epochs": 1}, batch={"max_tokens_per_device": 48}
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qa_ray.errors import StorageError
-from qa_ray.prediction.parts import ANSWERS, MANIFEST, OutputFolder
+from qa_ray.prediction.output_folder import ANSWERS, MANIFEST, OutputFolder
 
 WANTED: dict[str, Any] = {
     "model": {"name": "m", "fingerprint": "f"},
