@@ -42,10 +42,8 @@ def run_configured(
             print(to_toml(parsed.config))
             return
         set_up()
-        from qa_ray.runs.connection import start_ray
-
         config = parsed.named()
-        start_ray(config.cluster)
+        _start_ray(config.cluster)
         print(job(config))
 
     return exit_code(run)

@@ -153,7 +153,8 @@ class BatchConfig:
     """Puts the windows that a device takes at once into one row, without any padding; for models whose attention can
     keep them apart."""
     length_pool: int = 128
-    """Batches that are sorted by length together: more means less padding, 1 means none are sorted."""
+    """Batches that are sorted by length together: more means less padding, 1 means none are sorted. Packed batches, which
+    hold no padding, are never sorted."""
 
     def __post_init__(self) -> None:
         for name in ("size", "pad_to_multiple_of", "length_pool"):

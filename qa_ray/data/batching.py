@@ -39,6 +39,7 @@ def plan_epoch(lengths: Int64s, config: BatchConfig, *, seed: int, epoch: int) -
 
     Windows are drawn at random into pools of `config.length_pool` batches; a pool is sorted by padded length, and the
     batches cut from all pools are shuffled again. Windows of equal padded length within a pool stay in random order.
+    Batches that are packed are drawn at random.
 
     Args:
         lengths: tokens of each window, [num_windows].
@@ -48,6 +49,9 @@ def plan_epoch(lengths: Int64s, config: BatchConfig, *, seed: int, epoch: int) -
     """
     rng = np.random.default_rng((seed, epoch))
     shuffled = rng.permutation(len(lengths))
+    if config.packing:
+        # Nothing is padded, so lengths may be mixed: then all batches hold about as many tokens.
+        return BatchPlan(shuffled, config.size)
     num_full = len(lengths) // config.size
     pooled, rest = np.split(shuffled, [num_full * config.size])
     pool = np.arange(len(pooled)) // (config.size * config.length_pool)

@@ -14,7 +14,7 @@ from qa_ray.data.batching import micro_batches, padded_length, padded_tokens, pl
 from qa_ray.data.windows import make_windows
 
 LENGTHS = st.lists(st.integers(1, 384), max_size=200).map(lambda values: np.array(values, np.int64))
-CONFIGS = st.builds(BatchConfig, size=st.integers(1, 20), length_pool=st.integers(1, 6))
+CONFIGS = st.builds(BatchConfig, size=st.integers(1, 20), length_pool=st.integers(1, 6), packing=st.booleans())
 SEEDS = st.integers(0, 2**32)
 RANDOM_LENGTHS = np.random.default_rng(0).integers(20, 384, 1000)
 
@@ -97,6 +97,15 @@ def test_pools_hold_windows_of_every_length():
     batches = list(plan_epoch(lengths, config, seed=0, epoch=0).batches())
     assert all(np.ptp(batch) < 400 for batch in batches)
     assert np.mean([np.ptp(batch) for batch in batches]) > 50
+
+
+def test_packed_batches_hold_about_as_many_tokens():
+    tokens = {}
+    for packing in (False, True):
+        plan = plan_epoch(RANDOM_LENGTHS, BatchConfig(size=50, packing=packing), seed=0, epoch=0)
+        tokens[packing] = np.array([RANDOM_LENGTHS[batch].sum() for batch in plan.batches()])
+    assert tokens[True].max() < 1.5 * tokens[True].min()
+    assert tokens[False].max() > 5 * tokens[False].min()
 
 
 def test_short_batch_comes_last_and_is_not_of_the_longest():
