@@ -8,7 +8,7 @@ from families import Family
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.passages import read_split
 from qa_ray.data.tokenization import parse_tokenizer, tokenize

@@ -13,10 +13,10 @@ import ray
 from families import FAMILIES
 from safetensors.torch import load_file
 
+from qa_ray.config.data import DataConfig
 from qa_ray.config.fine_tuning import (
     BatchConfig,
     Config,
-    DataConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,
@@ -28,7 +28,11 @@ from qa_ray.config.policies import Precision
 
 NAMES = ["Ada", "Bo", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun"]
 TOWNS = ["Rome", "Oslo", "Lima", "Bern", "Kyiv"]
-EVERY_STEP: dict[str, dict[str, object]] = {"checkpoint": {"every_steps": 1}, "tracking": {"enabled": False}}
+EVERY_STEP: dict[str, dict[str, object]] = {
+    "checkpoint": {"every_steps": 1},
+    "evaluate": {"per_epoch": 2},
+    "tracking": {"enabled": False},
+}
 SPEEDS = (
     "time",
     "windows_per_second",

@@ -13,7 +13,8 @@ import torch
 from qa_ray.benchmark.timing import Row, Timing, interleave, speed
 from qa_ray.benchmark.training import seeded
 from qa_ray.benchmark.workload import Workload, to_squad
-from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig, RunConfig, TrackingConfig
 from qa_ray.data.collate import Collator
 from qa_ray.errors import DataError

@@ -8,7 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.passages import read_split

@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass, field, fields
 
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.config.fields import refuse_secrets
-from qa_ray.config.fine_tuning import AUTO, Columns, DataConfig, EvalConfig, WindowConfig
+from qa_ray.config.fine_tuning import AUTO, EvalConfig, WindowConfig
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
 from qa_ray.errors import require

@@ -6,20 +6,17 @@ The text under a field is its documentation: the command line shows it as help.
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from qa_ray.config.data import DataConfig
 from qa_ray.config.fields import refuse_secrets
 from qa_ray.config.operation import CheckpointConfig, ClusterConfig, PublishConfig, RunConfig, TrackingConfig
 from qa_ray.config.policies import (
-    BadRows,
     BestBy,
-    DataFormat,
-    ImpossibleAnswers,
     Language,
     NoAnswer,
     Precision,
     Schedule,
 )
 from qa_ray.errors import require
-from qa_ray.locations import SECRET_RULE, holds_secret
 
 AUTO: Final = "auto"
 """Leaves a number to be found out."""
@@ -55,73 +52,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Columns:
-    """Names of the columns, and of the keys of questions in nested JSON, where SQuAD's own do as well."""
-
-    id: str = "id"
-    """Column of the question's id."""
-    context: str = "context"
-    """Column of the text that is searched."""
-    question: str = "question"
-    """Column of the question."""
-    answers: str = "answers"
-    """Column of the answers: {text: [...], answer_start: [...]}, a list of {text, answer_start}, or plain text."""
-    answer_start: str = "answer_start"
-    """Column of the first character of plain-text answers."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Where questions come from."""
-
-    train: str = "train"
-    """File, folder, glob or URI (s3://, gs://, package://) of the training questions; a split's name with data.hub."""
-    validation: str = "validation"
-    """The same for the validation questions."""
-    validation_share: float | None = None
-    """Takes so large a share of the contexts in data.train for validation, and reads no data.validation."""
-    hub: str | None = None
-    """Hub data set such as rajpurkar/squad; data.train and data.validation then name its splits."""
-    hub_config: str | None = None
-    """Configuration name of the Hub data set."""
-    revision: str | None = None
-    """Branch, tag or commit of the Hub data set."""
-    format: DataFormat = DataFormat.AUTO
-    """Layout of the files."""
-    columns: Columns = field(default_factory=Columns)
-    """Column names, where they differ from SQuAD's."""
-    max_train_examples: int | None = None
-    """Uses only so many training questions, for quick runs."""
-    max_validation_examples: int | None = None
-    """Uses only so many validation questions."""
-    on_bad_row: BadRows = BadRows.ERROR
-    """A row that cannot be used stops the run, or is left out and written to bad_rows.jsonl."""
-    impossible_answers: ImpossibleAnswers = ImpossibleAnswers.ERROR
-    """Answers where is_impossible is true are an error, or are ignored: the question has no answer."""
-
-    def __post_init__(self) -> None:
-        for name in ("train", "validation"):
-            require(bool(getattr(self, name)), f"{self.option(name)} is empty: name the questions")
-            require(not holds_secret(getattr(self, name)), f"{self.option(name)} {SECRET_RULE}")
-        for name in ("max_train_examples", "max_validation_examples"):
-            limit = getattr(self, name)
-            require(limit is None or limit > 0, f"{self.option(name)}={limit} must be at least 1")
-        share = self.validation_share
-        require(
-            share is None or 0 < share < 1,
-            f"{self.option('validation_share')}={share} must be above 0 and below 1: 0.1 takes a tenth of the contexts",
-        )
-
-    def field_of(self, split: str) -> str:
-        """Name of the field that says where the questions of `train` or `validation` are read."""
-        return split if self.validation_share is None else "train"
-
-    def option(self, name: str) -> str:
-        """How the user sets a field, such as `columns.context`; error messages name it so."""
-        return f"data.{name}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class WindowConfig:
     """How a context that is longer than the model's input is cut."""
 
@@ -153,8 +83,8 @@ class BatchConfig:
     """Puts the windows that a device takes at once into one row, without any padding; for models whose attention can
     keep them apart."""
     length_pool: int = 128
-    """Batches that are sorted by length together: more means less padding, 1 means none are sorted. Packed batches, which
-    hold no padding, are never sorted."""
+    """Batches that are sorted by length together: more means less padding, 1 means none are sorted. Packed batches hold
+    no padding, and are never sorted."""
 
     def __post_init__(self) -> None:
         for name in ("size", "pad_to_multiple_of", "length_pool"):
@@ -183,6 +113,8 @@ class OptimConfig:
     """Added to the denominator of Adam's update."""
     schedule: Schedule = Schedule.LINEAR
     """How the learning rate falls after warm-up."""
+    decay_ratio: float = 0.2
+    """Share of all steps, at the end, in which the learning rate falls to 0 with the schedule `wsd`."""
     warmup_ratio: float = 0.1
     """Share of all steps in which the learning rate rises from 0 to its peak."""
     max_grad_norm: float = 1.0
@@ -194,6 +126,11 @@ class OptimConfig:
         require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={self.betas} must each be in [0, 1)")
         require(self.eps > 0, f"optim.eps={self.eps} must be above 0")
         require(0 <= self.warmup_ratio <= 1, f"optim.warmup_ratio={self.warmup_ratio} must be in [0, 1]")
+        require(0 <= self.decay_ratio <= 1, f"optim.decay_ratio={self.decay_ratio} must be in [0, 1]")
+        require(
+            self.schedule is not Schedule.WSD or self.warmup_ratio + self.decay_ratio <= 1,
+            f"optim.warmup_ratio={self.warmup_ratio} and optim.decay_ratio={self.decay_ratio} are more than all steps",
+        )
         require(self.max_grad_norm >= 0, f"optim.max_grad_norm={self.max_grad_norm} must not be negative")
 
 
@@ -205,6 +142,11 @@ class TrainConfig:
     """Times that every training window is seen."""
     max_steps: int | None = None
     """Stops after so many optimizer steps; the schedule is planned for them."""
+    patience: int | None = None
+    """Ends training after so many evaluations one after another without a gain; their number is that of epochs, or what
+    evaluate.per_epoch and evaluate.every_steps make it."""
+    min_gain: float = 0.0
+    """How much better evaluate.best_by must be than ever before to count as a gain, in its own unit."""
     seed: int = 42
     """Seed of the new head, dropout and the order of the batches."""
     precision: Precision = Precision.AUTO
@@ -224,6 +166,8 @@ class TrainConfig:
             self.max_steps is None or self.max_steps >= 1,
             f"train.max_steps={self.max_steps} must be at least 1",
         )
+        require(self.patience is None or self.patience >= 1, f"train.patience={self.patience} must be at least 1")
+        require(self.min_gain >= 0, f"train.min_gain={self.min_gain} must not be negative")
         require(self.seed >= 0, f"train.seed={self.seed} must not be negative")
         require(self.log_every >= 1, f"train.log_every={self.log_every} must be at least 1")
 
@@ -241,7 +185,11 @@ class EvalConfig:
     language: Language = Language.SQUAD
     """The rule by which answers are compared with references: SQuAD's, made for English, or MLQA's for a language."""
     best_by: BestBy = BestBy.F1
-    """The validation metric that says which epoch's model is kept."""
+    """The validation metric that says which evaluation's model is kept."""
+    per_epoch: int = 1
+    """Evaluations in each epoch, in equal distances; the last one is at its end."""
+    every_steps: int | None = None
+    """Evaluates after each so many optimizer steps, and at the end of each epoch."""
     max_tokens_per_device: int | Literal["auto"] = AUTO
     """Padded tokens in one forward pass; `auto` takes as many as a CPU's cache holds or as keep a GPU busy."""
     before_training: bool = False
@@ -251,6 +199,13 @@ class EvalConfig:
         for name in ("n_best", "max_answer_length", "max_tokens_per_device"):
             number = getattr(self, name)
             require(number == AUTO or number >= 1, f"evaluate.{name}={number} must be at least 1")
+        require(self.per_epoch >= 1, f"evaluate.per_epoch={self.per_epoch} must be at least 1")
+        every = self.every_steps
+        require(every is None or every >= 1, f"evaluate.every_steps={every} must be at least 1")
+        require(
+            every is None or self.per_epoch == 1,
+            f"evaluate.every_steps={every} and evaluate.per_epoch={self.per_epoch}: set one of them",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,8 @@ class Schedule(StrEnum):
     LINEAR = "linear"
     COSINE = "cosine"
     CONSTANT = "constant"
+    WSD = "wsd"
+    """Warm-up, stable, decay: it stays at its peak until the last steps, so that a short run begins as a long one."""
 
 
 class DataFormat(StrEnum):
@@ -52,7 +54,7 @@ class ImpossibleAnswers(StrEnum):
 
 
 class BestBy(StrEnum):
-    """The validation metric that says which epoch's model is kept."""
+    """The validation metric that says which evaluation's model is kept."""
 
     F1 = "f1"
     EXACT_MATCH = "exact_match"

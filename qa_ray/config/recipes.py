@@ -7,10 +7,10 @@ published, the recipe says so. SQuAD comes from the Hub: rajpurkar/squad and raj
 
 from collections.abc import Callable
 
+from qa_ray.config.data import DataConfig
 from qa_ray.config.fine_tuning import (
     BatchConfig,
     Config,
-    DataConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.config.policies import ImpossibleAnswers
 from qa_ray.data.layouts.source_row import CATEGORY, IMPOSSIBLE, SPANS, Row, listed
 from qa_ray.data.literals import parse_literal

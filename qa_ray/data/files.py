@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.errors import DataError
 from qa_ray.locations import PACKAGE_SCHEME, is_local, resolve, within

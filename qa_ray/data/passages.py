@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.answers import cell, read_answers
 from qa_ray.data.files import HubSplit, SourceFile, find_files
 from qa_ray.data.layouts.source_row import Row, SourceRow

@@ -16,7 +16,7 @@ import ray
 import ray.data
 from ray.data import DataContext
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat
 from qa_ray.data.corpus import Corpus, view
 from qa_ray.data.digests import Digests, context_keys, held_out, text_digests, token_digests

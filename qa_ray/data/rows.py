@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import HubSplit, SourceFile
 from qa_ray.data.layouts.json_files import describe_json, json_rows, line_rows

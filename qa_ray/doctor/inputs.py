@@ -5,7 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from qa_ray.config.fine_tuning import DataConfig, ModelConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.config.policies import BadRows
 from qa_ray.data.files import HubSplit, find_files
 from qa_ray.data.passages import read_passages

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import BadRows, Language
 from qa_ray.data.passages import read_split
 from qa_ray.data.validation import check, describe, expect_text, first_uses, is_fatal, shown

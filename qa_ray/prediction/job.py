@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.files import HubSplit
 from qa_ray.data.passages import find_sources
 from qa_ray.data.rows import open_hub, read_rows, recognised

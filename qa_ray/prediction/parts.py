@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.data.answers import cell
 from qa_ray.data.files import HubSplit, SourceFile
 from qa_ray.data.layouts.source_row import SourceRow

@@ -14,7 +14,8 @@ import ray
 import torch
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import NoAnswer
 from qa_ray.data.collate import Collator
 from qa_ray.data.digests import shared_contexts
@@ -32,7 +33,9 @@ from qa_ray.runs.worker import TrainingTask, make_collator
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import DataUse
+from qa_ray.training.evaluations import check_evaluations
 from qa_ray.training.evaluator import Evaluator
+from qa_ray.training.loop import num_steps
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +149,11 @@ def prepare(
         num_threads=resources.cpus_per_worker,
         stream=stream or start_stream(),
     )
-    check_training(config, settings, *_describe_data(task, folder))
+    collators = _describe_data(task, folder)
+    num_windows = len(collators[0].windows)
+    epoch_steps = -(-num_windows // config.batch.size)
+    check_evaluations(config.evaluate, epoch_steps=epoch_steps, num_steps=num_steps(num_windows, config))
+    check_training(config, settings, *collators)
     return Prepared(config, folder, task, resources)
 
 

@@ -31,12 +31,16 @@ _MAY_CHANGE = (
     "tracking.",
     "publish.",
     "train.epochs",
+    "train.patience",
+    "train.min_gain",
     "train.log_every",
     "train.compile",
     "train.gradient_checkpointing",
     "batch.max_tokens_per_device",
     "evaluate.max_tokens_per_device",
     "evaluate.before_training",
+    "evaluate.per_epoch",
+    "evaluate.every_steps",
 )
 
 

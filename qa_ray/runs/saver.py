@@ -111,7 +111,7 @@ class Saver:
             urgent: saves even if the checkpoint before it is still under way; others are given up then.
 
         Raises:
-            StorageError: an epoch's checkpoint before it could not be written.
+            StorageError: an evaluated checkpoint before it could not be written.
         """
         with _stall_noted(loop):
             snapshot = loop.snapshot()
@@ -122,13 +122,13 @@ class Saver:
                 return
             self._copy_and_submit(snapshot, model, None)
 
-    def save_epoch(self, loop: TrainingLoop, model: PreTrainedModel, evaluation: Evaluation | None) -> None:
-        """Save at an epoch's end, with the evaluation that the main process holds.
+    def save_evaluated(self, loop: TrainingLoop, model: PreTrainedModel, evaluation: Evaluation | None) -> None:
+        """Save with an evaluation, which the main process holds.
 
         If there is no room to write it, whatever is called next says so.
 
         Raises:
-            StorageError: an epoch's checkpoint before it could not be written.
+            StorageError: an evaluated checkpoint before it could not be written.
         """
         with _stall_noted(loop):
             snapshot = loop.snapshot()
@@ -153,7 +153,7 @@ class Saver:
         """Wait until everything is stored.
 
         Raises:
-            StorageError: an epoch's checkpoint could not be written or stored.
+            StorageError: an evaluated checkpoint could not be written or stored.
         """
         if not self._accelerator.is_main_process:
             return

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,6 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, set_seed
 from ray import train
-from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import Precision
@@ -30,14 +28,13 @@ from qa_ray.model.packing import packed
 from qa_ray.runs.failures import raised_by_node
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.process import set_up_process
-from qa_ray.runs.saved import Saved
+from qa_ray.runs.run import Run
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender, StreamWishes
 from qa_ray.runs.takeover import take_over
-from qa_ray.scores.results import Evaluation
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.hardware import Hardware, WorkerGroup
-from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Progress, Record, ignore
+from qa_ray.tracking.metrics import Record, ignore
 from qa_ray.tracking.node_metrics import NodeSampler
 from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.control import Control
@@ -116,9 +113,9 @@ def _train(task: TrainingTask) -> Outcome:
         logging.getLogger("qa_ray").addHandler(sender)
     try:
         with _node_sampler(task):
-            run = _Run.start(task, sender)
+            run = _start(task, sender)
             try:
-                while not run.loop.finished and not run.stopped:
+                while not run.over:
                     run.epoch()
             except BaseException:
                 run.saver.abandon()
@@ -156,117 +153,29 @@ def _node_sampler(task: TrainingTask) -> contextlib.AbstractContextManager[objec
     )
 
 
-@dataclass(slots=True)
-class _Run:
-    """What a rank needs while it trains."""
-
-    accelerator: Accelerator
-    sender: StreamSender
-    record: Record
-    model: PreTrainedModel
-    loop: TrainingLoop
-    evaluate: Evaluator
-    saver: Saver
-    control: Control
-    stopped: bool = False
-    """Whether the run was asked to stop before its end."""
-
-    @classmethod
-    def start(cls, task: TrainingTask, sender: StreamSender) -> "_Run":
-        """Begin a run, or go on with it from its newest checkpoint."""
-        config = task.config
-        ownership, saved = take_over(task.folder, PartialState(), task.owner)
-        kept = saved.snapshot.precision if saved else None
-        accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()), keep=kept)
-        _tell_hardware(task, accelerator)
-        record: Record = sender if accelerator.is_main_process else ignore
-        # The new head must be the same on every rank.
-        set_seed(config.train.seed)
-        source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
-        packing = config.batch.packing
-        model = load_model(packed(source) if packing else source)
-        first = first_position(model) if packing else None
-        collate = partial(make_collator, config, template=task.template, first_position=first)
-        collator = collate(task.train.corpus())
-        loop = TrainingLoop(config, collator, model, accelerator, record, note=_note(task))
-        evaluate = Evaluator(collate(task.validation.corpus()), config.evaluate, no_answer=task.no_answer)
-        saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
-        control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
-        run = cls(accelerator, sender, record, model, loop, evaluate, saver, control)
-        if saved:
-            run._go_on(saved)
-        else:
-            run._begin(evaluate=config.evaluate.before_training)
-        return run
-
-    def _go_on(self, saved: Saved) -> None:
-        self.loop.restore(saved.snapshot)
-        # Ranks of one node read the same copy.
-        self.accelerator.wait_for_everyone()
-        saved.discard()
-        if self.accelerator.is_main_process:
-            self.sender.restart(self.loop.state.step, saved.history)
-            logger.info("going on from the checkpoint %s", saved.name)
-
-    def _begin(self, *, evaluate: bool) -> None:
-        if self.accelerator.is_main_process:
-            self.sender.restart(0, [])
-        if evaluate:
-            _record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), 0, self.record)
-
-    def epoch(self) -> None:
-        """Train to the end of the epoch, evaluate and save; or stop on the way."""
-        if not self.loop.train_epoch(self._pause):
-            self.stopped = True
-            return
-        step = self.loop.state.step
-        result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
-        peaks = gather_on_main(self.accelerator, peak_memory(self.accelerator.device))
-        memory = {name: max(one[name] for one in peaks) for name in peaks[0]} if peaks else {}
-        _record_evaluation(result, step, self.record, memory)
-        self.saver.save_epoch(self.loop, self.model, result)
-        self.control.saved()
-
-    def end(self) -> Outcome:
-        """Wait until everything is stored.
-
-        Raises:
-            StorageError: an epoch's checkpoint could not be stored.
-        """
-        try:
-            self.saver.close()
-        finally:
-            self.sender.flush()
-        state, best = self.loop.state, self.saver.best
-        best_step = best.step if best else None
-        return Outcome(state.step, self.loop.num_steps, best_step, self.stopped, state.ledger, self.sender.history)
-
-    def _pause(self) -> bool:
-        step = self.loop.state.step
-        decision = self.control(step)
-        # After an epoch's last step the checkpoint that comes with its evaluation is near.
-        if decision.urgent or (decision.save and not self.loop.epoch_done):
-            self.saver.save(self.loop, self.model, urgent=decision.urgent)
-            self.control.saved()
-        if decision.wait:
-            if self.accelerator.is_main_process:
-                logger.info("another number of workers goes on from step %d, as soon as it is stored", step)
-            return self.control.wait(lambda: self.saver.stored(step))
-        return decision.stop
-
-
-def _record_evaluation(
-    result: Evaluation | None, step: int, record: Record, further: dict[str, float] | None = None
-) -> None:
-    if result is not None:
-        metrics = {f"{EVAL_PREFIX}{name}": float(value) for name, value in result.metrics.items()}
-        record(Progress("evaluate", 1, 1, step, metrics | (further or {})))
-
-
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """Most memory that this process has taken so far, on its host and on its GPU if it has one, in 10^9 bytes."""
-    # Linux counts in KiB.
-    peaks = {PEAK_MEMORY_GB: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
-    if device.type == "cuda":
-        peaks[PEAK_GPU_MEMORY_GB] = torch.cuda.max_memory_allocated(device) / 1e9
-    return peaks
+def _start(task: TrainingTask, sender: StreamSender) -> Run:
+    """Begin a run, or go on with it from its newest checkpoint."""
+    config = task.config
+    ownership, saved = take_over(task.folder, PartialState(), task.owner)
+    kept = saved.snapshot.precision if saved else None
+    accelerator = make_accelerator(config, use_gpu=bool(ray.get_gpu_ids()), keep=kept)
+    _tell_hardware(task, accelerator)
+    record: Record = sender if accelerator.is_main_process else ignore
+    # The new head must be the same on every rank.
+    set_seed(config.train.seed)
+    source = dataclasses.replace(config.model, name=saved.model, revision=None) if saved else config.model
+    packing = config.batch.packing
+    model = load_model(packed(source) if packing else source)
+    first = first_position(model) if packing else None
+    collate = partial(make_collator, config, template=task.template, first_position=first)
+    collator = collate(task.train.corpus())
+    loop = TrainingLoop(config, collator, model, accelerator, record, note=_note(task))
+    evaluate = Evaluator(collate(task.validation.corpus()), config.evaluate, no_answer=task.no_answer)
+    saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
+    control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
+    run = Run(config, accelerator, sender, record, model, loop, evaluate, saver, control)
+    if saved:
+        run.go_on(saved)
+    else:
+        run.begin(evaluate=config.evaluate.before_training)
+    return run

@@ -1,9 +1,10 @@
 """The training loop: forward, backward, clip, step, schedule, zero, count. It knows nothing of Ray."""
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from qa_ray.tracking.metrics import (
     Record,
     ignore,
 )
+from qa_ray.training.evaluations import is_due
 from qa_ray.training.gradient import ShareGradient
 from qa_ray.training.optim import make_optimizer, make_schedule
 from qa_ray.training.snapshot import Parts, Snapshot, TrainState, enter
@@ -170,6 +172,27 @@ class TrainingLoop:
         self.state.epoch += 1
         self.state.position = 0
         return True
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Between two steps: record the last one, and leave the time out of what is measured of steps.
+
+        Raises:
+            TrainingError: the last step's gradient is not a finite number.
+        """
+        self._settle()
+        self._meter.stop_clock()
+        yield
+        self._meter.start_clock()
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the model is to be evaluated here, within an epoch."""
+        state, config = self.state, self._config
+        if state.position == 0 or self.epoch_done:
+            return False
+        epoch_steps = -(-len(self._lengths) // config.batch.size)
+        return is_due(config.evaluate, step=state.step, position=state.position, epoch_steps=epoch_steps)
 
     def note_stall(self, seconds: float) -> None:
         """Add to the time that the steps stood still for a checkpoint, which the next record tells."""

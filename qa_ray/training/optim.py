@@ -8,7 +8,12 @@ from transformers import get_scheduler
 from qa_ray.config.fine_tuning import OptimConfig
 from qa_ray.config.policies import Schedule
 
-_NAMES = {Schedule.LINEAR: "linear", Schedule.COSINE: "cosine", Schedule.CONSTANT: "constant_with_warmup"}
+_NAMES = {
+    Schedule.LINEAR: "linear",
+    Schedule.COSINE: "cosine",
+    Schedule.CONSTANT: "constant_with_warmup",
+    Schedule.WSD: "warmup_stable_decay",
+}
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
@@ -28,10 +33,14 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
 
 def make_schedule(optimizer: AdamW, config: OptimConfig, num_steps: int) -> LRScheduler:
     """Warm-up from 0 to the peak over `warmup_ratio` of `num_steps`, then the chosen fall to 0 (or none)."""
+    further = {}
+    if config.schedule is Schedule.WSD:
+        further = {"num_decay_steps": round(config.decay_ratio * num_steps), "decay_type": "linear"}
     schedule: LRScheduler = get_scheduler(
         _NAMES[config.schedule],
         optimizer,
         num_warmup_steps=round(config.warmup_ratio * num_steps),
         num_training_steps=num_steps,
+        scheduler_specific_kwargs=further,
     )
     return schedule

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
 from qa_ray.storage.run_folder import EVALUATION, MODEL

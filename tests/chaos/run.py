@@ -27,6 +27,7 @@ _CHANGES: dict[str, object] = {
     "window.stride": 64,
     "batch.size": 8,
     "evaluate.max-tokens-per-device": 1024,
+    "evaluate.per-epoch": 2,
     "checkpoint.every-steps": 4,
     "checkpoint.keep": 3,
     "cluster.local-cpus": None,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qa_ray.runs.worker import peak_memory
+from qa_ray.runs.run import peak_memory
 from qa_ray.tracking.metrics import PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(ray_cluster: None, place: Path) -> TrainResult:
     """A run that MLflow has all of: its curves, its node's use, and its model."""
     tracking = {"registered_model": "trips", "system_metrics_every_s": 0.5}
-    return train(small_config(place, "first", tracking=tracking))
+    return train(small_config(place, "first", tracking=tracking, evaluate={"per_epoch": 2}))
 
 
 @pytest.fixture(scope="session")

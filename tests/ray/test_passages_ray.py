@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.pipeline import passages_dataset
 from qa_ray.data.validation import is_fatal
 from qa_ray.schema import PASSAGES, table_to_passages

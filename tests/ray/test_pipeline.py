@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from families import FAMILIES
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import BadRows
 from qa_ray.data.pipeline import tokenize_split
 from qa_ray.errors import DataError

@@ -15,7 +15,7 @@ from answerers import assert_same, open_cpu
 from predictions import ROWS, asked_of, damaged, parts, prepare, read, write_lines
 from ray_runs import NAMES, write_squad
 
-from qa_ray.config.fine_tuning import Columns
+from qa_ray.config.data import Columns
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.config.policies import NoAnswer, Precision
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError

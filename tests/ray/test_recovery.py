@@ -65,7 +65,7 @@ def run_command(arguments: list[str]) -> subprocess.Popen[str]:
 
 def test_job_that_is_killed_goes_on_with_the_same_command(undisturbed: dict[str, Any], place: Path) -> None:
     run = place / "runs" / "driver-killed"
-    arguments = command(place, run.name)
+    arguments = command(place, run.name, {"evaluate.per-epoch": 2})
     job = run_command(arguments)
     wait_for_checkpoint(run, 2, job.poll)
     job.kill()
@@ -93,8 +93,8 @@ class Stopped:
 @pytest.fixture(scope="module")
 def stopped(place: Path) -> Stopped:
     run = place / "runs" / "stopped"
-    # No checkpoint is due but those of the epochs, of six steps each.
-    job = run_command(command(place, run.name, {"checkpoint.every-steps": None}))
+    # No checkpoint is due but those with an evaluation, after every three steps.
+    job = run_command(command(place, run.name, {"checkpoint.every-steps": None, "evaluate.per-epoch": 2}))
     assert job.stderr
     wait_for_checkpoint(run, 6, job.poll)
     # Stopped while the signal is on its way: on a busy machine they would else be at the end before it arrives.

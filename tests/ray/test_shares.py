@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from families import FAMILIES
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import BadRows
 from qa_ray.errors import DataError
 from qa_ray.runs.preparation import tokenize_data

@@ -72,7 +72,7 @@ def test_every_step_and_evaluation_is_in_the_metrics_file(trained: TrainResult, 
     steps = [line["step"] for line in trained_lines]
     evaluated = [line["step"] for line in lines if line["phase"] == "evaluate"]
     assert steps == list(range(1, 19))
-    assert evaluated == [0, 6, 12, 18]
+    assert evaluated == [0, 3, 6, 9, 12, 15, 18]
     named = {"train_loss", "learning_rate", "grad_norm", "padding_share"}
     assert all(named <= set(line) for line in trained_lines)
     assert trained.before is not None

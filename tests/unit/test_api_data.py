@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from qa_ray.api import _configure
-from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import ConfigError
 
 ROWS = [{"id": "a", "question": "q", "context": "c", "answers": []}]

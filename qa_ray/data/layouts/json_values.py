@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from qa_ray.config.fine_tuning import Columns
+from qa_ray.config.data import Columns
 from qa_ray.data.layouts.source_row import Row
 from qa_ray.data.validation import shown
 from qa_ray.schema import Problem

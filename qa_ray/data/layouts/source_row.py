@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.errors import DataError
 from qa_ray.schema import Problem
 

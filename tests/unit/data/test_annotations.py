@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from flat_rows import read
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.rows import read_rows
 from qa_ray.data.validation import check

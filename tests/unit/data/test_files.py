@@ -2,7 +2,7 @@
 
 import pytest
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.errors import ConfigError, DataError

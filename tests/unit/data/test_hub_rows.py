@@ -6,7 +6,7 @@ from dataclasses import replace
 import datasets
 import pytest
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.config.policies import ImpossibleAnswers
 from qa_ray.data.passages import read_split
 from qa_ray.data.validation import is_fatal

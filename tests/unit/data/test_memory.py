@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.data.memory import stored
 from qa_ray.data.passages import read_split
 from qa_ray.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 from flat_rows import LISTED, NESTED, ROWS, STARTS, TEXTS, dumped, flat, read, rows_of, write
 
 from qa_ray.benchmark.workload import to_squad
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.data.validation import check, is_fatal

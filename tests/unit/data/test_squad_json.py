@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from passages import SAMPLE, SQUAD, read_file
 
 from qa_ray.benchmark.workload import to_squad
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.config.policies import ImpossibleAnswers
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages

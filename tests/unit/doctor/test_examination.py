@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from qa_ray.config.fine_tuning import Config, DataConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config
 from qa_ray.doctor.examination import _Examination, bounded
 from qa_ray.doctor.nodes import Nodes, answer, in_time
 from qa_ray.doctor.verdict import Status, Verdict, failed, passed

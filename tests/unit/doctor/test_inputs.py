@@ -8,7 +8,8 @@ import datasets
 import pytest
 from families import MISMATCHED
 
-from qa_ray.config.fine_tuning import DataConfig, ModelConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import ModelConfig
 from qa_ray.config.policies import BadRows
 from qa_ray.doctor.inputs import look_at_files, look_at_hub, look_at_model, model_fits, same_data
 from qa_ray.doctor.verdict import Status

@@ -8,7 +8,7 @@ from command_lines import parser
 
 from qa_ray.cli.arguments import parse_options
 from qa_ray.config.answering import AnswerSettings
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Language, Precision
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages

@@ -10,7 +10,8 @@ from evaluations import Asked, evaluation_of
 from pages import Page
 from strict import parse, read
 
-from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.policies import Language
 from qa_ray.evaluation.report import EvaluatedModel, EvaluationResult, save_outcome, summary
 from qa_ray.scores.intervals import Comparison, Difference, Interval, compare

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from predictions import damaged
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.prediction.job import find_inputs

@@ -76,10 +76,10 @@ class SavedRun:
         while saver.stored(self.loop.state.step) is None:
             time.sleep(0.001)
 
-    def save_epoch(self, saver: Saver, **metrics: float) -> None:
+    def save_evaluated(self, saver: Saver, **metrics: float) -> None:
         """Save with an evaluation that has these metrics; it is stored later."""
         evaluation = dataclasses.replace(self.evaluation, metrics=_SCORES | metrics)
-        saver.save_epoch(self.loop, self.model, evaluation)
+        saver.save_evaluated(self.loop, self.model, evaluation)
 
     def found(self, accelerator: Any = None) -> Saved | None:
         """The newest whole checkpoint."""

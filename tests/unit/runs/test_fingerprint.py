@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from families import FAMILIES
 
-from qa_ray.config.fine_tuning import Config, DataConfig, ModelConfig
+from qa_ray.config.data import DataConfig
+from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.data.pipeline import Split
 from qa_ray.errors import DataError
 from qa_ray.model.loading import learn_template

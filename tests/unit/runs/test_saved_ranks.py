@@ -30,7 +30,7 @@ def out(bert, s3, tmp_path_factory):
             run.step()
             if node:
                 patched.setattr(CheckpointStore, "publish", fail(StorageError("the store is down")))
-                run.save_epoch(saver)
+                run.save_evaluated(saver)
                 with pytest.raises(StorageError):
                     saver.close()
             else:

@@ -80,7 +80,7 @@ def test_checkpoint_holds_what_was_recorded_until_then(run):
 def test_epoch_is_saved_with_its_evaluation(run):
     saver = run.saver()
     run.loop.train_epoch()
-    run.save_epoch(saver)
+    run.save_evaluated(saver)
     saver.close()
     found = run.found()
     assert found.best == Best(run.loop.state.step, 50.0)
@@ -90,7 +90,7 @@ def test_epoch_is_saved_with_its_evaluation(run):
 
 def test_no_answer_threshold_stands_beside_the_model(run):
     saver = run.saver()
-    run.save_epoch(saver, threshold=-1.5)
+    run.save_evaluated(saver, threshold=-1.5)
     saver.close()
     settings = json.loads((Path(run.found().model) / "qa_ray.json").read_text())
     assert settings["no_answer_threshold"] == -1.5
@@ -155,7 +155,7 @@ def test_best_evaluation_is_known(run, by, scores, best):
     for f1, exact_match, loss in scores:
         run.loop.train_epoch()
         steps.append(run.loop.state.step)
-        run.save_epoch(saver, f1=f1, exact_match=exact_match, loss=loss)
+        run.save_evaluated(saver, f1=f1, exact_match=exact_match, loss=loss)
     saver.close()
     assert saver.best.step == run.found().best.step == steps[best - 1]
     kept = {checkpoint_name(steps[best - 1]), *map(checkpoint_name, steps[-2:])}
@@ -165,16 +165,16 @@ def test_best_evaluation_is_known(run, by, scores, best):
 def test_run_that_goes_on_remembers_its_best_evaluation(run):
     saver = run.saver()
     run.loop.train_epoch()
-    run.save_epoch(saver, f1=60.0)
+    run.save_evaluated(saver, f1=60.0)
     saver.close()
     first = run.found()
     saver = run.saver(saved=first)
     for f1 in (59.0, 60.0):
         run.loop.train_epoch()
-        run.save_epoch(saver, f1=f1)
+        run.save_evaluated(saver, f1=f1)
         assert saver.best == first.best
     run.loop.train_epoch()
-    run.save_epoch(saver, f1=61.0)
+    run.save_evaluated(saver, f1=61.0)
     assert saver.best == Best(run.loop.state.step, 61.0)
     saver.close()
 
@@ -196,7 +196,7 @@ def test_epoch_is_saved_though_the_checkpoint_of_its_last_step_is_on_its_way(run
     assert not run.loop.train_epoch(lambda: run.loop.state.step == last)
     saver.save(run.loop, run.model)
     assert run.loop.train_epoch()
-    run.save_epoch(saver)
+    run.save_evaluated(saver)
     gate.set()
     saver.close()
     assert not [record for record in caplog.records if record.name.startswith("qa_ray")]
@@ -210,7 +210,7 @@ def test_checkpoint_holds_neither_secrets_nor_pickles(run, monkeypatch):
         monkeypatch.setenv(name, "open-sesame")
     saver = run.saver([{"step": 1}])
     run.loop.train_epoch()
-    run.save_epoch(saver)
+    run.save_evaluated(saver)
     saver.close()
     files = [path for path in run.found().folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".txt"}
@@ -231,7 +231,7 @@ def test_checkpoint_of_what_is_not_finite_is_strict_json_and_the_run_goes_on_fro
     line = {"time": 1.5, "phase": "train", "step": 1, "train_loss": 2.0}
     saver = run.saver([line | {"grad_norm": math.inf}], best_by=BestBy.LOSS)
     run.loop.train_epoch()
-    run.save_epoch(saver, loss=math.nan)
+    run.save_evaluated(saver, loss=math.nan)
     saver.close()
     found = run.found()
     for path in [*found.folder.rglob("*.json"), *found.folder.rglob("*.jsonl")]:
@@ -240,6 +240,6 @@ def test_checkpoint_of_what_is_not_finite_is_strict_json_and_the_run_goes_on_fro
     assert found.best == Best(run.loop.state.step, -math.inf)
     saver = run.saver(saved=found, best_by=BestBy.LOSS)
     run.loop.train_epoch()
-    run.save_epoch(saver, loss=3.0)
+    run.save_evaluated(saver, loss=3.0)
     assert saver.best == Best(run.loop.state.step, -3.0)
     saver.close()

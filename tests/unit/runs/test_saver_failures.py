@@ -62,17 +62,17 @@ def test_checkpoint_that_the_store_refused_or_does_not_tell_of_is_not_stored(run
     assert saver.stored(1) is False
 
 
-@pytest.mark.parametrize("then", ["close", "save", "save_epoch"])
+@pytest.mark.parametrize("then", ["close", "save", "save_evaluated"])
 def test_epoch_that_cannot_be_written_is_an_error_in_what_comes_next(copies, run, full_disk, then):
     saver = run.saver()
     run.loop.train_epoch()
-    run.save_epoch(saver)
+    run.save_evaluated(saver)
     saver.abandon()
     assert saver.stored(run.loop.state.step) is False
     actions = {
         "close": saver.close,
         "save": lambda: saver.save(run.loop, run.model),
-        "save_epoch": lambda: run.save_epoch(saver),
+        "save_evaluated": lambda: run.save_evaluated(saver),
     }
     with pytest.raises(StorageError, match=full_disk) as raised:
         actions[then]()
@@ -85,7 +85,7 @@ def test_epoch_that_is_never_stored_is_an_error_and_its_files_stay(run, monkeypa
     monkeypatch.setattr(CheckpointStore, "publish", fail(StorageError("the store is down")))
     saver = run.saver()
     run.loop.train_epoch()
-    run.save_epoch(saver)
+    run.save_evaluated(saver)
     with pytest.raises(StorageError, match=f"{checkpoint_name(run.loop.state.step)} cannot be stored"):
         saver.close()
     (staged,) = staging_place(run.folder).glob("*/*")
@@ -112,6 +112,6 @@ def test_only_the_main_process_writes(run):
     saver = Saver(run.config, run.folder, accelerator, [], uploader=second)
     run.step()
     saver.save(run.loop, run.model)
-    saver.save_epoch(run.loop, run.model, None)
+    saver.save_evaluated(run.loop, run.model, None)
     saver.close()
     assert not run.folder.exists()

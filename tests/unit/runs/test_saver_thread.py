@@ -40,7 +40,7 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_it_holds_what_was_there_b
     saver = run.saver(history)
     if epoch:
         run.loop.train_epoch()
-        run.save_epoch(saver)
+        run.save_evaluated(saver)
     else:
         run.step()
         saver.save(run.loop, run.model)

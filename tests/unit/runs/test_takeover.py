@@ -38,7 +38,7 @@ def test_epoch_that_could_not_be_stored_is_stored_by_the_same_command(run, monke
     run.loop.train_epoch()
     with monkeypatch.context() as refused:
         refused.setattr(CheckpointStore, "publish", DOWN)
-        run.save_epoch(saver)
+        run.save_evaluated(saver)
         with pytest.raises(StorageError, match="run the same command again: they are stored first") as raised:
             saver.close()
     (staged,) = staging_place(run.folder).glob("*/*")
@@ -58,7 +58,7 @@ def test_storage_that_still_refuses_is_told_and_loses_nothing(run, monkeypatch):
     run.loop.train_epoch()
     with monkeypatch.context() as refused:
         refused.setattr(CheckpointStore, "publish", DOWN)
-        run.save_epoch(saver)
+        run.save_evaluated(saver)
         with pytest.raises(StorageError):
             saver.close()
         for _ in range(2):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qa_ray.runs.worker import peak_memory
+from qa_ray.runs.run import peak_memory
 from qa_ray.storage.run_folder import ENVIRONMENT, RunFolder
 from qa_ray.tracking.hardware import EnvironmentRecord, Hardware, WorkerGroup, environment_texts
 from qa_ray.tracking.metrics import PEAK_MEMORY_GB

@@ -28,10 +28,11 @@ def rates(config, num_steps):
         (Schedule.LINEAR, [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]),
         (Schedule.COSINE, [0.0, 0.5, *((1 + math.cos(math.pi * step / 8)) / 2 for step in range(9))]),
         (Schedule.CONSTANT, [0.0, 0.5, *[1.0] * 9]),
+        (Schedule.WSD, [0.0, 0.5, *[1.0] * 5, 0.75, 0.5, 0.25, 0.0]),
     ],
 )
 def test_rate_rises_over_the_warm_up_and_then_falls(schedule, expected):
-    config = OptimConfig(learning_rate=1.0, warmup_ratio=0.2, schedule=schedule)
+    config = OptimConfig(learning_rate=1.0, warmup_ratio=0.2, decay_ratio=0.4, schedule=schedule)
     assert rates(config, 10) == pytest.approx(expected)
 
 

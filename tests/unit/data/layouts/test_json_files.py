@@ -5,7 +5,7 @@ import json
 import pytest
 from flat_rows import LISTED, flat, read, rows_of
 
-from qa_ray.config.fine_tuning import Columns, DataConfig
+from qa_ray.config.data import Columns, DataConfig
 from qa_ray.data.files import find_files
 from qa_ray.data.passages import read_passages
 from qa_ray.data.rows import read_rows

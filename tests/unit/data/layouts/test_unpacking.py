@@ -7,7 +7,7 @@ import random
 import pytest
 from flat_rows import LISTED, dumped, flat, packed, read, write
 
-from qa_ray.config.fine_tuning import DataConfig
+from qa_ray.config.data import DataConfig
 from qa_ray.config.policies import DataFormat
 from qa_ray.data.files import find_files
 from qa_ray.data.rows import read_rows, recognised
