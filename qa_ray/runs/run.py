@@ -15,7 +15,7 @@ from qa_ray.runs.saved import Saved
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
-from qa_ray.tracking.metrics import EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Line, Progress, Record
+from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Line, Progress, Record
 from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.control import Control
 from qa_ray.training.evaluations import is_exhausted
@@ -67,7 +67,7 @@ class Run:
         if self.accelerator.is_main_process:
             self.sender.restart(0, [])
         if evaluate:
-            _record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), 0, self.record)
+            self._record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), {})
 
     def epoch(self) -> None:
         """Train to the end of the epoch, evaluating on the way and then; or stop on the way."""
@@ -90,7 +90,7 @@ class Run:
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
         peaks = gather_on_main(self.accelerator, peak_memory(self.accelerator.device))
         memory = {name: max(one[name] for one in peaks) for name in peaks[0]} if peaks else {}
-        _record_evaluation(result, step, self.record, memory)
+        self._record_evaluation(result, memory)
         self.saver.save_evaluated(self.loop, self.model, result)
         self.control.saved()
         message = [self._is_exhausted(self.sender.history)]
@@ -98,6 +98,12 @@ class Run:
         (self.exhausted,) = message
         if self.exhausted and self.accelerator.is_main_process:
             logger.info("step %d ends the run: %d evaluations without a gain", step, self.config.train.patience)
+
+    def _record_evaluation(self, result: Evaluation | None, memory: dict[str, float]) -> None:
+        if result is not None:
+            metrics = {f"{EVAL_PREFIX}{name}": float(value) for name, value in result.metrics.items()}
+            metrics |= {EPOCH: self.loop.epochs} | memory
+            self.record(Progress("evaluate", 1, 1, self.loop.state.step, metrics))
 
     def _is_exhausted(self, history: list[Line]) -> bool:
         train, by = self.config.train, self.config.evaluate.best_by
@@ -137,14 +143,6 @@ class Run:
             return True
         self._evaluate_if_due()
         return self.exhausted
-
-
-def _record_evaluation(
-    result: Evaluation | None, step: int, record: Record, further: dict[str, float] | None = None
-) -> None:
-    if result is not None:
-        metrics = {f"{EVAL_PREFIX}{name}": float(value) for name, value in result.metrics.items()}
-        record(Progress("evaluate", 1, 1, step, metrics | (further or {})))
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

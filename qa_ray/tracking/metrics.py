@@ -28,6 +28,8 @@ PEAK_MEMORY_GB = "peak_memory_gb"
 """Largest resident memory of any worker process so far, in 10^9 bytes."""
 PEAK_GPU_MEMORY_GB = "peak_gpu_memory_gb"
 """Most memory of a GPU that any worker's tensors have taken so far, in 10^9 bytes; absent without GPUs."""
+EPOCH = "epoch"
+"""Beside the validation metrics: epochs trained until then, with a fraction within one."""
 EVAL_PREFIX = "eval_"
 """Stands before the validation metrics: eval_f1, eval_exact_match, eval_loss and so on."""
 

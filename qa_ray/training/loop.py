@@ -124,6 +124,11 @@ class TrainingLoop:
         return self._all_steps_made and self.state.position == 0
 
     @property
+    def epochs(self) -> float:
+        """Epochs trained, by windows."""
+        return self.state.windows / len(self._lengths)
+
+    @property
     def epoch_done(self) -> bool:
         """Whether the epoch under way has no more steps."""
         return self._all_steps_made or self.state.position * self._config.batch.size >= len(self._lengths)

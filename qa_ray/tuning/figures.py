@@ -29,7 +29,7 @@ _SCALE = "Plasma"
 _CROSS = {Status.STOPPED: "x", Status.FAILED: "triangle-down"}
 
 
-def compared_epoch(sweep: Sweep) -> int | None:
+def compared_epoch(sweep: Sweep) -> float | None:
     """The last epoch after which every evaluated trial has a score, when the fields' importance can be estimated.
 
     None if there are too few trials for that, or all scored the same.
@@ -40,7 +40,7 @@ def compared_epoch(sweep: Sweep) -> int | None:
     return epoch if len(scores) >= MIN_TRIALS and max(scores) > min(scores) else None
 
 
-def importance(sweep: Sweep, epoch: int, seed: int = 0) -> go.Figure:
+def importance(sweep: Sweep, epoch: float, seed: int = 0) -> go.Figure:
     """How much each searched field matters: the share of the variance of the scores after `epoch` that it explains.
 
     The estimate is functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014).
@@ -90,11 +90,12 @@ def scores_by_epoch(sweep: Sweep) -> go.Figure:
     for epoch in rung_epochs(sweep):
         figure.add_vline(x=epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
     _dressed(figure, "epoch", sweep.objective.by)
-    return figure.update_xaxes(dtick=1, range=[0.8, sweep.config.train.epochs + 0.2])
+    first = min(min(record.scores(sweep.objective)) for record in sweep.evaluated)
+    return figure.update_xaxes(dtick=min(first, 1), range=[first - 0.2, sweep.config.train.epochs + 0.2])
 
 
-def rung_epochs(sweep: Sweep) -> list[int]:
-    """Epochs after which ASHA may stop a trial."""
+def rung_epochs(sweep: Sweep) -> list[float]:
+    """Epochs, or parts of one, after which ASHA may stop a trial."""
     if sweep.config.tune.scheduler is not SchedulerKind.ASHA:
         return []
     epochs, epoch = [], sweep.config.tune.grace

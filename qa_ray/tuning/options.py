@@ -40,8 +40,9 @@ class TuneConfig:
     """How the next trial's values are chosen."""
     scheduler: SchedulerKind = SchedulerKind.ASHA
     """Which trials are stopped early."""
-    grace: int = 1
-    """Epochs that every trial is given before ASHA may stop it."""
+    grace: float = 1.0
+    """Epochs, or a part of one, that every trial is given before ASHA may stop it; evaluate.per_epoch measures within
+    epochs."""
     reduction: int = 2
     """ASHA lets about one of so many trials go on at each rung; rungs are at grace, grace x reduction, ... epochs."""
     seed: int = 0
@@ -57,8 +58,8 @@ class TuneConfig:
     trial that was lost too often."""
 
     def __post_init__(self) -> None:
-        for name in ("num_trials", "grace"):
-            require(getattr(self, name) >= 1, f"tune.{name}={getattr(self, name)} must be at least 1")
+        require(self.num_trials >= 1, f"tune.num_trials={self.num_trials} must be at least 1")
+        require(self.grace > 0, f"tune.grace={self.grace:g} must be above 0")
         require(self.reduction >= 2, f"tune.reduction={self.reduction} must be at least 2")
         require(self.seed >= 0, f"tune.seed={self.seed} must not be negative")
         require(self.max_failures >= 0, f"tune.max_failures={self.max_failures} must not be negative")
@@ -77,6 +78,10 @@ class SweepConfig(Config):
 
     def __post_init__(self) -> None:
         Config.__post_init__(self)
+        require(
+            self.tune.grace <= self.train.epochs,
+            f"tune.grace={self.tune.grace:g}: no trial comes so far, with train.epochs={self.train.epochs}",
+        )
         # A mistake is told before a cluster is started.
         for field_name, domain in read_space(self.space).items():
             require(

@@ -95,9 +95,9 @@ def _rungs_text(sweep: Sweep) -> str:
     counts = []
     for epoch in figures.rung_epochs(sweep):
         came = [record.epochs for record in sweep.evaluated if record.epochs >= epoch]
-        counts.append(f"after epoch {epoch}, {sum(last > epoch for last in came)} of {len(came)} trials went on")
+        counts.append(f"after epoch {epoch:g}, {sum(last > epoch for last in came)} of {len(came)} trials went on")
     if not counts:
-        return "Validation score after each epoch."
+        return "Validation score at each evaluation."
     return f"ASHA's rungs are dotted: {'; '.join(counts)}. A cross was stopped there."
 
 
@@ -115,7 +115,7 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
     if epoch is not None:
         unsure = f" With fewer than {SURE_TRIALS} trials this is little more than a hint." * (number < SURE_TRIALS)
         text = (
-            f"Share of the variance of {by} after epoch {epoch} that each field explains alone, over {number} trials "
+            f"Share of the variance of {by} after epoch {epoch:g} that each field explains alone, over {number} trials "
             f"(functional ANOVA).{unsure}"
         )
         drawn.append(page.figure("Importance", text, figures.importance(sweep, epoch)))
@@ -130,7 +130,7 @@ def _gain(sweep: Sweep) -> list[str]:
         return []
     if best == default:
         return [f"No trial was better than the default setting ({by} {own:.2f})."]
-    stopped = f" after {default.epochs} of {sweep.config.train.epochs} epochs" * (default.status is Status.STOPPED)
+    stopped = f" after {default.epochs:g} of {sweep.config.train.epochs} epochs" * (default.status is Status.STOPPED)
     return [f"{best.name} has {by} {most:.2f}, the default setting {own:.2f}{stopped}."]
 
 
@@ -148,7 +148,7 @@ def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
     return [
         record.name,
         *(shown(record.parameters[field]) for field in sweep.space),
-        str(record.epochs or ""),
+        f"{record.epochs:g}" if record.epochs else "",
         *([f"{score:.2f}" for score in scores] or ["", ""]),
         f"{minutes}:{seconds:02d}" if record.evaluations or record.seconds >= 1 else "",
         record.status

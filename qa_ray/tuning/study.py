@@ -144,10 +144,12 @@ class Study:
         """A trial has workers, or waits for them."""
         self._heard[number] = time.monotonic()
         record = self._trials[number]
-        again = f" goes on after epoch {record.epochs}" if record.evaluations else ""
+        again = f" goes on after epoch {record.epochs:g}" if record.evaluations else ""
         logger.info("%s%s: %s", record.name, again, described(record.parameters))
 
-    def evaluated(self, number: int, evaluations: Mapping[int, Mapping[str, float]], first_step: float | None) -> None:
+    def evaluated(
+        self, number: int, evaluations: Mapping[float, Mapping[str, float]], first_step: float | None
+    ) -> None:
         """A trial has been evaluated.
 
         Args:
@@ -166,7 +168,7 @@ class Study:
             score = evaluations[epoch].get(self._objective.metric, math.nan)
             better = most is not None and self._objective.better(score, most)
             mark = " (better than any trial before)" if better else ""
-            logger.info("%s: epoch %d, %s %.2f%s", record.name, epoch, self._objective.by, score, mark)
+            logger.info("%s: epoch %g, %s %.2f%s", record.name, epoch, self._objective.by, score, mark)
 
     def ended(self, number: int, status: Status, reason: str | None = None) -> None:
         """Nothing is left to be done for a trial."""

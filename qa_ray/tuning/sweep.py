@@ -21,9 +21,10 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from qa_ray.errors import UserError
 from qa_ray.runs.resources import Resources
+from qa_ray.tracking.metrics import EPOCH
 from qa_ray.tuning.options import SchedulerKind, TuneConfig
 from qa_ray.tuning.study import Feasibility, Study
-from qa_ray.tuning.trial import END, EPOCH, EVALUATIONS, FIRST_STEP, REASON, Shared, TrialRun
+from qa_ray.tuning.trial import END, EVALUATIONS, FIRST_STEP, REASON, Shared, TrialRun
 from qa_ray.tuning.trials import Objective, Status, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def make_scheduler(options: TuneConfig, objective: Objective, epochs: int) -> Tr
         time_attr=EPOCH,
         metric=objective.metric,
         mode="max" if objective.by.sign > 0 else "min",
-        max_t=max(epochs, options.grace),
+        max_t=epochs,
         grace_period=options.grace,
         reduction_factor=options.reduction,
     )
@@ -172,7 +173,7 @@ class _StudyCallback(Callback):  # type: ignore[misc]
     ) -> None:
         """A trial has been evaluated."""
         if EVALUATIONS in result:
-            evaluations = {int(epoch): metrics for epoch, metrics in json.loads(result[EVALUATIONS]).items()}
+            evaluations = {float(epoch): metrics for epoch, metrics in json.loads(result[EVALUATIONS]).items()}
             self._study.evaluated(_number(trial), evaluations, result[FIRST_STEP])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -194,7 +195,7 @@ def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str 
     """What became of a trial whose last report is `result`, and why; a run that says nothing of its end was stopped."""
     if END in result:
         return Status(result[END]), result.get(REASON)
-    return Status.STOPPED, f"after epoch {result[EPOCH]}, not in the best 1/{options.reduction} that came as far"
+    return Status.STOPPED, f"after epoch {result[EPOCH]:g}, not in the best 1/{options.reduction} that came as far"
 
 
 def _number(trial: Any) -> int:

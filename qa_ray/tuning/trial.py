@@ -1,4 +1,4 @@
-"""One trial in its own process: a whole training run, which reports each epoch's evaluation to Ray Tune.
+"""One trial in its own process: a whole training run, which reports each evaluation to Ray Tune.
 
 The process takes no CPU from the workers, and stands on the sweep's own node, as the driver of a single run does.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from qa_ray.config.fine_tuning import Config
+from qa_ray.config.fine_tuning import Config, EvalConfig
 from qa_ray.config.operation import PublishConfig, RunConfig
 from qa_ray.errors import StoppedError, StorageError, UserError, WorkerError, WorkerLostError
 from qa_ray.locations import within
@@ -27,17 +27,15 @@ from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
-from qa_ray.tracking.metrics import EVAL_PREFIX, Line, Progress, metrics_of
+from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of
 from qa_ray.tuning.lent import borrow
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
 from qa_ray.tuning.tokenized import Key, key_of
 from qa_ray.tuning.trials import TRIAL_FOLDERS, Status, TrialRecord
 
-EPOCH = "epoch"
-"""Epochs evaluated so far, in what a trial reports."""
 EVALUATIONS = "evaluations"
-"""Metrics by epoch."""
+"""Metrics by the epochs trained until then."""
 FIRST_STEP = "seconds_to_first_step"
 END = "end"
 """What became of the trial when its run ended, `running` if it was interrupted; absent before."""
@@ -122,8 +120,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         os.chdir(self._shared.working_directory)
         record = TrialRecord(given["number"], given["parameters"])
         self._config = trial_config(self._shared.config, record)
-        self._events: queue.Queue[tuple[int, int, dict[str, float]] | Future[TrainResult]] = queue.Queue()
-        self._steps: list[int] = []
+        self._events: queue.Queue[tuple[float, int, dict[str, float]] | Future[TrainResult]] = queue.Queue()
+        self._epochs: dict[int, float] = {}
         self._began = time.time()
         self._first_step: float | None = None
         self._stream = start_stream()
@@ -150,11 +148,12 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             self._first_step = max(item.time - self._began, 0.0)
 
     def _evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
-        if step and step not in self._steps:
-            self._steps.append(step)
-            self._events.put((len(self._steps), step, _scores(metrics)))
+        if step and step not in self._epochs:
+            before = max(self._epochs.values(), default=0.0)
+            self._epochs[step] = comparable_epoch(metrics.get(EPOCH), before, self._config.evaluate)
+            self._events.put((self._epochs[step], step, _scores(metrics)))
 
-    def _is_last(self, epoch: int, step: int) -> bool:
+    def _is_last(self, epoch: float, step: int) -> bool:
         settings = self._config.train
         return epoch >= settings.epochs or (settings.max_steps is not None and step >= settings.max_steps)
 
@@ -168,11 +167,11 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         if error is not None:
             raise error
         # A run that was finished by an earlier process has sent nothing.
-        report = self._report(_recorded_evaluations(RunFolder.locate(self._config.run)))
+        report = self._report(_recorded_evaluations(RunFolder.locate(self._config.run), self._config.evaluate))
         self._drop_checkpoints()
         return report | {END: Status.FINISHED.value, "done": True}
 
-    def _report(self, evaluations: dict[int, dict[str, float]]) -> dict[str, Any]:
+    def _report(self, evaluations: dict[float, dict[str, float]]) -> dict[str, Any]:
         epoch = max(evaluations)
         metric = EVAL_PREFIX + self._config.evaluate.best_by
         return {
@@ -190,10 +189,29 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
                 filesystem.delete_dir(f"{path}/{CHECKPOINTS}")
 
 
-def _recorded_evaluations(folder: RunFolder) -> dict[int, dict[str, float]]:
+def comparable_epoch(trained: float | None, before: float, config: EvalConfig) -> float:
+    """The part of its epochs that a trial has behind it, alike in trials that make other numbers of steps in each.
+
+    Args:
+        trained: epochs by windows, at the first step after the part's end; None in runs of earlier versions.
+        before: what this was at the evaluation before, 0 at the first.
+        config: says how often a run is evaluated.
+    """
+    if trained is None:
+        trained = before + 1
+    if config.every_steps is not None:
+        return round(trained, 4)
+    # A run that ends within an epoch, after train.max_steps, is evaluated there too.
+    return max(math.floor(trained * config.per_epoch + 1e-9), round(before * config.per_epoch) + 1) / config.per_epoch
+
+
+def _recorded_evaluations(folder: RunFolder, config: EvalConfig) -> dict[float, dict[str, float]]:
     lines: list[Line] = [json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()]
-    evaluated = [line for line in lines if line["phase"] == "evaluate" and line["step"]]
-    return {epoch: _scores(line) for epoch, line in enumerate(evaluated, start=1)}
+    found: dict[float, dict[str, float]] = {}
+    for line in lines:
+        if line["phase"] == "evaluate" and line["step"]:
+            found[comparable_epoch(line.get(EPOCH), max(found, default=0.0), config)] = _scores(line)
+    return found
 
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, float]:

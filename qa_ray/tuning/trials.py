@@ -74,8 +74,8 @@ class TrialRecord:
     status: Status = Status.RUNNING
     reason: str | None = None
     """Why it was pruned or stopped, or has failed."""
-    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Validation metrics by epoch: those that were finite."""
+    evaluations: dict[float, dict[str, float]] = field(default_factory=dict)
+    """Validation metrics, those that were finite, by the epochs trained: half an epoch is 0.5."""
     began: float = 0.0
     """When it was begun first, in seconds since 1970."""
     ended: float = 0.0
@@ -91,22 +91,22 @@ class TrialRecord:
         return f"trial-{self.number:03d}"
 
     @property
-    def epochs(self) -> int:
-        """Epochs that were evaluated."""
+    def epochs(self) -> float:
+        """Epochs that were trained before the last evaluation."""
         return max(self.evaluations, default=0)
 
-    def scores(self, objective: Objective) -> dict[int, float]:
-        """What it scored after each epoch, but those after which the metric was not finite."""
+    def scores(self, objective: Objective) -> dict[float, float]:
+        """What it scored at each evaluation, by epoch, but those at which the metric was not finite."""
         metric = objective.metric
         return {epoch: metrics[metric] for epoch, metrics in self.evaluations.items() if metric in metrics}
 
-    def best_epoch(self, objective: Objective) -> int | None:
-        """The first epoch that scored best; None before the first score."""
+    def best_epoch(self, objective: Objective) -> float | None:
+        """The first epoch, or part of one, that scored best; None before the first score."""
         scores = self.scores(objective)
         return max(scores, key=lambda epoch: objective.by.sign * scores[epoch], default=None)
 
     def score(self, objective: Objective) -> float | None:
-        """The best score of any epoch."""
+        """The best score of any evaluation."""
         scores = self.scores(objective)
         return objective.best(scores.values()) if scores else None
 
@@ -131,7 +131,7 @@ def write_trials(folder: RunFolder, trials: Iterable[TrialRecord]) -> None:
 
 def _record(fields: dict[str, Any]) -> TrialRecord:
     """A trial from what JSON made of it: there, keys are texts."""
-    evaluations = {int(epoch): metrics for epoch, metrics in fields["evaluations"].items()}
+    evaluations = {float(epoch): metrics for epoch, metrics in fields["evaluations"].items()}
     return TrialRecord(**fields | {"status": Status(fields["status"]), "evaluations": evaluations})
 
 

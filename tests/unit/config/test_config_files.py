@@ -96,7 +96,7 @@ def test_space_that_a_sweep_searches_by_default_is_around_the_files_own_values(w
         ("[train]\nseed = true", "train.seed=true: should be a valid integer"),
         ("[train]\nepochs = 2.5", "train.epochs=2.5: should be a valid integer"),
         ("[cluster]\nnum_workers = 'x'", 'cluster.num_workers="x": should be a valid integer, or should be a valid'),
-        ("[optim]\nschedule = 'cosin'", "optim.schedule=\"cosin\": should be 'linear', 'cosine' or 'constant'"),
+        ("[optim]\nschedule = 'cosin'", "optim.schedule=\"cosin\": should be 'linear', 'cosine', 'constant' or 'wsd'"),
         ("optim = 3", "optim=3: should be an object"),
         ("[window]\nstride = 999", "window.stride=999 must be in [0, window.max_length=384)"),
         ("recipe = 'smaple'", "there is no recipe 'smaple': did you mean sample?"),

@@ -3,6 +3,7 @@
 import pytest
 
 from qa_ray.cli.arguments import parse_run
+from qa_ray.config.fine_tuning import TrainConfig
 from qa_ray.errors import ConfigError
 from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig, as_sweep
 
@@ -32,7 +33,7 @@ def test_sweep_takes_a_space_its_own_knobs_and_every_field_of_a_run() -> None:
     ("change", "words"),
     [
         ({"num_trials": 0}, "tune.num_trials=0 must be at least 1"),
-        ({"grace": 0}, "tune.grace=0 must be at least 1"),
+        ({"grace": 0}, "tune.grace=0 must be above 0"),
         ({"reduction": 1}, "tune.reduction=1 must be at least 2"),
         ({"max_failures": -1}, "tune.max_failures=-1 must not be negative"),
         ({"max_concurrent": 0}, "tune.max_concurrent=0 must be at least 1"),
@@ -43,6 +44,11 @@ def test_sweep_takes_a_space_its_own_knobs_and_every_field_of_a_run() -> None:
 def test_option_that_cannot_work_is_refused(change: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         TuneConfig(**change)  # type: ignore[arg-type]
+
+
+def test_rung_that_no_trial_reaches_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tune\.grace=2: no trial comes so far, with train\.epochs=1"):
+        SweepConfig(train=TrainConfig(epochs=1), tune=TuneConfig(grace=2))
 
 
 def test_grid_of_a_range_of_reals_is_refused() -> None:
