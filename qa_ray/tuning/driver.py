@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -45,7 +46,7 @@ SWEEP = "sweep.json"
 """Configuration, space and options, in the sweep's folder."""
 _STATUS = {Status.FINISHED: RunStatus.FINISHED, Status.FAILED: RunStatus.FAILED}
 # What may change when a sweep goes on; the rest makes scores that cannot be compared.
-_MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "keep_checkpoints")
+_MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "hours", "keep_checkpoints")
 
 
 def search(config: SweepConfig) -> SweepResult:
@@ -157,7 +158,8 @@ def _run(study: Study, tracker: Tracker) -> None:
             working_directory=os.getcwd(),
             environment=environment,
         )
-        stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
+        with _ended_after(config.tune.hours, stop_signal):
+            stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
     study.write()
     if stop.received:
         _record(study, tracker)
@@ -169,6 +171,26 @@ def _run(study: Study, tracker: Tracker) -> None:
         )
 
 
+@contextlib.contextmanager
+def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
+    """Let trials save and stop once their time is over."""
+    if hours is None:
+        yield
+        return
+
+    def end() -> None:
+        logger.info("tune.hours=%g are over: trials write a checkpoint, and the sweep ends", hours)
+        stop_signal.stop.remote()
+
+    timer = threading.Timer(3600 * hours, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _ask_to_stop(stop_signal: Any) -> None:
     logger.info("stopping: trials write a checkpoint first; once more ends the sweep without it")
     stop_signal.stop.remote()
@@ -177,9 +199,18 @@ def _ask_to_stop(stop_signal: Any) -> None:
 def _conclude(study: Study, tracker: Tracker) -> SweepResult:
     """Keep the best trial's model as that of a single run would be kept."""
     report, sweep = _record(study, tracker), study.sweep
+    if not study.finished:
+        ended = sum(record.status.ended for record in sweep.trials)
+        logger.warning(
+            "%d of %d trials have ended: run the same command with --run.name %s to go on",
+            ended,
+            study.config.tune.num_trials,
+            study.folder.name,
+        )
     if sweep.best is None:
         reasons = {record.reason for record in sweep.trials if record.reason}
-        raise TrainingError(f"no trial of the sweep {study.folder.name} has finished: {'; '.join(sorted(reasons))}")
+        why = f": {'; '.join(sorted(reasons))}" if reasons else ""
+        raise TrainingError(f"no trial of the sweep {study.folder.name} has finished{why}")
     # The run is finished: nothing is trained, and its model goes where a trial's does not.
     result = train(trial_config(study.config, sweep.best))
     return SweepResult(sweep, result, tracker.where(), Report(report))

@@ -53,6 +53,9 @@ class TuneConfig:
     """Times that a trial that fails is tried again; it goes on from its last checkpoint."""
     max_concurrent: int | None = None
     """Most trials at once; without a number, as many as the cluster has room for."""
+    hours: float | None = None
+    """Ends the sweep after so many hours; trials under way are saved, and the same command goes on with them for as
+    long again."""
     keep_checkpoints: bool = False
     """Keeps the checkpoints of trials that have ended; their models are kept anyway, and so are the checkpoints of a
     trial that was lost too often."""
@@ -63,6 +66,7 @@ class TuneConfig:
         require(self.reduction >= 2, f"tune.reduction={self.reduction} must be at least 2")
         require(self.seed >= 0, f"tune.seed={self.seed} must not be negative")
         require(self.max_failures >= 0, f"tune.max_failures={self.max_failures} must not be negative")
+        require(self.hours is None or self.hours > 0, f"tune.hours={self.hours} must be above 0")
         most = self.max_concurrent
         require(most is None or most >= 1, f"tune.max_concurrent={most} must be at least 1")
 

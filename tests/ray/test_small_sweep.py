@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -23,13 +24,18 @@ from qa_ray.tuning.trials import Status
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path) -> None:
+def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     prepare(tmp_path)
     config = small_config(tmp_path, "sweep", train={"epochs": 1}, evaluate={"best_by": BestBy.LOSS})
     parts = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     tune = TuneConfig(sampler=SamplerKind.GRID, scheduler=SchedulerKind.NONE, include_default=False)
     space = ("optim.learning_rate=choice(1e-9, 1e-3)", "window.stride=choice(16)")
     config = SweepConfig(**parts, space=space, tune=tune)
+    # It ends before any trial has begun.
+    in_no_time = dataclasses.replace(config, tune=dataclasses.replace(tune, hours=1e-9))
+    with caplog.at_level(logging.INFO, "qa_ray"), pytest.raises(TrainingError, match="no trial of the sweep sweep has"):
+        search(in_no_time)
+    assert "0 of 8 trials have ended: run the same command with --run.name sweep to go on" in caplog.messages
     result = search(config)
     assert [trial.status for trial in result.sweep.trials] == [Status.FINISHED, Status.FINISHED]
     learning, idle = sorted(result.sweep.trials, key=lambda trial: str(trial.parameters["optim.learning_rate"]))

@@ -37,6 +37,7 @@ def test_sweep_takes_a_space_its_own_knobs_and_every_field_of_a_run() -> None:
         ({"reduction": 1}, "tune.reduction=1 must be at least 2"),
         ({"max_failures": -1}, "tune.max_failures=-1 must not be negative"),
         ({"max_concurrent": 0}, "tune.max_concurrent=0 must be at least 1"),
+        ({"hours": 0}, "tune.hours=0 must be above 0"),
         ({"seed": -1}, "tune.seed=-1 must not be negative"),
     ],
     ids=str,
