@@ -27,6 +27,8 @@ class SchedulerKind(StrEnum):
 
     ASHA = "asha"
     """Asynchronous successive halving: those that score low among the trials that came as far."""
+    MEDIAN = "median"
+    """The median stopping rule: those whose best score is below the median of what others scored on average so far."""
     NONE = "none"
 
 
@@ -41,7 +43,7 @@ class TuneConfig:
     scheduler: SchedulerKind = SchedulerKind.ASHA
     """Which trials are stopped early."""
     grace: float = 1.0
-    """Epochs, or a part of one, that every trial is given before ASHA may stop it; evaluate.per_epoch measures within
+    """Epochs, or a part of one, that every trial is given before it may be stopped; evaluate.per_epoch measures within
     epochs."""
     reduction: int = 2
     """ASHA lets about one of so many trials go on at each rung; rungs are at grace, grace x reduction, ... epochs."""

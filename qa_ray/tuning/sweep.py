@@ -2,12 +2,13 @@
 
 import json
 import logging
+import math
 import operator
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -15,7 +16,7 @@ from ray import cloudpickle, tune
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune import Callback
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -92,21 +93,37 @@ def make_scheduler(options: TuneConfig, objective: Objective, epochs: int) -> Tr
     """The scheduler that `options` ask for."""
     if options.scheduler is SchedulerKind.NONE:
         return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr=EPOCH,
-        metric=objective.metric,
-        mode="max" if objective.by.sign > 0 else "min",
-        max_t=epochs,
-        grace_period=options.grace,
-        reduction_factor=options.reduction,
-    )
+    common = {
+        "time_attr": EPOCH,
+        "metric": objective.metric,
+        "mode": "max" if objective.by.sign > 0 else "min",
+        "grace_period": options.grace,
+    }
+    if options.scheduler is SchedulerKind.MEDIAN:
+        # Trials never make way for others.
+        return _MedianStoppingRule(**common, min_time_slice=math.inf)
+    return ASHAScheduler(**common, max_t=epochs, reduction_factor=options.reduction)
+
+
+class _MedianStoppingRule(MedianStoppingRule):  # type: ignore[misc]
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take the last score, which a trial that has failed has not."""
+        if self._metric in result:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A trial of an earlier process, as far as a scheduler knows trials."""
+
+    trial_id: str
 
 
 def replay(scheduler: TrialScheduler, trials: Iterable[TrialRecord], objective: Objective) -> None:
     """Let a scheduler know what trials that ended before this process have scored at its rungs."""
     for record in trials:
         if record.status.ended and record.evaluations:
-            trial = SimpleNamespace(trial_id=record.name)
+            trial = _Replayed(record.name)
             scheduler.on_trial_add(None, trial)
             for epoch, score in sorted(record.scores(objective).items()):
                 scheduler.on_trial_result(None, trial, {EPOCH: epoch, objective.metric: score})
@@ -195,7 +212,10 @@ def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str 
     """What became of a trial whose last report is `result`, and why; a run that says nothing of its end was stopped."""
     if END in result:
         return Status(result[END]), result.get(REASON)
-    return Status.STOPPED, f"after epoch {result[EPOCH]:g}, not in the best 1/{options.reduction} that came as far"
+    why = f"not in the best 1/{options.reduction} that came as far"
+    if options.scheduler is SchedulerKind.MEDIAN:
+        why = "below the median of what others scored on average so far"
+    return Status.STOPPED, f"after epoch {result[EPOCH]:g}, {why}"
 
 
 def _number(trial: Any) -> int:
