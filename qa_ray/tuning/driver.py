@@ -46,7 +46,16 @@ SWEEP = "sweep.json"
 """Configuration, space and options, in the sweep's folder."""
 _STATUS = {Status.FINISHED: RunStatus.FINISHED, Status.FAILED: RunStatus.FAILED}
 # What may change when a sweep goes on; the rest makes scores that cannot be compared.
-_MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "hours", "keep_checkpoints")
+_MAY_CHANGE = (
+    "num_trials",
+    "repeats",
+    "finalists",
+    "sampler",
+    "max_failures",
+    "max_concurrent",
+    "hours",
+    "keep_checkpoints",
+)
 
 
 def search(config: SweepConfig) -> SweepResult:
@@ -148,6 +157,12 @@ def _run(study: Study, tracker: Tracker) -> None:
     def why_infeasible(parameters: Parameters) -> str | None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
+    def run_all() -> None:
+        run_trials(study, shared, why_infeasible, at_once)
+        if study.repeats_left:
+            logger.info("the best %d trials are repeated with other seeds", config.tune.finalists)
+            run_trials(study, shared, why_infeasible, at_once, repeats=True)
+
     logins = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "AWS_"))}
     with lend(logins) as environment:
         shared = Shared(
@@ -159,7 +174,7 @@ def _run(study: Study, tracker: Tracker) -> None:
             environment=environment,
         )
         with _ended_after(config.tune.hours, stop_signal):
-            stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
+            stop.run(run_all)
     study.write()
     if stop.received:
         _record(study, tracker)
@@ -220,7 +235,7 @@ def _record(study: Study, tracker: Tracker) -> str:
     """Write the report, and tell the tracker what became of the trials; returns the report's place."""
     folder, sweep = study.folder, study.sweep
     folder.write(REPORT, render(sweep).encode())
-    scores = [score for record in sweep.trials if (score := record.score(sweep.objective)) is not None]
+    scores = [score for record in sweep.searched if (score := record.score(sweep.objective)) is not None]
     for number, best in enumerate(itertools.accumulate(scores, lambda *two: sweep.objective.best(two)), start=1):
         tracker.log_metrics({f"best_{sweep.objective.by}": best}, number)
     tracker.log_folder(partial(_copies, folder, (REPORT, TRIALS, SWEEP)), "sweep")

@@ -6,8 +6,9 @@ import math
 import operator
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ _LEAST = 0.001
 """Share of a node's own resource that keeps a trial's process there."""
 
 
-def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_once: int) -> None:
-    """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop."""
+def run_trials(
+    study: Study, shared: Shared, why_infeasible: Feasibility, at_once: int, *, repeats: bool = False
+) -> None:
+    """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop.
+
+    With `repeats` those are repeats of the best trials, each of which is run to its end.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train"):
@@ -55,13 +61,15 @@ def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_onc
     # Tune would put them into the environment that Ray notes of each trial and writes into its log; they are lent.
     ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
     sweep = study.sweep
-    scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
-    replay(scheduler, sweep.trials, sweep.objective)
+    scheduler: TrialScheduler = FIFOScheduler()
+    if not repeats:
+        scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
+        replay(scheduler, sweep.searched, sweep.objective)
     with tempfile.TemporaryDirectory(prefix="qa_ray-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialRun, shared=shared), _beside_the_sweep()),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(study, why_infeasible, shared.stop_signal),
+                search_alg=_Searcher(partial(study.next_trial, why_infeasible, repeats=repeats), shared.stop_signal),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=at_once,
@@ -155,14 +163,14 @@ def release_lost_reservations() -> None:
 class _Searcher(Searcher):  # type: ignore[misc]
     """Hands the study's trials to Tune."""
 
-    def __init__(self, study: Study, why_infeasible: Feasibility, stop_signal: Any) -> None:
+    def __init__(self, next_trial: Callable[[], TrialRecord | None], stop_signal: Any) -> None:
         super().__init__()
-        self._study, self._why_infeasible, self._stop_signal = study, why_infeasible, stop_signal
+        self._next_trial, self._stop_signal = next_trial, stop_signal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial."""
         stopped = ray.get(self._stop_signal.stop_requested.remote())
-        record = None if stopped else self._study.next_trial(self._why_infeasible)
+        record = None if stopped else self._next_trial()
         if record is None:
             return str(Searcher.FINISHED)
         return {"number": record.number, "parameters": record.parameters}
