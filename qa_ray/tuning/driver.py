@@ -31,6 +31,7 @@ from qa_ray.storage.ownership import create
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
 from qa_ray.tuning.lent import lend
+from qa_ray.tuning.live_report import LiveReport
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
 from qa_ray.tuning.space import Parameters, apply, read_space, written
@@ -158,10 +159,12 @@ def _run(study: Study, tracker: Tracker) -> None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
     def run_all() -> None:
-        run_trials(study, shared, why_infeasible, at_once)
-        if study.repeats_left:
-            logger.info("the best %d trials are repeated with other seeds", config.tune.finalists)
-            run_trials(study, shared, why_infeasible, at_once, repeats=True)
+        with LiveReport(study) as report:
+            run = partial(run_trials, study, shared, why_infeasible, at_once, ended=report.renew)
+            run()
+            if study.repeats_left:
+                logger.info("the best %d trials are repeated with other seeds", config.tune.finalists)
+                run(repeats=True)
 
     logins = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "AWS_"))}
     with lend(logins) as environment:

@@ -46,11 +46,23 @@ _LEAST = 0.001
 
 
 def run_trials(
-    study: Study, shared: Shared, why_infeasible: Feasibility, at_once: int, *, repeats: bool = False
+    study: Study,
+    shared: Shared,
+    why_infeasible: Feasibility,
+    at_once: int,
+    *,
+    repeats: bool = False,
+    ended: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop.
 
-    With `repeats` those are repeats of the best trials, each of which is run to its end.
+    Args:
+        study: gives trials out, and takes what becomes of them.
+        shared: what all of them have in common.
+        why_infeasible: tells of points that cannot run.
+        at_once: most trials at the same time.
+        repeats: runs repeats of the best trials, each of them to its end, in place of trials that are searched.
+        ended: called when a trial has ended.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -83,7 +95,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=study.config.tune.max_failures),
                 # The runs make their own.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[_StudyCallback(study)],
+                callbacks=[_StudyCallback(study, ended)],
                 verbose=0,
             ),
         ).fit()
@@ -182,8 +194,8 @@ class _Searcher(Searcher):  # type: ignore[misc]
 class _StudyCallback(Callback):  # type: ignore[misc]
     """Tells the study what becomes of trials."""
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    def __init__(self, study: Study, ended: Callable[[], None]) -> None:
+        self._study, self._ended = study, ended
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune has looked at all trials."""
@@ -206,6 +218,7 @@ class _StudyCallback(Callback):  # type: ignore[misc]
         status, reason = ending(trial.last_result, self._study.config.tune)
         if status.ended:
             self._study.ended(_number(trial), status, reason)
+            self._ended()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed, and is tried again."""
@@ -214,6 +227,7 @@ class _StudyCallback(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
         self._study.ended(_number(trial), Status.FAILED, _reason(trial))
+        self._ended()
 
 
 def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str | None]:
