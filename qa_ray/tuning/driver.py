@@ -40,6 +40,7 @@ from qa_ray.tuning.sweep import run_trials, trials_at_once
 from qa_ray.tuning.tokenized import key_of, tokenize_all
 from qa_ray.tuning.trial import Shared, trial_config, trial_place
 from qa_ray.tuning.trials import TRIALS, Status, Sweep, SweepResult, TrialRecord
+from qa_ray.tuning.view import SweepView
 
 logger = logging.getLogger(__name__)
 
@@ -152,14 +153,14 @@ def _run(study: Study, tracker: Tracker) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)
-    stop_signal = start_stream()
-    stop = Interruptible(lambda: _ask_to_stop(stop_signal))
+    stream = start_stream()
+    stop = Interruptible(lambda: _ask_to_stop(stream))
 
     def why_infeasible(parameters: Parameters) -> str | None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
     def run_all() -> None:
-        with LiveReport(study) as report:
+        with LiveReport(study) as report, SweepView(stream):
             run = partial(run_trials, study, shared, why_infeasible, at_once, ended=report.renew)
             run()
             if study.repeats_left:
@@ -172,11 +173,11 @@ def _run(study: Study, tracker: Tracker) -> None:
             config=config,
             splits={key: data.splits for key, data in tokenized.items()},
             tags={PARENT: tracker.run_id} if tracker.run_id else {},
-            stop_signal=stop_signal,
+            stream=stream,
             working_directory=os.getcwd(),
             environment=environment,
         )
-        with _ended_after(config.tune.hours, stop_signal):
+        with _ended_after(config.tune.hours, stream):
             stop.run(run_all)
     study.write()
     if stop.received:
@@ -190,7 +191,7 @@ def _run(study: Study, tracker: Tracker) -> None:
 
 
 @contextlib.contextmanager
-def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
+def _ended_after(hours: float | None, stream: Any) -> Iterator[None]:
     """Let trials save and stop once their time is over."""
     if hours is None:
         yield
@@ -198,7 +199,7 @@ def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
 
     def end() -> None:
         logger.info("tune.hours=%g are over: trials write a checkpoint, and the sweep ends", hours)
-        stop_signal.stop.remote()
+        stream.stop.remote()
 
     timer = threading.Timer(3600 * hours, end)
     timer.daemon = True
@@ -209,9 +210,9 @@ def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
         timer.cancel()
 
 
-def _ask_to_stop(stop_signal: Any) -> None:
+def _ask_to_stop(stream: Any) -> None:
     logger.info("stopping: trials write a checkpoint first; once more ends the sweep without it")
-    stop_signal.stop.remote()
+    stream.stop.remote()
 
 
 def _conclude(study: Study, tracker: Tracker) -> SweepResult:

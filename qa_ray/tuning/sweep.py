@@ -81,7 +81,7 @@ def run_trials(
         tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialRun, shared=shared), _beside_the_sweep()),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(partial(study.next_trial, why_infeasible, repeats=repeats), shared.stop_signal),
+                search_alg=_Searcher(partial(study.next_trial, why_infeasible, repeats=repeats), shared.stream),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=at_once,
@@ -175,13 +175,13 @@ def release_lost_reservations() -> None:
 class _Searcher(Searcher):  # type: ignore[misc]
     """Hands the study's trials to Tune."""
 
-    def __init__(self, next_trial: Callable[[], TrialRecord | None], stop_signal: Any) -> None:
+    def __init__(self, next_trial: Callable[[], TrialRecord | None], stream: Any) -> None:
         super().__init__()
-        self._next_trial, self._stop_signal = next_trial, stop_signal
+        self._next_trial, self._stream = next_trial, stream
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial."""
-        stopped = ray.get(self._stop_signal.stop_requested.remote())
+        stopped = ray.get(self._stream.stop_requested.remote())
         record = None if stopped else self._next_trial()
         if record is None:
             return str(Searcher.FINISHED)

@@ -33,6 +33,7 @@ from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
 from qa_ray.tuning.tokenized import Key, key_of
 from qa_ray.tuning.trials import TRIAL_FOLDERS, Status, TrialRecord
+from qa_ray.tuning.view import TrialProgress
 
 EVALUATIONS = "evaluations"
 """Metrics by the epochs trained until then."""
@@ -56,8 +57,8 @@ class Shared:
     """Tokenised data, in the object store."""
     tags: Mapping[str, str]
     """What their MLflow runs are found by: the sweep's."""
-    stop_signal: Any
-    """Actor that knows whether the sweep is to stop."""
+    stream: Any
+    """Actor that knows whether the sweep is to stop, and takes how far trials are."""
     working_directory: str
     """Relative paths count from here."""
     environment: str
@@ -97,7 +98,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation, or for the end."""
         while True:
-            if ray.get(self._shared.stop_signal.stop_requested.remote()):
+            if ray.get(self._shared.stream.stop_requested.remote()):
                 self._stream.stop.remote()
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
@@ -124,6 +125,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         self._epochs: dict[int, float] = {}
         self._began = time.time()
         self._first_step: float | None = None
+        self._scored = ""
         self._stream = start_stream()
         trial = RunContext(
             keeps_model=False,
@@ -133,6 +135,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             observe=self._observe,
         )
         self._run = ThreadPoolExecutor(1, "qa_ray-trial").submit(train, self._config, trial)
+        self._run.add_done_callback(lambda run: self._tell(TrialProgress(record.name, 0, 0, ended=True)))
         self._run.add_done_callback(self._events.put)
 
     def _observe(self, item: Progress | Restart) -> None:
@@ -144,13 +147,20 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
                     self._evaluated(line["step"], line)
         elif item.phase == "evaluate" and item.metrics:
             self._evaluated(item.step, item.metrics)
-        elif item.phase == "train" and self._first_step is None:
-            self._first_step = max(item.time - self._began, 0.0)
+        elif item.phase == "train":
+            if self._first_step is None:
+                self._first_step = max(item.time - self._began, 0.0)
+            self._tell(TrialProgress(self._config.run.name or "", item.done, item.total, self._scored))
+
+    def _tell(self, progress: TrialProgress) -> None:
+        self._shared.stream.put.remote(progress)
 
     def _evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
         if step and step not in self._epochs:
             before = max(self._epochs.values(), default=0.0)
             self._epochs[step] = comparable_epoch(metrics.get(EPOCH), before, self._config.evaluate)
+            by = self._config.evaluate.best_by
+            self._scored = f"epoch {self._epochs[step]:g}: {by} {metrics.get(EVAL_PREFIX + by) or math.nan:.2f}"
             self._events.put((self._epochs[step], step, _scores(metrics)))
 
     def _is_last(self, epoch: float, step: int) -> bool:

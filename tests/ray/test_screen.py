@@ -125,3 +125,4 @@ def test_sweep_shows_its_own_lines_only(place: Path) -> None:
     options = ["--tune.num-trials", "2", "--space", "optim.learning_rate=loguniform(1e-4, 1e-2)"]
     shown = run(place, [python, str(ROOT / "jobs" / "tune.py"), *words, *options])
     assert strangers(shown, *SWEEP) == []
+    assert "trial-001: 100% 6/6 steps" in shown
