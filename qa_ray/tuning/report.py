@@ -3,10 +3,10 @@
 from html import escape
 
 from qa_ray.config.data import DataConfig
+from qa_ray.config.policies import BestBy
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
 from qa_ray.storage.run_folder import EVALUATION, MODEL
-from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning import figures
 from qa_ray.tuning.options import SEED
 from qa_ray.tuning.seeds import rank
@@ -157,7 +157,11 @@ def _rows(sweep: Sweep) -> list[list[str]]:
 
 def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
     epoch = record.best_epoch(sweep.objective)
-    scores = [] if epoch is None else [record.evaluations[epoch][EVAL_PREFIX + by] for by in ("f1", "exact_match")]
+    scores = (
+        []
+        if epoch is None
+        else [record.evaluations[epoch][sweep.objective.name(by)] for by in (BestBy.F1, BestBy.EXACT_MATCH)]
+    )
     minutes, seconds = divmod(round(record.seconds), 60)
     return [
         record.name,

@@ -27,7 +27,7 @@ from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
-from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of
+from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of, prefix_of
 from qa_ray.tuning.lent import borrow
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
@@ -159,8 +159,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         if step and step not in self._epochs:
             before = max(self._epochs.values(), default=0.0)
             self._epochs[step] = comparable_epoch(metrics.get(EPOCH), before, self._config.evaluate)
-            by = self._config.evaluate.best_by
-            self._scored = f"epoch {self._epochs[step]:g}: {by} {metrics.get(EVAL_PREFIX + by) or math.nan:.2f}"
+            by, share = self._config.evaluate.best_by, self._config.evaluate.share
+            self._scored = f"epoch {self._epochs[step]:g}: {by} {metrics.get(prefix_of(share) + by) or math.nan:.2f}"
             self._events.put((self._epochs[step], step, _scores(metrics)))
 
     def _is_last(self, epoch: float, step: int) -> bool:
@@ -183,7 +183,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     def _report(self, evaluations: dict[float, dict[str, float]]) -> dict[str, Any]:
         epoch = max(evaluations)
-        metric = EVAL_PREFIX + self._config.evaluate.best_by
+        metric = prefix_of(self._config.evaluate.share) + self._config.evaluate.best_by
         return {
             EPOCH: epoch,
             metric: evaluations[epoch].get(metric, math.nan),
@@ -218,8 +218,10 @@ def comparable_epoch(trained: float | None, before: float, config: EvalConfig) -
 def _recorded_evaluations(folder: RunFolder, config: EvalConfig) -> dict[float, dict[str, float]]:
     lines: list[Line] = [json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()]
     found: dict[float, dict[str, float]] = {}
+    steps = {0}  # before the first one; and the model that is kept may be measured once more
     for line in lines:
-        if line["phase"] == "evaluate" and line["step"]:
+        if line["phase"] == "evaluate" and line["step"] not in steps:
+            steps.add(line["step"])
             found[comparable_epoch(line.get(EPOCH), max(found, default=0.0), config)] = _scores(line)
     return found
 

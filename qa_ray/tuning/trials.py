@@ -13,7 +13,7 @@ from qa_ray.pages.view import Report
 from qa_ray.runs.resume import TrainResult
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.storage.strict_json import to_json
-from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.metrics import prefix_of
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import Parameters, Space, read_space
 
@@ -46,11 +46,17 @@ class Objective:
     """The validation metric that trials are compared by."""
 
     by: BestBy
+    share: float = 1.0
+    """Of the validation questions, on which trials are measured."""
 
     @property
     def metric(self) -> str:
         """Its name among the metrics of an evaluation."""
-        return EVAL_PREFIX + self.by
+        return self.name(self.by)
+
+    def name(self, by: BestBy) -> str:
+        """Name of a validation metric among those of an evaluation."""
+        return prefix_of(self.share) + by
 
     @property
     def direction(self) -> str:
@@ -158,7 +164,7 @@ class Sweep:
     @property
     def objective(self) -> Objective:
         """What trials are compared by."""
-        return Objective(self.config.evaluate.best_by)
+        return Objective(self.config.evaluate.best_by, self.config.evaluate.share)
 
     @property
     def best(self) -> TrialRecord | None:
