@@ -25,6 +25,7 @@ from qa_ray.locations import within
 from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
+from qa_ray.runs.standing import StandingWorkers
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
 from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of, prefix_of
@@ -86,12 +87,13 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Begin the first trial of this process."""
         self._shared = shared
+        self._workers = StandingWorkers()
         borrow(shared.environment)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in this process, which has imported all that it needs."""
-        self.cleanup()
+        """Begin another trial in this process and with these workers, which have imported all that it needs."""
+        self._end()
         self._begin(new_config)
         return True
 
@@ -110,7 +112,12 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
                     return self._report({epoch: metrics})
 
     def cleanup(self) -> None:
-        """End the run with its workers: the scheduler has stopped it, or the sweep ends."""
+        """End the run and the workers: there is no other trial for them."""
+        self._end()
+        self._workers.close()
+
+    def _end(self) -> None:
+        """End the run, if the scheduler has stopped it."""
         if not self._run.done():
             self._stream.stop.remote()
             wait([self._run])
@@ -131,6 +138,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             keeps_model=False,
             splits=self._shared.splits[key_of(record.parameters)],
             stream=self._stream,
+            workers=self._workers,
             tags={**self._shared.tags, "sweep.trial": record.name},
             observe=self._observe,
         )
