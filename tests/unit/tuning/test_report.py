@@ -23,7 +23,7 @@ def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
     assert rows[2][-2:] == ["finished,", "best"]
     assert "failed: TrainingError: <the loss> is no number" in lines[6]
     assert "pruned: window.stride=128 leaves no room" in lines[7]
-    assert lines[-1] == "trial-001 has f1 55.00, the default setting 40.00."
+    assert lines[-2] == "trial-001 has f1 55.00, the default setting 40.00."
     assert lines[0].index("F1") == lines[2].index("55.00")
 
 
