@@ -98,7 +98,7 @@ class TrainingLoop:
         self.state = TrainState()
         self.num_steps = num_steps(len(collator.windows), config)
         shortest = collator(np.array([self._lengths.argmin()]))
-        trained = make_trainable(model, config.train, accelerator, shortest)
+        trained = make_trainable(model, config, accelerator, shortest)
         optimizer = make_optimizer(model, config.optim)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
