@@ -10,7 +10,6 @@ import datasets
 import pyarrow as pa
 import ray
 import torch
-import transformers
 
 from qa_ray.benchmark.checkpoints import checkpoints
 from qa_ray.benchmark.decoding import decode
@@ -27,6 +26,7 @@ from qa_ray.config.recipes import minilm
 from qa_ray.errors import StorageError
 from qa_ray.model.compute import emulates_bf16
 from qa_ray.runs.connection import start_ray
+from qa_ray.runs.process import set_up_process
 from qa_ray.storage.strict_json import to_json
 from qa_ray.tracking.environment import describe_environment, versions
 
@@ -59,13 +59,12 @@ def _prepare(options: BenchmarkOptions) -> None:
         raise StorageError(f"--out={options.out} cannot be written: {error.strerror}") from error
     # Read by the Rust tokenizer's thread pool when it starts.
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)
-    torch.set_num_threads(options.threads)
+    # Both ways are given what a worker is given.
+    set_up_process(options.threads)
     pa.set_cpu_count(options.threads)
     # What the timed runs have to say.
     logging.getLogger("qa_ray").setLevel(logging.WARNING)
     datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def measure(options: BenchmarkOptions, recipe: Config, *, bf16: bool) -> tuple[dict[str, Any], list[Row]]:

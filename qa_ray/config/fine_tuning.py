@@ -36,7 +36,8 @@ class ModelConfig:
     """Overrides every dropout rate of the model; 0 turns dropout off."""
     attention: str | None = None
     """Attention kernel by transformers' name: eager, sdpa, or flash_attention_2 for bf16 and fp16 on GPUs; without
-    a word, sdpa for models that have it."""
+    a word, sdpa for models that have it, but where a CPU trains in bf16 eager, which is faster there and takes more
+    memory."""
     trust_remote_code: bool = False
     """Runs Python code that comes with the model. Only for models whose code you have read; a file cannot say it, the
     command line does."""

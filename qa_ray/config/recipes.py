@@ -51,7 +51,7 @@ def minilm() -> Config:
     return Config(
         model=_MINILM,
         data=DataConfig(train="train.json", validation="validation.json"),
-        batch=BatchConfig(max_tokens_per_device=2 * 384),
+        batch=BatchConfig(max_tokens_per_device=4 * 384),
         optim=OptimConfig(learning_rate=2e-4, warmup_ratio=0.06),
         train=TrainConfig(epochs=2),
     )

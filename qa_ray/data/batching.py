@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qa_ray.config.fine_tuning import BatchConfig
+from qa_ray.config.fine_tuning import BatchConfig, Config
 from qa_ray.schema import Int64s
 
 
@@ -26,7 +26,7 @@ class BatchPlan:
     @property
     def num_batches(self) -> int:
         """Optimizer steps of the epoch."""
-        return -(-len(self.order) // self.size)
+        return steps_per_epoch(len(self.order), self.size)
 
     def batches(self, start: int = 0) -> Iterator[Int64s]:
         """Yield the window numbers of each global batch, from batch `start` on."""
@@ -61,6 +61,17 @@ def plan_epoch(lengths: Int64s, config: BatchConfig, *, seed: int, epoch: int) -
     # The short batch stays last: a step that is smaller than the others belongs where the learning rate is lowest.
     order = np.concatenate([full[rng.permutation(num_full)].ravel(), rest])
     return BatchPlan(order, config.size)
+
+
+def steps_per_epoch(num_windows: int, size: int) -> int:
+    """Optimizer steps of an epoch, in batches of `size` windows."""
+    return -(-num_windows // size)
+
+
+def num_steps(num_windows: int, config: Config) -> int:
+    """Optimizer steps of a whole run."""
+    steps = config.train.epochs * steps_per_epoch(num_windows, config.batch.size)
+    return min(steps, config.train.max_steps or steps)
 
 
 def share_of_rank(items: Int64s, lengths: Int64s, rank: int, world_size: int) -> Int64s:

@@ -7,6 +7,9 @@ import ray
 from qa_ray.config.operation import ClusterConfig
 from qa_ray.errors import ClusterError
 
+_CORES_FOR_TWO = 4
+"""From so many on there are two CPU workers: threads of one wait for each other the more, the more there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -64,8 +67,8 @@ def idle_note(resources: Resources, batch_size: int) -> str | None:
 def choose(config: ClusterConfig, cpus: int, gpus: int) -> Resources:
     """Fill in what `config` leaves open for a cluster with so many CPUs and GPUs."""
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
-    # Two CPU workers rather than one: dropout and the optimizer compute with one thread per process.
-    number = max(gpus, 1) if use_gpu else min(2, max(cpus, 1))
+    # On two cores one worker with both is faster than two workers, which exchange all gradients at each step.
+    number = max(gpus, 1) if use_gpu else 1 if cpus < _CORES_FOR_TWO else 2
     fewest, most = config.worker_range or (number, number)
     threads = config.cpus_per_worker or (1 if use_gpu else max(cpus // most, 1))
     return Resources(fewest, most, threads, use_gpu)

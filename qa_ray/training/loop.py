@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
-from qa_ray.data.batching import plan_epoch
+from qa_ray.data.batching import num_steps, plan_epoch, steps_per_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.errors import TrainingError
 from qa_ray.model.token_limit import TokenLimit
@@ -36,7 +36,7 @@ from qa_ray.tracking.metrics import (
 from qa_ray.training.evaluations import is_due
 from qa_ray.training.gradient import ShareGradient
 from qa_ray.training.optim import make_optimizer, make_schedule
-from qa_ray.training.snapshot import Parts, Snapshot, TrainState, enter
+from qa_ray.training.snapshot import Parts, Snapshot, TrainState
 from qa_ray.training.throughput import Meter, flops_per_token, peak_flops
 from qa_ray.training.to_host import ToHost
 from qa_ray.training.wrapping import make_trainable
@@ -98,7 +98,7 @@ class TrainingLoop:
         self.state = TrainState()
         self.num_steps = num_steps(len(collator.windows), config)
         shortest = collator(np.array([self._lengths.argmin()]))
-        trained = make_trainable(model, config.train, accelerator, shortest)
+        trained = make_trainable(model, config, accelerator, shortest)
         optimizer = make_optimizer(model, config.optim)
         self._schedule = make_schedule(optimizer, config.optim, self.num_steps)
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
@@ -159,8 +159,7 @@ class TrainingLoop:
             TrainingError: a loss or a gradient is not a finite number.
             ClusterError: the device's memory does not hold a single window.
         """
-        config = self._config
-        plan = plan_epoch(self._lengths, config.batch, seed=config.train.seed, epoch=self.state.epoch)
+        plan = plan_epoch(self._lengths, self._config.batch, seed=self._config.train.seed, epoch=self.state.epoch)
         self._model.train()
         self._meter.start_clock()
         batches = list(plan.batches(self.state.position))
@@ -193,11 +192,9 @@ class TrainingLoop:
     @property
     def evaluation_due(self) -> bool:
         """Whether the model is to be evaluated here, within an epoch."""
-        state, config = self.state, self._config
-        if state.position == 0 or self.epoch_done:
-            return False
-        epoch_steps = -(-len(self._lengths) // config.batch.size)
-        return is_due(config.evaluate, step=state.step, position=state.position, epoch_steps=epoch_steps)
+        state, steps = self.state, steps_per_epoch(len(self._lengths), self._config.batch.size)
+        within, config = state.position > 0 and not self.epoch_done, self._config.evaluate
+        return within and is_due(config, step=state.step, position=state.position, epoch_steps=steps)
 
     def note_stall(self, seconds: float) -> None:
         """Add to the time that the steps stood still for a checkpoint, which the next record tells."""
@@ -218,10 +215,7 @@ class TrainingLoop:
         self._settle()
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.state.step += 1
-        self.state.position += 1
-        self.state.windows += len(batch)
-        self.state.ledger = enter(self.state.ledger, batch)
+        self.state.add(batch)
         self._made = self._measure(batch, grad_norm)
 
     def _clip(self) -> torch.Tensor:
@@ -303,9 +297,3 @@ class TrainingLoop:
         if self._stall:
             metrics[CHECKPOINT_STALL_SECONDS], self._stall = self._stall, 0.0
         return metrics
-
-
-def num_steps(num_windows: int, config: Config) -> int:
-    """Optimizer steps of a whole run."""
-    steps = config.train.epochs * -(-num_windows // config.batch.size)
-    return min(steps, config.train.max_steps or steps)

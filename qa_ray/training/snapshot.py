@@ -49,6 +49,13 @@ class TrainState:
     ledger: str = ""
     """Digest of the window numbers of all batches trained, in their order; see `enter`."""
 
+    def add(self, batch: Int64s) -> None:
+        """Count a step that was made of these windows."""
+        self.step += 1
+        self.position += 1
+        self.windows += len(batch)
+        self.ledger = enter(self.ledger, batch)
+
 
 def enter(ledger: str, batch: Int64s) -> str:
     """Digest of a ledger with one more batch: equal ledgers mean that the same batches were trained in one order."""

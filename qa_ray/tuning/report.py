@@ -3,7 +3,7 @@
 from html import escape
 
 from qa_ray.config.data import DataConfig
-from qa_ray.config.policies import BestBy
+from qa_ray.config.policies import BestBy, Schedule
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
 from qa_ray.storage.run_folder import EVALUATION, MODEL
@@ -48,14 +48,14 @@ def text_table(sweep: Sweep) -> str:
     rows = _rows(sweep)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_seeds(sweep), *_gain(sweep)])
+    return "\n".join([*lines, "", *_notes(sweep)])
 
 
 def render(sweep: Sweep) -> str:
     """Return the page."""
     page = Page()
     head, *rows = _rows(sweep)
-    notes = "".join(f"<p>{escape(line)}</p>" for line in [*_seeds(sweep), *_gain(sweep)])
+    notes = "".join(f"<p>{escape(line)}</p>" for line in _notes(sweep))
     page.add("trials", "Trials", notes, table("Trials with their values, scores and ends", head, rows))
     if sweep.evaluated:
         page.add("scores", "Scores", grid(_scores(page, sweep)))
@@ -122,6 +122,23 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
         )
         drawn.append(page.figure("Importance", text, figures.importance(sweep, epoch)))
     return drawn
+
+
+def _notes(sweep: Sweep) -> list[str]:
+    """What is to be known of the table, in lines."""
+    return [*_seeds(sweep), *_gain(sweep), *_cut_short(sweep)]
+
+
+def _cut_short(sweep: Sweep) -> list[str]:
+    """A line on trials that were stopped while their learning rate was still high."""
+    schedule = sweep.config.optim.schedule
+    stopped = any(one.status is Status.STOPPED for one in sweep.trials)
+    if not stopped or schedule not in (Schedule.LINEAR, Schedule.COSINE):
+        return []
+    return [
+        f"Trials that were stopped had not come to the end of optim.schedule={schedule}: as runs of that length they "
+        "would have had other learning rates, and other scores. With wsd or constant that makes no difference."
+    ]
 
 
 def _seeds(sweep: Sweep) -> list[str]:

@@ -55,6 +55,7 @@ SWEEP = (
     r"trial +.*",
     r"trial-00[01] .*",
     r"No trial was better than the default setting .*|trial-00[01] has .*",
+    r"Trials that were stopped had not come to the end of .*",
     r"(sweep|best|model|answers|report) +/\S+",
     r"MLflow  not recorded .*",
     r"Publish the best model with:",

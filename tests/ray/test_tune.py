@@ -210,7 +210,7 @@ def test_finished_sweep_is_shown_again_and_nothing_is_done(swept: SweepResult, p
     ("changes", "words"),
     [
         ({"space": SPACE[:1]}, r"space: \{.*begun with other settings|begun with other settings \(space"),
-        ({"tune": TuneConfig(sampler=SamplerKind.GRID, grace=2)}, r"grace: 1 -> 2"),
+        ({"tune": TuneConfig(sampler=SamplerKind.GRID, grace=2)}, r"grace: 1\.0 -> 2"),
         ({"train": {"epochs": 3}}, r"epochs: 2 -> 3"),
         ({"batch": {"size": 8}}, r"batch\.size: 4 -> 8"),
     ],

@@ -10,7 +10,8 @@ from qa_ray.runs.resources import Resources, choose, idle_note
     ("config", "cpus", "gpus", "expected"),
     [
         (ClusterConfig(), 1, 0, Resources(1, 1, 1, False)),
-        (ClusterConfig(), 2, 0, Resources(2, 2, 1, False)),
+        (ClusterConfig(), 2, 0, Resources(1, 1, 2, False)),
+        (ClusterConfig(), 4, 0, Resources(2, 2, 2, False)),
         (ClusterConfig(), 7, 0, Resources(2, 2, 3, False)),
         (ClusterConfig(), 16, 4, Resources(4, 4, 1, True)),
         (ClusterConfig(use_gpu=False), 16, 4, Resources(2, 2, 8, False)),
@@ -21,6 +22,7 @@ from qa_ray.runs.resources import Resources, choose, idle_note
     ids=[
         "one core",
         "two cores",
+        "four cores",
         "odd cores",
         "GPUs",
         "GPUs unused",

@@ -19,7 +19,7 @@ from small_runs import (
 from torch._dynamo.utils import counters
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from qa_ray.data.batching import padded_length, plan_epoch
+from qa_ray.data.batching import num_steps, padded_length, plan_epoch
 from qa_ray.errors import ConfigError, TrainingError
 from qa_ray.tracking.metrics import (
     GRAD_NORM,
@@ -31,7 +31,6 @@ from qa_ray.tracking.metrics import (
     WINDOWS_PER_SECOND,
 )
 from qa_ray.training.evaluator import Evaluator
-from qa_ray.training.loop import num_steps
 
 
 def gradients_of(config, passages):

@@ -41,3 +41,18 @@ def test_gradients_are_not_copied_between_ranks_buckets_and_weights(bert: Path) 
     make_run(tiny_config(bert), made_passages(4), accelerator=accelerator)
     handler = accelerator.ddp_handler.to_kwargs()
     assert handler == {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+
+
+@pytest.mark.parametrize(
+    ("precision", "named", "kernel"),
+    [("bf16", None, "eager"), ("bf16", "sdpa", "sdpa"), ("no", None, "sdpa")],
+    ids=["bf16", "bf16, as named", "fp32"],
+)
+def test_kernel_is_the_one_that_is_named_or_the_faster_one(
+    bert: Path, precision: str, named: str | None, kernel: str
+) -> None:
+    config = tiny_config(bert, model={"attention": named})
+    run = make_run(config, made_passages(4), accelerator=cpu_accelerator(precision))
+    assert {module.config._attn_implementation for module in run.model.modules() if hasattr(module, "config")} == {
+        kernel
+    }
