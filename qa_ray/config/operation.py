@@ -26,7 +26,7 @@ class ClusterConfig:
     """CPU cores of a new local cluster; without a number, all that this process may use."""
     num_workers: int | tuple[int, int] | None = None
     """Training workers, or the fewest and the most of an elastic run; without a number, one per GPU of the cluster or,
-    without GPUs, up to two CPU workers."""
+    without GPUs, two CPU workers, or one where there are fewer than four cores."""
     cpus_per_worker: int | None = None
     """CPU cores reserved for each worker, and threads that it computes with; without a number, one beside a GPU, or
     an equal share of all."""

@@ -137,7 +137,7 @@ def _cut_short(sweep: Sweep) -> list[str]:
         return []
     return [
         f"Trials that were stopped had not come to the end of optim.schedule={schedule}: as runs of that length they "
-        "would have had other learning rates, and other scores. With wsd or constant that makes no difference."
+        "would have had other learning rates, and other scores. With wsd only the last steps would differ."
     ]
 
 
