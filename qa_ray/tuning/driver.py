@@ -160,8 +160,8 @@ def _run(study: Study, tracker: Tracker) -> None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
 
     def run_all() -> None:
-        with LiveReport(study) as report, SweepView(stream):
-            run = partial(run_trials, study, shared, why_infeasible, at_once, ended=report.renew)
+        with LiveReport(study), SweepView(stream):
+            run = partial(run_trials, study, shared, why_infeasible, at_once)
             run()
             if study.repeats_left:
                 logger.info("the best %d trials are repeated with other seeds", config.tune.finalists)

@@ -10,6 +10,8 @@ from qa_ray.tuning.study import Study
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_LOOKS = 1.0
+
 
 class LiveReport:
     """Writes the report of a study while the context lasts."""
@@ -17,8 +19,7 @@ class LiveReport:
     def __init__(self, study: Study) -> None:
         """Watch a study."""
         self._study = study
-        self._woken = threading.Event()
-        self._over = False
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._write, name="qa_ray-report", daemon=True)
 
     def __enter__(self) -> Self:
@@ -26,23 +27,19 @@ class LiveReport:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over = True
-        self.renew()
+        self._over.set()
         self._thread.join()
 
-    def renew(self) -> None:
-        """Say that there is something new; nobody waits for the page."""
-        self._woken.set()
-
     def _write(self) -> None:
-        told = False
-        while True:
-            self._woken.wait()
-            self._woken.clear()
-            if self._over:
-                return
+        shown, told = 0, False
+        while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
+            sweep = self._study.sweep
+            ended = sum(record.status.ended for record in sweep.trials)
+            if ended == shown:
+                continue
             try:
-                self._study.folder.write(REPORT, render(self._study.sweep).encode())
+                self._study.folder.write(REPORT, render(sweep).encode())
+                shown = ended
             except StorageError as error:
                 # The sweep's end insists on it.
                 if not told:

@@ -52,7 +52,6 @@ def run_trials(
     at_once: int,
     *,
     repeats: bool = False,
-    ended: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop.
 
@@ -62,7 +61,6 @@ def run_trials(
         why_infeasible: tells of points that cannot run.
         at_once: most trials at the same time.
         repeats: runs repeats of the best trials, each of them to its end, in place of trials that are searched.
-        ended: called when a trial has ended.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -95,7 +93,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=study.config.tune.max_failures),
                 # The runs make their own.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[_StudyCallback(study, ended)],
+                callbacks=[_StudyCallback(study)],
                 verbose=0,
             ),
         ).fit()
@@ -194,8 +192,8 @@ class _Searcher(Searcher):  # type: ignore[misc]
 class _StudyCallback(Callback):  # type: ignore[misc]
     """Tells the study what becomes of trials."""
 
-    def __init__(self, study: Study, ended: Callable[[], None]) -> None:
-        self._study, self._ended = study, ended
+    def __init__(self, study: Study) -> None:
+        self._study = study
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune has looked at all trials."""
@@ -218,7 +216,6 @@ class _StudyCallback(Callback):  # type: ignore[misc]
         status, reason = ending(trial.last_result, self._study.config.tune)
         if status.ended:
             self._study.ended(_number(trial), status, reason)
-            self._ended()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed, and is tried again."""
@@ -227,7 +224,6 @@ class _StudyCallback(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
         self._study.ended(_number(trial), Status.FAILED, _reason(trial))
-        self._ended()
 
 
 def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str | None]:
