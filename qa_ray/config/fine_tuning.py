@@ -193,6 +193,9 @@ class EvalConfig:
     """Evaluates after each so many optimizer steps, and at the end of each epoch."""
     max_tokens_per_device: int | Literal["auto"] = AUTO
     """Padded tokens in one forward pass; `auto` takes as many as a CPU's cache holds or as keep a GPU busy."""
+    share: float = 1.0
+    """Share of the validation questions, the same ones in each run, on which a model is measured while it trains; the
+    one that is kept is measured on all of them in the end."""
     before_training: bool = False
     """Also evaluates the model as it is before the first step."""
 
@@ -200,6 +203,7 @@ class EvalConfig:
         for name in ("n_best", "max_answer_length", "max_tokens_per_device"):
             number = getattr(self, name)
             require(number == AUTO or number >= 1, f"evaluate.{name}={number} must be at least 1")
+        require(0 < self.share <= 1, f"evaluate.share={self.share} must be above 0 and at most 1")
         require(self.per_epoch >= 1, f"evaluate.per_epoch={self.per_epoch} must be at least 1")
         every = self.every_steps
         require(every is None or every >= 1, f"evaluate.every_steps={every} must be at least 1")

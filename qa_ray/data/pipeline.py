@@ -23,6 +23,7 @@ from qa_ray.data.digests import Digests, context_keys, held_out, text_digests, t
 from qa_ray.data.files import SourceFile
 from qa_ray.data.passages import find_sources, read_tables
 from qa_ray.data.rows import recognised
+from qa_ray.data.subset import random_share
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.validation import check, describe, first_uses, is_fatal
 from qa_ray.errors import DataError
@@ -88,9 +89,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.selection)
 
-    def corpus(self) -> Corpus:
-        """View the split on this node."""
-        return Corpus(ray.get(list(self.blocks)), self.selection)
+    def corpus(self, share: float = 1.0) -> Corpus:
+        """View the split on this node, or a random share of its questions: the same one each time."""
+        blocks = ray.get(list(self.blocks))
+        whole = Corpus(blocks, self.selection)
+        if share == 1:
+            return whole
+        chosen = random_share([whole.id(question) for question in range(len(whole))], share)
+        return Corpus(blocks, self.selection[chosen])
 
 
 def tokenize_split(data: DataConfig, location: str, *, max_examples: int | None, tokenizer: str) -> Split:

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from qa_ray.pages.page import FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, styled
 from qa_ray.scores.analysis import Calibration, PrecisionRecall, Slice, ThresholdCurve, spread
 from qa_ray.scores.intervals import Interval, bracketed
-from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS
+from qa_ray.tracking.metrics import EVAL_PREFIX, SHARE_PREFIX, TRAIN_LOSS
 
 _PERCENT = (0, 100)
 _SHARE = (0, 1.02)
@@ -25,6 +25,7 @@ def loss_curves(history: Sequence[Line]) -> go.Figure | None:
     figure = go.Figure()
     _curve(figure, history, TRAIN_LOSS, "training", FIRST, "lines")
     _curve(figure, history, f"{EVAL_PREFIX}loss", "validation", SECOND, "lines+markers")
+    _curve(figure, history, f"{SHARE_PREFIX}loss", "validation, on a share", SECOND, "lines+markers")
     return styled(figure, x="optimizer step", y="loss (nats)", from_zero=True) if figure.data else None
 
 
@@ -33,6 +34,8 @@ def score_curves(history: Sequence[Line]) -> go.Figure | None:
     figure = go.Figure()
     _curve(figure, history, f"{EVAL_PREFIX}f1", "F1", FIRST, "lines+markers")
     _curve(figure, history, f"{EVAL_PREFIX}exact_match", "exact match", SECOND, "lines+markers")
+    _curve(figure, history, f"{SHARE_PREFIX}f1", "F1, on a share", FIRST, "lines+markers")
+    _curve(figure, history, f"{SHARE_PREFIX}exact_match", "exact match, on a share", SECOND, "lines+markers")
     return styled(figure, x="optimizer step", y="percent", from_zero=True) if figure.data else None
 
 

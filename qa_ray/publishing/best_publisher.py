@@ -5,13 +5,12 @@ import threading
 from collections.abc import Mapping
 from typing import Self
 
-from qa_ray.config.fine_tuning import Config
-from qa_ray.config.policies import BestBy
+from qa_ray.config.fine_tuning import Config, EvalConfig
 from qa_ray.errors import StorageError, UserError
 from qa_ray.publishing.publish import publish
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, RunFolder, checkpoint_name
-from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.metrics import prefix_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class BestPublisher:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._look_every_s):
-            step = best_step(self._evaluations, self._config.evaluate.best_by)
+            step = best_step(self._evaluations, self._config.evaluate)
             if step is not None and step != self._last and self._is_stored(step):
                 self._last = step
                 self._publish(step)
@@ -76,8 +75,9 @@ class BestPublisher:
             logger.warning("the best model so far, of step %d, is not published; training goes on: %s", step, error)
 
 
-def best_step(evaluations: Mapping[int, Mapping[str, float]], best_by: BestBy) -> int | None:
+def best_step(evaluations: Mapping[int, Mapping[str, float]], config: EvalConfig) -> int | None:
     """The step of the best evaluation after training began, the earliest of equals; None if there is none."""
-    values = {step: metrics.get(EVAL_PREFIX + best_by) for step, metrics in dict(evaluations).items() if step > 0}
+    best_by, name = config.best_by, prefix_of(config.share) + config.best_by
+    values = {step: metrics.get(name) for step, metrics in dict(evaluations).items() if step > 0}
     scores = {step: best_by.merit(value) for step, value in values.items()}
     return max(scores, key=lambda step: (scores[step], -step)) if scores else None

@@ -15,6 +15,7 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy, Language
 from qa_ray.errors import StorageError, TrainingError
 from qa_ray.locations import is_local, within
+from qa_ray.model.folder import SETTINGS
 from qa_ray.pages.report import render
 from qa_ray.runs.examples import choose_examples, shown
 from qa_ray.runs.outcome import Outcome
@@ -62,8 +63,15 @@ def conclude(prepared: Prepared, outcome: Outcome, tracker: Tracker) -> TrainRes
     # What was shown meanwhile may lack something; the workers know all.
     folder.write(METRICS, lines_of(outcome.history))
     filesystem, path = folder.filesystem()
-    for name in (MODEL, EVALUATION):
+    measured_again = prepared.config.evaluate.share < 1
+    for name in (MODEL,) if measured_again else (MODEL, EVALUATION):
         folder.copy(filesystem, f"{path}/{CHECKPOINTS}/{checkpoint_name(outcome.best_step)}/{name}", name)
+    best = evaluations[outcome.best_step]
+    if measured_again:
+        # The model was saved with the threshold of the share.
+        settings = json.loads(folder.read(f"{MODEL}/{SETTINGS}") or b"{}")
+        settings["no_answer_threshold"] = best.get(f"{EVAL_PREFIX}threshold")
+        folder.write(f"{MODEL}/{SETTINGS}", (json.dumps(settings, indent=1) + "\n").encode())
     table = _report(prepared)
     tracker.log_folder(partial(folder.local, EVALUATION), EVALUATION)
     result = TrainResult(
@@ -71,7 +79,7 @@ def conclude(prepared: Prepared, outcome: Outcome, tracker: Tracker) -> TrainRes
         epochs=prepared.config.train.epochs,
         step=outcome.best_step,
         before=evaluations.get(0),
-        best=evaluations[outcome.best_step],
+        best=best,
         examples=choose_examples(table),
         record=tracker.where(),
         ledger=outcome.ledger,

@@ -27,6 +27,7 @@ from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
+from qa_ray.runs.standing import StandingWorkers
 from qa_ray.runs.stream import Fetcher, Follower, Observer
 from qa_ray.runs.trainer import Trainer
 from qa_ray.runs.worker import train_worker
@@ -57,6 +58,8 @@ class RunContext:
     """What its record is found by, besides the run's own."""
     observe: Observer | None = None
     """Sees what rank 0 records."""
+    workers: StandingWorkers | None = None
+    """Workers that stay for the next run; None lets them end with the run."""
     callback: Callback | None = None
     keeps_model: bool = True
     """Whether MLflow takes the model; a search sees to that of its best trial."""
@@ -158,7 +161,10 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
     config, folder, stream = prepared.config, prepared.folder, prepared.task.stream
     work = partial(train_worker, prepared.task)
     places = {"name": folder.name, "storage_path": folder.storage_path}
-    trainer = make_trainer(work, prepared.resources, config.cluster, **places, stream=stream)
+
+    def trainer_of(what: Callable[[], object]) -> Trainer:
+        return make_trainer(what, prepared.resources, config.cluster, **places, stream=stream)
+
     stop = Interruptible(lambda: _ask_to_stop(stream))
     nodes, environment = NodeRecord(folder, tracker), EnvironmentRecord(folder, tracker)
     with contextlib.ExitStack() as stack:
@@ -169,10 +175,9 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
         if context.callback is not None:
             stack.enter_context(context.callback(config, folder, follower.evaluations))
         try:
-            result: Result = stop.run(trainer.fit)
+            outcome: Outcome = stop.run(lambda: _work(work, trainer_of, prepared.resources, context.workers))
         except TrainingFailedError as error:
             raise cause_of(error, partial(_lost, name=folder.name)) from error
-    outcome: Outcome = result.return_value
     if outcome.stopped:
         # In a search a trial is stopped without a signal.
         number = stop.received.value if stop.received else 0
@@ -181,6 +186,20 @@ def _fit(prepared: Prepared, tracker: Tracker, context: RunContext) -> Outcome:
             f"--run.name {folder.name} to go on",
             exit_code=128 + number,
         )
+    return outcome
+
+
+def _work(
+    work: Callable[[], Outcome],
+    trainer_of: Callable[[Callable[[], object]], Trainer],
+    resources: Resources,
+    standing: StandingWorkers | None,
+) -> Outcome:
+    # Workers whose number changes are asked through the stream of their own run.
+    if standing is not None and not resources.elastic:
+        return standing.run(work, trainer_of)
+    result: Result = trainer_of(work).fit()
+    outcome: Outcome = result.return_value
     return outcome
 
 

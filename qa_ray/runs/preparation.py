@@ -23,6 +23,7 @@ from qa_ray.data.digests import shared_contexts
 from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
 from qa_ray.data.validation import alarms, count_rows, write_problems
 from qa_ray.data.windows import answer_notes, cut_note
+from qa_ray.errors import DataError
 from qa_ray.locations import absolute
 from qa_ray.model.compute import choose_precision
 from qa_ray.model.forward_check import check_training
@@ -168,7 +169,7 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
         collators.append(collator)
         corpus, windows = collator.corpus, collator.windows
         if name == "validation":
-            Evaluator(collator, task.config.evaluate, no_answer=task.no_answer)
+            _check_validation(task, collator)
         logger.info("%s: %d questions in %d windows", name, len(corpus), len(windows))
         if split.problems:
             _write_lines(folder, f"bad_rows_{name}.jsonl", split)
@@ -181,6 +182,16 @@ def _describe_data(task: TrainingTask, folder: RunFolder) -> list[Collator]:
         for note in data_notes(task.config, collator):
             logger.warning("%s: %s", name, note)
     return collators
+
+
+def _check_validation(task: TrainingTask, collator: Collator) -> None:
+    config, share = task.config, task.config.evaluate.share
+    Evaluator(collator, config.evaluate, no_answer=task.no_answer)
+    if share < 1:
+        chosen = task.validation.corpus(share)
+        if (chosen.answer_first < 0).all():
+            raise DataError(f"evaluate.share={share}: none of the {len(chosen)} questions has an answer; take more")
+        logger.info("validation: while the model trains, it is measured on %d of them", len(chosen))
 
 
 def data_notes(config: Config, collator: Collator) -> list[str]:

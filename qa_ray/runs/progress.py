@@ -8,7 +8,7 @@ from typing import Any, Self
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from qa_ray.tracking.metrics import EVAL_PREFIX, TRAIN_LOSS, Progress
+from qa_ray.tracking.metrics import EVAL_PREFIX, SHARE_PREFIX, TRAIN_LOSS, Progress
 
 _LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -107,5 +107,7 @@ class Display:
 
 def _evaluation_line(progress: Progress) -> str:
     names = ("exact_match", "f1", "loss")
-    scores = ", ".join(f"{name} {progress.metrics[EVAL_PREFIX + name]:.2f}" for name in names)
-    return f"step {progress.step}: {scores}"
+    on_share = SHARE_PREFIX + "loss" in progress.metrics
+    prefix = SHARE_PREFIX if on_share else EVAL_PREFIX
+    scores = ", ".join(f"{name} {progress.metrics[prefix + name]:.2f}" for name in names)
+    return f"step {progress.step}: {scores}" + " (on evaluate.share of the questions)" * on_share

@@ -5,17 +5,27 @@ import resource
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast, broadcast_object_list
 from transformers import PreTrainedModel
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.runs.outcome import Outcome
+from qa_ray.runs.ranks import on_main
 from qa_ray.runs.saved import Saved
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender
 from qa_ray.scores.results import Evaluation
-from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, PEAK_GPU_MEMORY_GB, PEAK_MEMORY_GB, Line, Progress, Record
+from qa_ray.tracking.metrics import (
+    EPOCH,
+    EVAL_PREFIX,
+    PEAK_GPU_MEMORY_GB,
+    PEAK_MEMORY_GB,
+    Line,
+    Progress,
+    Record,
+    prefix_of,
+)
 from qa_ray.training.collectives import gather_on_main
 from qa_ray.training.control import Control
 from qa_ray.training.evaluations import is_exhausted
@@ -36,6 +46,9 @@ class Run:
     model: PreTrainedModel
     loop: TrainingLoop
     evaluate: Evaluator
+    """Measures the model while it trains."""
+    evaluate_all: Evaluator
+    """Measures it on all validation questions; the same one if those are what it is always measured on."""
     saver: Saver
     control: Control
     stopped: bool = False
@@ -67,7 +80,7 @@ class Run:
         if self.accelerator.is_main_process:
             self.sender.restart(0, [])
         if evaluate:
-            self._record_evaluation(self.evaluate(self.loop.model, self.accelerator, record=self.record), {})
+            self._measure_on_all(0)
 
     def epoch(self) -> None:
         """Train to the end of the epoch, evaluating on the way and then; or stop on the way."""
@@ -90,7 +103,7 @@ class Run:
         result = self.evaluate(self.loop.model, self.accelerator, step=step, record=self.record)
         peaks = gather_on_main(self.accelerator, peak_memory(self.accelerator.device))
         memory = {name: max(one[name] for one in peaks) for name in peaks[0]} if peaks else {}
-        self._record_evaluation(result, memory)
+        self._record_evaluation(result, step, prefix_of(self.config.evaluate.share), {EPOCH: self.loop.epochs} | memory)
         self.saver.save_evaluated(self.loop, self.model, result)
         self.control.saved()
         message = [self._is_exhausted(self.sender.history)]
@@ -99,27 +112,47 @@ class Run:
         if self.exhausted and self.accelerator.is_main_process:
             logger.info("step %d ends the run: %d evaluations without a gain", step, self.config.train.patience)
 
-    def _record_evaluation(self, result: Evaluation | None, memory: dict[str, float]) -> None:
+    def _measure_on_all(self, step: int) -> Evaluation | None:
+        result = self.evaluate_all(self.loop.model, self.accelerator, step=step, record=self.record)
+        self._record_evaluation(result, step, EVAL_PREFIX, {})
+        return result
+
+    def _record_evaluation(self, result: Evaluation | None, step: int, prefix: str, further: dict[str, float]) -> None:
         if result is not None:
-            metrics = {f"{EVAL_PREFIX}{name}": float(value) for name, value in result.metrics.items()}
-            metrics |= {EPOCH: self.loop.epochs} | memory
-            self.record(Progress("evaluate", 1, 1, self.loop.state.step, metrics))
+            metrics = {f"{prefix}{name}": float(value) for name, value in result.metrics.items()}
+            self.record(Progress("evaluate", 1, 1, step, metrics | further))
+
+    def _measure_kept(self) -> None:
+        """Measure the best model on all validation questions, if it was chosen by a share of them."""
+        if self.stopped or self.config.evaluate.share == 1:
+            return
+        state, saver = PartialState(), self.saver
+        best = on_main(state, lambda: saver.best.step if saver.best else None)
+        if best is None:
+            return
+        if best != self.loop.state.step:
+            on_main(state, lambda: saver.load(best, self.model))
+            if state.num_processes > 1:
+                broadcast(list(self.model.state_dict().values()))
+        result = self._measure_on_all(best)
+        if result is not None:
+            saver.keep(result)
 
     def _is_exhausted(self, history: list[Line]) -> bool:
-        train, by = self.config.train, self.config.evaluate.best_by
-        merits = [
-            by.merit(line.get(f"{EVAL_PREFIX}{by}")) for line in history if line["phase"] == "evaluate" and line["step"]
-        ]
+        train, evaluate, by = self.config.train, self.config.evaluate, self.config.evaluate.best_by
+        name = prefix_of(evaluate.share) + by
+        merits = [by.merit(line[name]) for line in history if line["step"] and name in line]
         return is_exhausted(merits, patience=train.patience, min_gain=train.min_gain)
 
     def end(self) -> Outcome:
-        """Wait until everything is stored.
+        """Wait until everything is stored, and measure what is kept.
 
         Raises:
             StorageError: an evaluated checkpoint could not be stored.
         """
         try:
             self.saver.close()
+            self._measure_kept()
         finally:
             self.sender.flush()
         state, best = self.loop.state, self.saver.best

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
+from pyarrow.fs import LocalFileSystem
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -18,12 +20,12 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import StorageError
 from qa_ray.model.folder import save_model
-from qa_ray.model.loading import load_tokenizer
+from qa_ray.model.loading import load_model, load_tokenizer
 from qa_ray.runs.saved import HISTORY, Best, Facts, Saved
 from qa_ray.scores.results import Evaluation
 from qa_ray.storage.checkpoint_store import CheckpointStore
 from qa_ray.storage.ownership import Ownership, new_group
-from qa_ray.storage.run_folder import EVALUATION, MODEL, RunFolder, checkpoint_name
+from qa_ray.storage.run_folder import CHECKPOINTS, EVALUATION, MODEL, RunFolder, checkpoint_name
 from qa_ray.storage.staging import Staging
 from qa_ray.storage.upload import Uploader
 from qa_ray.tracking.metrics import Line, lines_of
@@ -88,7 +90,7 @@ class Saver:
             uploader: makes what stores checkpoints, on the main process alone.
         """
         self.best = saved.best if saved else None
-        self._config = config
+        self._config, self._folder = config, folder
         self._accelerator = accelerator
         self._history = history
         self._tokenizer = load_tokenizer(config.model)
@@ -148,6 +150,26 @@ class Saver:
             return checkpoint_name(step) in self._store.names()
         except StorageError:
             return False
+
+    def load(self, step: int, model: PreTrainedModel) -> None:
+        """Put the weights of a step's checkpoint, which is stored, into a model; on the main process.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        with self._folder.local(f"{CHECKPOINTS}/{checkpoint_name(step)}/{MODEL}") as place:
+            saved = load_model(dataclasses.replace(self._config.model, name=str(place), revision=None))
+        model.load_state_dict(saved.state_dict())
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Write an evaluation into the run's folder, on the main process.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="qa_ray-") as place:
+            evaluation.save(Path(place))
+            self._folder.copy(LocalFileSystem(), place, EVALUATION)
 
     def close(self) -> None:
         """Wait until everything is stored.

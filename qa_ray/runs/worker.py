@@ -170,10 +170,13 @@ def _start(task: TrainingTask, sender: StreamSender) -> Run:
     collate = partial(make_collator, config, template=task.template, first_position=first)
     collator = collate(task.train.corpus())
     loop = TrainingLoop(config, collator, model, accelerator, record, note=_note(task))
-    evaluate = Evaluator(collate(task.validation.corpus()), config.evaluate, no_answer=task.no_answer)
+    evaluator = partial(Evaluator, config=config.evaluate, no_answer=task.no_answer)
+    evaluate_all = evaluate = evaluator(collate(task.validation.corpus()))
+    if config.evaluate.share < 1:
+        evaluate = evaluator(collate(task.validation.corpus(config.evaluate.share)))
     saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
     control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
-    run = Run(config, accelerator, sender, record, model, loop, evaluate, saver, control)
+    run = Run(config, accelerator, sender, record, model, loop, evaluate, evaluate_all, saver, control)
     if saved:
         run.go_on(saved)
     else:

@@ -32,6 +32,8 @@ EPOCH = "epoch"
 """Beside the validation metrics: epochs trained until then, with a fraction within one."""
 EVAL_PREFIX = "eval_"
 """Stands before the validation metrics: eval_f1, eval_exact_match, eval_loss and so on."""
+SHARE_PREFIX = "eval_share_"
+"""The same, where they were measured on a share of the validation questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ def metrics_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a line that are finite: fp16's gradient norm is not where it skips a step."""
     found = {name: value for name, value in line.items() if name not in ("time", "phase", "step")}
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def prefix_of(share: float) -> str:
+    """What stands before the metrics of evaluations while a model trains, on so large a share of the questions."""
+    return EVAL_PREFIX if share == 1 else SHARE_PREFIX
 
 
 Record = Callable[[Progress], None]

@@ -31,6 +31,7 @@ from qa_ray.storage.ownership import create
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
 from qa_ray.tuning.lent import lend
+from qa_ray.tuning.live_report import LiveReport
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.report import REPORT, render
 from qa_ray.tuning.space import Parameters, apply, read_space, written
@@ -39,6 +40,7 @@ from qa_ray.tuning.sweep import run_trials, trials_at_once
 from qa_ray.tuning.tokenized import key_of, tokenize_all
 from qa_ray.tuning.trial import Shared, trial_config, trial_place
 from qa_ray.tuning.trials import TRIALS, Status, Sweep, SweepResult, TrialRecord
+from qa_ray.tuning.view import SweepView
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,16 @@ SWEEP = "sweep.json"
 """Configuration, space and options, in the sweep's folder."""
 _STATUS = {Status.FINISHED: RunStatus.FINISHED, Status.FAILED: RunStatus.FAILED}
 # What may change when a sweep goes on; the rest makes scores that cannot be compared.
-_MAY_CHANGE = ("num_trials", "sampler", "max_failures", "max_concurrent", "hours", "keep_checkpoints")
+_MAY_CHANGE = (
+    "num_trials",
+    "repeats",
+    "finalists",
+    "sampler",
+    "max_failures",
+    "max_concurrent",
+    "hours",
+    "keep_checkpoints",
+)
 
 
 def search(config: SweepConfig) -> SweepResult:
@@ -142,11 +153,19 @@ def _run(study: Study, tracker: Tracker) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = trials_at_once(config.tune, plan_resources(config.cluster), nodes)
     logger.info("%d trials of up to %d epochs, %d at once", config.tune.num_trials, config.train.epochs, at_once)
-    stop_signal = start_stream()
-    stop = Interruptible(lambda: _ask_to_stop(stop_signal))
+    stream = start_stream()
+    stop = Interruptible(lambda: _ask_to_stop(stream))
 
     def why_infeasible(parameters: Parameters) -> str | None:
         return tokenized[key_of(parameters)].why_infeasible(base, parameters)
+
+    def run_all() -> None:
+        with LiveReport(study), SweepView(stream):
+            run = partial(run_trials, study, shared, why_infeasible, at_once)
+            run()
+            if study.repeats_left:
+                logger.info("the best %d trials are repeated with other seeds", config.tune.finalists)
+                run(repeats=True)
 
     logins = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "AWS_"))}
     with lend(logins) as environment:
@@ -154,12 +173,12 @@ def _run(study: Study, tracker: Tracker) -> None:
             config=config,
             splits={key: data.splits for key, data in tokenized.items()},
             tags={PARENT: tracker.run_id} if tracker.run_id else {},
-            stop_signal=stop_signal,
+            stream=stream,
             working_directory=os.getcwd(),
             environment=environment,
         )
-        with _ended_after(config.tune.hours, stop_signal):
-            stop.run(lambda: run_trials(study, shared, why_infeasible, at_once))
+        with _ended_after(config.tune.hours, stream):
+            stop.run(run_all)
     study.write()
     if stop.received:
         _record(study, tracker)
@@ -172,7 +191,7 @@ def _run(study: Study, tracker: Tracker) -> None:
 
 
 @contextlib.contextmanager
-def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
+def _ended_after(hours: float | None, stream: Any) -> Iterator[None]:
     """Let trials save and stop once their time is over."""
     if hours is None:
         yield
@@ -180,7 +199,7 @@ def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
 
     def end() -> None:
         logger.info("tune.hours=%g are over: trials write a checkpoint, and the sweep ends", hours)
-        stop_signal.stop.remote()
+        stream.stop.remote()
 
     timer = threading.Timer(3600 * hours, end)
     timer.daemon = True
@@ -191,9 +210,9 @@ def _ended_after(hours: float | None, stop_signal: Any) -> Iterator[None]:
         timer.cancel()
 
 
-def _ask_to_stop(stop_signal: Any) -> None:
+def _ask_to_stop(stream: Any) -> None:
     logger.info("stopping: trials write a checkpoint first; once more ends the sweep without it")
-    stop_signal.stop.remote()
+    stream.stop.remote()
 
 
 def _conclude(study: Study, tracker: Tracker) -> SweepResult:
@@ -220,7 +239,7 @@ def _record(study: Study, tracker: Tracker) -> str:
     """Write the report, and tell the tracker what became of the trials; returns the report's place."""
     folder, sweep = study.folder, study.sweep
     folder.write(REPORT, render(sweep).encode())
-    scores = [score for record in sweep.trials if (score := record.score(sweep.objective)) is not None]
+    scores = [score for record in sweep.searched if (score := record.score(sweep.objective)) is not None]
     for number, best in enumerate(itertools.accumulate(scores, lambda *two: sweep.objective.best(two)), start=1):
         tracker.log_metrics({f"best_{sweep.objective.by}": best}, number)
     tracker.log_folder(partial(_copies, folder, (REPORT, TRIALS, SWEEP)), "sweep")

@@ -10,6 +10,9 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.errors import require
 from qa_ray.tuning.space import read_space, written
 
+SEED = "train.seed"
+"""The field in which repeats differ."""
+
 
 class SamplerKind(StrEnum):
     """How the next point of the search space is chosen."""
@@ -27,6 +30,8 @@ class SchedulerKind(StrEnum):
 
     ASHA = "asha"
     """Asynchronous successive halving: those that score low among the trials that came as far."""
+    MEDIAN = "median"
+    """The median stopping rule: those whose best score is below the median of what others scored on average so far."""
     NONE = "none"
 
 
@@ -41,12 +46,16 @@ class TuneConfig:
     scheduler: SchedulerKind = SchedulerKind.ASHA
     """Which trials are stopped early."""
     grace: float = 1.0
-    """Epochs, or a part of one, that every trial is given before ASHA may stop it; evaluate.per_epoch measures within
+    """Epochs, or a part of one, that every trial is given before it may be stopped; evaluate.per_epoch measures within
     epochs."""
     reduction: int = 2
     """ASHA lets about one of so many trials go on at each rung; rungs are at grace, grace x reduction, ... epochs."""
     seed: int = 0
     """Seed of the sampler."""
+    repeats: int = 1
+    """Seeds, the run's own and those after it, with which the best trials are trained; their means decide."""
+    finalists: int = 3
+    """How many of the best trials that is."""
     include_default: bool = True
     """The first trial has the configuration's own values, to compare with."""
     max_failures: int = 2
@@ -61,7 +70,8 @@ class TuneConfig:
     trial that was lost too often."""
 
     def __post_init__(self) -> None:
-        require(self.num_trials >= 1, f"tune.num_trials={self.num_trials} must be at least 1")
+        for name in ("num_trials", "repeats", "finalists"):
+            require(getattr(self, name) >= 1, f"tune.{name}={getattr(self, name)} must be at least 1")
         require(self.grace > 0, f"tune.grace={self.grace:g} must be above 0")
         require(self.reduction >= 2, f"tune.reduction={self.reduction} must be at least 2")
         require(self.seed >= 0, f"tune.seed={self.seed} must not be negative")
@@ -87,7 +97,12 @@ class SweepConfig(Config):
             f"tune.grace={self.tune.grace:g}: no trial comes so far, with train.epochs={self.train.epochs}",
         )
         # A mistake is told before a cluster is started.
-        for field_name, domain in read_space(self.space).items():
+        space = read_space(self.space)
+        require(
+            self.tune.repeats == 1 or SEED not in space,
+            f"tune.repeats={self.tune.repeats}: --space searches {SEED} already, which repeats would change",
+        )
+        for field_name, domain in space.items():
             require(
                 self.tune.sampler is not SamplerKind.GRID or not isinstance(domain, FloatDistribution),
                 f"--space {field_name}={written(domain)}: a grid needs single values: write choice(VALUE, ...), or use "

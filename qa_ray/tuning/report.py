@@ -3,11 +3,13 @@
 from html import escape
 
 from qa_ray.config.data import DataConfig
+from qa_ray.config.policies import BestBy, Schedule
 from qa_ray.locations import within
 from qa_ray.pages.page import Page, grid, table
 from qa_ray.storage.run_folder import EVALUATION, MODEL
-from qa_ray.tracking.metrics import EVAL_PREFIX
 from qa_ray.tuning import figures
+from qa_ray.tuning.options import SEED
+from qa_ray.tuning.seeds import rank
 from qa_ray.tuning.space import written
 from qa_ray.tuning.study import described, shown
 from qa_ray.tuning.trials import Status, Sweep, SweepResult, TrialRecord
@@ -46,14 +48,14 @@ def text_table(sweep: Sweep) -> str:
     rows = _rows(sweep)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_gain(sweep)])
+    return "\n".join([*lines, "", *_notes(sweep)])
 
 
 def render(sweep: Sweep) -> str:
     """Return the page."""
     page = Page()
     head, *rows = _rows(sweep)
-    notes = "".join(f"<p>{escape(line)}</p>" for line in _gain(sweep))
+    notes = "".join(f"<p>{escape(line)}</p>" for line in _notes(sweep))
     page.add("trials", "Trials", notes, table("Trials with their values, scores and ends", head, rows))
     if sweep.evaluated:
         page.add("scores", "Scores", grid(_scores(page, sweep)))
@@ -65,7 +67,7 @@ def render(sweep: Sweep) -> str:
         "Trained on": _source(data.hub, data.train, data.max_train_examples),
         "Measured on": _measured_on(data),
         "Space": ", ".join(f"{field} in {written(domain)}" for field, domain in sweep.space.items()),
-        "Searched by": f"sampler {tune.sampler}, scheduler {tune.scheduler}, {len(sweep.trials)} trials",
+        "Searched by": f"sampler {tune.sampler}, scheduler {tune.scheduler}, {len(sweep.searched)} trials",
     }
     if sweep.best is not None:
         facts["Best"] = f"{sweep.best.name}: {described(sweep.best.parameters)}"
@@ -122,6 +124,35 @@ def _values(page: Page, sweep: Sweep) -> list[str]:
     return drawn
 
 
+def _notes(sweep: Sweep) -> list[str]:
+    """What is to be known of the table, in lines."""
+    return [*_seeds(sweep), *_gain(sweep), *_cut_short(sweep)]
+
+
+def _cut_short(sweep: Sweep) -> list[str]:
+    """A line on trials that were stopped while their learning rate was still high."""
+    schedule = sweep.config.optim.schedule
+    stopped = any(one.status is Status.STOPPED for one in sweep.trials)
+    if not stopped or schedule not in (Schedule.LINEAR, Schedule.COSINE):
+        return []
+    return [
+        f"Trials that were stopped had not come to the end of optim.schedule={schedule}: as runs of that length they "
+        "would have had other learning rates, and other scores. With wsd only the last steps would differ."
+    ]
+
+
+def _seeds(sweep: Sweep) -> list[str]:
+    """A line for each trial that has several seeds, the best mean first."""
+    lines = []
+    for place, one in enumerate(rank(sweep)):
+        than = "" if place == 0 else ", worse than the first" if one.differs else ", no more than chance from the first"
+        lines.append(
+            f"{one.record.name}: {sweep.objective.by} {one.mean:.2f} +- {one.half_width:.2f} over {len(one.scores)} "
+            f"seeds{than}."
+        )
+    return lines
+
+
 def _gain(sweep: Sweep) -> list[str]:
     """A line that compares the best trial with the one of the configuration's own values, if there is one."""
     default, best, by = sweep.default, sweep.best, sweep.objective.by
@@ -143,7 +174,11 @@ def _rows(sweep: Sweep) -> list[list[str]]:
 
 def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
     epoch = record.best_epoch(sweep.objective)
-    scores = [] if epoch is None else [record.evaluations[epoch][EVAL_PREFIX + by] for by in ("f1", "exact_match")]
+    scores = (
+        []
+        if epoch is None
+        else [record.evaluations[epoch][sweep.objective.name(by)] for by in (BestBy.F1, BestBy.EXACT_MATCH)]
+    )
     minutes, seconds = divmod(round(record.seconds), 60)
     return [
         record.name,
@@ -153,6 +188,7 @@ def _row(record: TrialRecord, sweep: Sweep) -> list[str]:
         f"{minutes}:{seconds:02d}" if record.evaluations or record.seconds >= 1 else "",
         record.status
         + (f": {record.reason}" if record.reason else "")
+        + (f", trial-{record.repeats:03d} with seed {record.parameters[SEED]}" if record.repeats is not None else "")
         + (", best" if record == sweep.best else "")
         + (" (default)" if record == sweep.default else ""),
     ]

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from qa_ray.errors import StorageError
-from qa_ray.tuning.options import SamplerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.options import SEED, SamplerKind, SweepConfig, TuneConfig
 from qa_ray.tuning.space import Parameters, Space, defaults
 from qa_ray.tuning.trials import TRIALS, Objective, Status, Sweep, TrialRecord, read_trials, write_trials
 
@@ -39,12 +39,12 @@ def propose(sweep: Sweep) -> Parameters | None:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, objective = sweep.space, sweep.objective
-    study = optuna.create_study(direction=objective.direction, sampler=_sampler(sweep.config.tune, len(sweep.trials)))
-    for record in sweep.trials:
+    study = optuna.create_study(direction=objective.direction, sampler=_sampler(sweep.config.tune, len(sweep.searched)))
+    for record in sweep.searched:
         # The configuration's own values may lie outside of the space: nothing is learnt from them.
         if trial := as_optuna(record, space, objective, _STATES[record.status]):
             study.add_trial(trial)
-    known = [record.parameters for record in sweep.trials]
+    known = [record.parameters for record in sweep.searched]
     for _ in range(_MOST_DRAWS):
         point: Parameters = study.ask(dict(space)).params
         if point not in known:
@@ -110,15 +110,45 @@ class Study:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be tried."""
-        return all(record.status.ended for record in self._trials.values()) and self._next_point() is None
+        return self._searched and not self.repeats_left
 
-    def next_trial(self, why_infeasible: Feasibility) -> TrialRecord | None:
-        """A trial to be begun, or one to go on with; None if there is none left."""
-        left_over = (one for one in self._trials.values() if not one.status.ended and one.number not in self._given)
-        record = next(left_over, None) or self._new_trial(why_infeasible)
+    @property
+    def repeats_left(self) -> bool:
+        """Whether only repeats are left to be tried, and there are some."""
+        return self._searched and (
+            self._next_repeat() is not None or not all(record.status.ended for record in self._trials.values())
+        )
+
+    @property
+    def _searched(self) -> bool:
+        return all(record.status.ended for record in self.sweep.searched) and self._next_point() is None
+
+    def next_trial(self, why_infeasible: Feasibility, *, repeats: bool = False) -> TrialRecord | None:
+        """A trial to be begun, or one to go on with; None if there is none left.
+
+        Args:
+            why_infeasible: tells of points that cannot run.
+            repeats: gives out repeats of the best trials, in place of trials that are searched.
+        """
+        begun = [one for one in self._trials.values() if (one.repeats is not None) == repeats]
+        left_over = (one for one in begun if not one.status.ended and one.number not in self._given)
+        record = next(left_over, None) or (self._next_repeat() if repeats else self._new_trial(why_infeasible))
         if record is not None:
             self._given.add(record.number)
+            if record.number not in self._trials:
+                self._put(record)
         return record
+
+    def _next_repeat(self) -> TrialRecord | None:
+        """The next repeat of a finalist that has not been begun; each has its second seed before any has its third."""
+        tune, seed, sweep = self.config.tune, self.config.train.seed, self.sweep
+        known = [record.parameters for record in self._trials.values()]
+        for later in range(1, tune.repeats):
+            for finalist in sweep.finished(most=tune.finalists):
+                values = finalist.parameters | {SEED: seed + later}
+                if values not in known:
+                    return TrialRecord(len(self._trials), values, began=time.time(), repeats=finalist.number)
+        return None
 
     def _new_trial(self, why_infeasible: Feasibility) -> TrialRecord | None:
         while (point := self._next_point()) is not None:
@@ -128,12 +158,13 @@ class Study:
             if reason is None:
                 return record
             self.ended(record.number, Status.PRUNED, reason)
-        if len(self._trials) < self.config.tune.num_trials:
-            logger.info("no other point is left in the space: the sweep ends with %d trials", len(self._trials))
+        number = len(self.sweep.searched)
+        if number < self.config.tune.num_trials:
+            logger.info("no other point is left in the space: the sweep ends with %d trials", number)
         return None
 
     def _next_point(self) -> Parameters | None:
-        number = len(self._trials)
+        number = len(self.sweep.searched)
         if number >= self.config.tune.num_trials:
             return None
         if number == 0 and self.config.tune.include_default:

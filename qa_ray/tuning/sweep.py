@@ -2,12 +2,14 @@
 
 import json
 import logging
+import math
 import operator
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -15,7 +17,7 @@ from ray import cloudpickle, tune
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune import Callback
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -43,8 +45,23 @@ _LEAST = 0.001
 """Share of a node's own resource that keeps a trial's process there."""
 
 
-def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_once: int) -> None:
-    """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop."""
+def run_trials(
+    study: Study,
+    shared: Shared,
+    why_infeasible: Feasibility,
+    at_once: int,
+    *,
+    repeats: bool = False,
+) -> None:
+    """Run all trials that the study gives out; returns when there are no more, or the sweep is to stop.
+
+    Args:
+        study: gives trials out, and takes what becomes of them.
+        shared: what all of them have in common.
+        why_infeasible: tells of points that cannot run.
+        at_once: most trials at the same time.
+        repeats: runs repeats of the best trials, each of them to its end, in place of trials that are searched.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train"):
@@ -54,13 +71,15 @@ def run_trials(study: Study, shared: Shared, why_infeasible: Feasibility, at_onc
     # Tune would put them into the environment that Ray notes of each trial and writes into its log; they are lent.
     ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
     sweep = study.sweep
-    scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
-    replay(scheduler, sweep.trials, sweep.objective)
+    scheduler: TrialScheduler = FIFOScheduler()
+    if not repeats:
+        scheduler = make_scheduler(sweep.config.tune, sweep.objective, sweep.config.train.epochs)
+        replay(scheduler, sweep.searched, sweep.objective)
     with tempfile.TemporaryDirectory(prefix="qa_ray-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialRun, shared=shared), _beside_the_sweep()),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(study, why_infeasible, shared.stop_signal),
+                search_alg=_Searcher(partial(study.next_trial, why_infeasible, repeats=repeats), shared.stream),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=at_once,
@@ -92,21 +111,37 @@ def make_scheduler(options: TuneConfig, objective: Objective, epochs: int) -> Tr
     """The scheduler that `options` ask for."""
     if options.scheduler is SchedulerKind.NONE:
         return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr=EPOCH,
-        metric=objective.metric,
-        mode="max" if objective.by.sign > 0 else "min",
-        max_t=epochs,
-        grace_period=options.grace,
-        reduction_factor=options.reduction,
-    )
+    common = {
+        "time_attr": EPOCH,
+        "metric": objective.metric,
+        "mode": "max" if objective.by.sign > 0 else "min",
+        "grace_period": options.grace,
+    }
+    if options.scheduler is SchedulerKind.MEDIAN:
+        # Trials never make way for others.
+        return _MedianStoppingRule(**common, min_time_slice=math.inf)
+    return ASHAScheduler(**common, max_t=epochs, reduction_factor=options.reduction)
+
+
+class _MedianStoppingRule(MedianStoppingRule):  # type: ignore[misc]
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take the last score, which a trial that has failed has not."""
+        if self._metric in result:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A trial of an earlier process, as far as a scheduler knows trials."""
+
+    trial_id: str
 
 
 def replay(scheduler: TrialScheduler, trials: Iterable[TrialRecord], objective: Objective) -> None:
     """Let a scheduler know what trials that ended before this process have scored at its rungs."""
     for record in trials:
         if record.status.ended and record.evaluations:
-            trial = SimpleNamespace(trial_id=record.name)
+            trial = _Replayed(record.name)
             scheduler.on_trial_add(None, trial)
             for epoch, score in sorted(record.scores(objective).items()):
                 scheduler.on_trial_result(None, trial, {EPOCH: epoch, objective.metric: score})
@@ -138,14 +173,14 @@ def release_lost_reservations() -> None:
 class _Searcher(Searcher):  # type: ignore[misc]
     """Hands the study's trials to Tune."""
 
-    def __init__(self, study: Study, why_infeasible: Feasibility, stop_signal: Any) -> None:
+    def __init__(self, next_trial: Callable[[], TrialRecord | None], stream: Any) -> None:
         super().__init__()
-        self._study, self._why_infeasible, self._stop_signal = study, why_infeasible, stop_signal
+        self._next_trial, self._stream = next_trial, stream
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial."""
-        stopped = ray.get(self._stop_signal.stop_requested.remote())
-        record = None if stopped else self._study.next_trial(self._why_infeasible)
+        stopped = ray.get(self._stream.stop_requested.remote())
+        record = None if stopped else self._next_trial()
         if record is None:
             return str(Searcher.FINISHED)
         return {"number": record.number, "parameters": record.parameters}
@@ -195,7 +230,10 @@ def ending(result: Mapping[str, Any], options: TuneConfig) -> tuple[Status, str 
     """What became of a trial whose last report is `result`, and why; a run that says nothing of its end was stopped."""
     if END in result:
         return Status(result[END]), result.get(REASON)
-    return Status.STOPPED, f"after epoch {result[EPOCH]:g}, not in the best 1/{options.reduction} that came as far"
+    why = f"not in the best 1/{options.reduction} that came as far"
+    if options.scheduler is SchedulerKind.MEDIAN:
+        why = "below the median of what others scored on average so far"
+    return Status.STOPPED, f"after epoch {result[EPOCH]:g}, {why}"
 
 
 def _number(trial: Any) -> int:

@@ -25,14 +25,16 @@ from qa_ray.locations import within
 from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
+from qa_ray.runs.standing import StandingWorkers
 from qa_ray.runs.stream import Restart, start_stream
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
-from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of
+from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of, prefix_of
 from qa_ray.tuning.lent import borrow
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import apply
 from qa_ray.tuning.tokenized import Key, key_of
 from qa_ray.tuning.trials import TRIAL_FOLDERS, Status, TrialRecord
+from qa_ray.tuning.view import TrialProgress
 
 EVALUATIONS = "evaluations"
 """Metrics by the epochs trained until then."""
@@ -56,8 +58,8 @@ class Shared:
     """Tokenised data, in the object store."""
     tags: Mapping[str, str]
     """What their MLflow runs are found by: the sweep's."""
-    stop_signal: Any
-    """Actor that knows whether the sweep is to stop."""
+    stream: Any
+    """Actor that knows whether the sweep is to stop, and takes how far trials are."""
     working_directory: str
     """Relative paths count from here."""
     environment: str
@@ -85,19 +87,20 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Begin the first trial of this process."""
         self._shared = shared
+        self._workers = StandingWorkers()
         borrow(shared.environment)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in this process, which has imported all that it needs."""
-        self.cleanup()
+        """Begin another trial in this process and with these workers, which have imported all that it needs."""
+        self._end()
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation, or for the end."""
         while True:
-            if ray.get(self._shared.stop_signal.stop_requested.remote()):
+            if ray.get(self._shared.stream.stop_requested.remote()):
                 self._stream.stop.remote()
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
@@ -109,7 +112,12 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
                     return self._report({epoch: metrics})
 
     def cleanup(self) -> None:
-        """End the run with its workers: the scheduler has stopped it, or the sweep ends."""
+        """End the run and the workers: there is no other trial for them."""
+        self._end()
+        self._workers.close()
+
+    def _end(self) -> None:
+        """End the run, if the scheduler has stopped it."""
         if not self._run.done():
             self._stream.stop.remote()
             wait([self._run])
@@ -124,15 +132,18 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         self._epochs: dict[int, float] = {}
         self._began = time.time()
         self._first_step: float | None = None
+        self._scored = ""
         self._stream = start_stream()
         trial = RunContext(
             keeps_model=False,
             splits=self._shared.splits[key_of(record.parameters)],
             stream=self._stream,
+            workers=self._workers,
             tags={**self._shared.tags, "sweep.trial": record.name},
             observe=self._observe,
         )
         self._run = ThreadPoolExecutor(1, "qa_ray-trial").submit(train, self._config, trial)
+        self._run.add_done_callback(lambda run: self._tell(TrialProgress(record.name, 0, 0, ended=True)))
         self._run.add_done_callback(self._events.put)
 
     def _observe(self, item: Progress | Restart) -> None:
@@ -144,13 +155,20 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
                     self._evaluated(line["step"], line)
         elif item.phase == "evaluate" and item.metrics:
             self._evaluated(item.step, item.metrics)
-        elif item.phase == "train" and self._first_step is None:
-            self._first_step = max(item.time - self._began, 0.0)
+        elif item.phase == "train":
+            if self._first_step is None:
+                self._first_step = max(item.time - self._began, 0.0)
+            self._tell(TrialProgress(self._config.run.name or "", item.done, item.total, self._scored))
+
+    def _tell(self, progress: TrialProgress) -> None:
+        self._shared.stream.put.remote(progress)
 
     def _evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
         if step and step not in self._epochs:
             before = max(self._epochs.values(), default=0.0)
             self._epochs[step] = comparable_epoch(metrics.get(EPOCH), before, self._config.evaluate)
+            by, share = self._config.evaluate.best_by, self._config.evaluate.share
+            self._scored = f"epoch {self._epochs[step]:g}: {by} {metrics.get(prefix_of(share) + by) or math.nan:.2f}"
             self._events.put((self._epochs[step], step, _scores(metrics)))
 
     def _is_last(self, epoch: float, step: int) -> bool:
@@ -173,7 +191,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     def _report(self, evaluations: dict[float, dict[str, float]]) -> dict[str, Any]:
         epoch = max(evaluations)
-        metric = EVAL_PREFIX + self._config.evaluate.best_by
+        metric = prefix_of(self._config.evaluate.share) + self._config.evaluate.best_by
         return {
             EPOCH: epoch,
             metric: evaluations[epoch].get(metric, math.nan),
@@ -208,8 +226,10 @@ def comparable_epoch(trained: float | None, before: float, config: EvalConfig) -
 def _recorded_evaluations(folder: RunFolder, config: EvalConfig) -> dict[float, dict[str, float]]:
     lines: list[Line] = [json.loads(line) for line in (folder.read(METRICS) or b"").splitlines()]
     found: dict[float, dict[str, float]] = {}
+    steps = {0}  # before the first one; and the model that is kept may be measured once more
     for line in lines:
-        if line["phase"] == "evaluate" and line["step"]:
+        if line["phase"] == "evaluate" and line["step"] not in steps:
+            steps.add(line["step"])
             found[comparable_epoch(line.get(EPOCH), max(found, default=0.0), config)] = _scores(line)
     return found
 

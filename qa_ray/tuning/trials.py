@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import fmean
 from typing import Any
 
 from qa_ray.config.policies import BestBy
@@ -12,7 +13,7 @@ from qa_ray.pages.view import Report
 from qa_ray.runs.resume import TrainResult
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.storage.strict_json import to_json
-from qa_ray.tracking.metrics import EVAL_PREFIX
+from qa_ray.tracking.metrics import prefix_of
 from qa_ray.tuning.options import SweepConfig
 from qa_ray.tuning.space import Parameters, Space, read_space
 
@@ -45,11 +46,17 @@ class Objective:
     """The validation metric that trials are compared by."""
 
     by: BestBy
+    share: float = 1.0
+    """Of the validation questions, on which trials are measured."""
 
     @property
     def metric(self) -> str:
         """Its name among the metrics of an evaluation."""
-        return EVAL_PREFIX + self.by
+        return self.name(self.by)
+
+    def name(self, by: BestBy) -> str:
+        """Name of a validation metric among those of an evaluation."""
+        return prefix_of(self.share) + by
 
     @property
     def direction(self) -> str:
@@ -84,6 +91,8 @@ class TrialRecord:
     """Time that was spent on it, without pauses of the sweep."""
     seconds_to_first_step: float | None = None
     """From its last beginning to the first optimizer step."""
+    repeats: int | None = None
+    """Number of the trial whose values it has, with another seed; None for one that was searched."""
 
     @property
     def name(self) -> str:
@@ -155,13 +164,40 @@ class Sweep:
     @property
     def objective(self) -> Objective:
         """What trials are compared by."""
-        return Objective(self.config.evaluate.best_by)
+        return Objective(self.config.evaluate.best_by, self.config.evaluate.share)
 
     @property
     def best(self) -> TrialRecord | None:
-        """The first finished trial that scored best: others have no model."""
+        """The finished trial that scored best, others have no model: of those with the best mean over several seeds.
+
+        The first of equals.
+        """
+        finalists = self.finished(most=self.config.tune.finalists)
+        repeated = [one for one in finalists if len(self.seeds(one)) > 1]
+        chosen = max(repeated or finalists, key=lambda one: self.mean(one) * self.objective.by.sign, default=None)
+        return chosen and max(self.seeds(chosen), key=self._merit)
+
+    def finished(self, most: int | None = None) -> list[TrialRecord]:
+        """The finished ones among the trials that were searched, best first, and at `most` so many."""
         finished = [one for one in self.evaluated if one.status is Status.FINISHED]
-        return max(finished, key=lambda one: self.objective.by.sign * (one.score(self.objective) or 0), default=None)
+        return sorted(finished, key=self._merit, reverse=True)[:most]
+
+    def seeds(self, record: TrialRecord) -> list[TrialRecord]:
+        """A trial with those that repeat it, as far as they have finished with a score."""
+        repeats = [one for one in self.trials if one.repeats == record.number and one.status is Status.FINISHED]
+        return [record, *(one for one in repeats if one.scores(self.objective))]
+
+    def mean(self, record: TrialRecord) -> float:
+        """Mean of the best scores of a trial and of those that repeat it."""
+        return fmean(one.score(self.objective) or 0.0 for one in self.seeds(record))
+
+    def _merit(self, record: TrialRecord) -> float:
+        return self.objective.by.sign * (record.score(self.objective) or 0.0)
+
+    @property
+    def searched(self) -> list[TrialRecord]:
+        """Trials that repeat no other."""
+        return [record for record in self.trials if record.repeats is None]
 
     @property
     def default(self) -> TrialRecord | None:
@@ -170,8 +206,8 @@ class Sweep:
 
     @property
     def evaluated(self) -> list[TrialRecord]:
-        """Trials that have at least one score."""
-        return [record for record in self.trials if record.scores(self.objective)]
+        """Trials that have at least one score, and repeat no other."""
+        return [record for record in self.searched if record.scores(self.objective)]
 
 
 @dataclass(frozen=True, slots=True)

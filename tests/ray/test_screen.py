@@ -55,6 +55,7 @@ SWEEP = (
     r"trial +.*",
     r"trial-00[01] .*",
     r"No trial was better than the default setting .*|trial-00[01] has .*",
+    r"Trials that were stopped had not come to the end of .*",
     r"(sweep|best|model|answers|report) +/\S+",
     r"MLflow  not recorded .*",
     r"Publish the best model with:",
@@ -125,3 +126,4 @@ def test_sweep_shows_its_own_lines_only(place: Path) -> None:
     options = ["--tune.num-trials", "2", "--space", "optim.learning_rate=loguniform(1e-4, 1e-2)"]
     shown = run(place, [python, str(ROOT / "jobs" / "tune.py"), *words, *options])
     assert strangers(shown, *SWEEP) == []
+    assert "trial-001: 100% 6/6 steps" in shown

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 import ray
+from faults import Ended, meanwhile
 from mlflow import MlflowClient
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray_runs import NAMES, prepare, small_config, write_squad
+from ray_runs import NAMES, outcome_of, prepare, small_config, training_workers, write_squad
 from transformers import AutoModelForQuestionAnswering
 
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import BestBy
 from qa_ray.errors import DataError, StorageError, TrainingError
+from qa_ray.runs.driver import train
 from qa_ray.tuning.driver import search
 from qa_ray.tuning.options import SamplerKind, SchedulerKind, SweepConfig, TuneConfig
+from qa_ray.tuning.space import apply
 from qa_ray.tuning.sweep import release_lost_reservations
 from qa_ray.tuning.trials import Status
 
@@ -36,13 +39,27 @@ def test_sweep_keeps_the_model_of_the_trial_that_learns(tmp_path: Path, caplog: 
     with caplog.at_level(logging.INFO, "qa_ray"), pytest.raises(TrainingError, match="no trial of the sweep sweep has"):
         search(in_no_time)
     assert "0 of 8 trials have ended: run the same command with --run.name sweep to go on" in caplog.messages
-    result = search(config)
+    workers: set[int] = set()
+
+    def watch(ended: Ended) -> None:
+        while not ended():
+            workers.update(process.pid for process in training_workers())
+            time.sleep(0.1)
+
+    with meanwhile(watch):
+        result = search(config)
     assert [trial.status for trial in result.sweep.trials] == [Status.FINISHED, Status.FINISHED]
+    assert len(workers) == 2, "both trials have the same two"
     learning, idle = sorted(result.sweep.trials, key=lambda trial: str(trial.parameters["optim.learning_rate"]))
     assert learning.score(result.sweep.objective) < idle.score(result.sweep.objective)
     folder = tmp_path / "runs" / "sweep" / "trials" / learning.name
     assert result.best.folder == str(folder)
     AutoModelForQuestionAnswering.from_pretrained(folder / "model")
+    for trial in result.sweep.trials:
+        changes = apply(config.base, trial.parameters)
+        train(dataclasses.replace(changes, run=dataclasses.replace(changes.run, name=f"alone-{trial.number}")))
+        alone = outcome_of(tmp_path / "runs" / f"alone-{trial.number}")
+        assert outcome_of(tmp_path / "runs" / "sweep" / "trials" / trial.name) == alone
     assert json.loads((folder / "config.json").read_text())["optim"]["learning_rate"] == 1e-3
     assert learning.name in (tmp_path / "runs" / "sweep" / "report.html").read_text()
     store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -14,7 +14,7 @@ from hub import connected_hub
 from hub_state import Hub
 from small_runs import tiny_config
 
-from qa_ray.config.fine_tuning import Config
+from qa_ray.config.fine_tuning import Config, EvalConfig
 from qa_ray.config.policies import BestBy
 from qa_ray.publishing.best_publisher import BestPublisher, best_step
 from qa_ray.storage.checkpoint_store import CheckpointStore
@@ -130,4 +130,4 @@ def test_best_step_is_the_one_that_training_keeps(
     scores: dict[int, float | None], by: BestBy, best: int | None
 ) -> None:
     evaluations = {step: {} if score is None else {f"eval_{by}": score} for step, score in scores.items()}
-    assert best_step(evaluations, by) == best
+    assert best_step(evaluations, EvalConfig(best_by=by)) == best

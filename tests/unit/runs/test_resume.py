@@ -182,6 +182,7 @@ OTHER = {
     "evaluate.no_answer": NoAnswer.NEVER,
     "evaluate.language": Language.CHINESE,
     "evaluate.best_by": BestBy.LOSS,
+    "evaluate.share": 0.5,
 }
 """Fields that change what is computed."""
 FREE = {

@@ -1,6 +1,7 @@
 """A run evaluates within its epochs and may end early: alike, however often it stops and goes on."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +9,18 @@ from typing import Any
 
 import pytest
 from accelerate.utils import set_seed
+from checkpoints import place
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
 from qa_ray.config.fine_tuning import Config
+from qa_ray.config.policies import BestBy
+from qa_ray.data.subset import random_share
 from qa_ray.model.loading import load_model
 from qa_ray.runs.run import Run
 from qa_ray.runs.saved import find_saved
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender
+from qa_ray.schema import Passage
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import Line
 from qa_ray.training.control import Control, Decision
@@ -66,13 +71,24 @@ def start(config: Config, folder: RunFolder, decisions: Mapping[int, Decision] |
     collator = make_collator(config, PASSAGES)
     loop = TrainingLoop(config, collator, model, accelerator, sender)
     saver = Saver(config, folder, accelerator, sender.history, saved=saved)
-    evaluate = Evaluator(collator, config.evaluate)
-    run = Run(config, accelerator, sender, sender, model, loop, evaluate, saver, Scripted(decisions or {}))
+    evaluate, evaluate_all = Evaluator(make_collator(config, on_share(config)), config.evaluate), on_all(config)
+    control = Scripted(decisions or {})
+    run = Run(config, accelerator, sender, sender, model, loop, evaluate, evaluate_all, saver, control)
     if saved:
         run.go_on(saved)
     else:
         run.begin(evaluate=False)
     return run
+
+
+def on_share(config: Config) -> list[Passage]:
+    """The passages of the questions that a model is measured on while it trains."""
+    ids = [passage.questions[0].id for passage in PASSAGES]
+    return [PASSAGES[place] for place in random_share(ids, config.evaluate.share)]
+
+
+def on_all(config: Config) -> Evaluator:
+    return Evaluator(make_collator(config, PASSAGES), config.evaluate)
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -160,3 +176,30 @@ def test_run_without_gain_ends_early_however_often_it_stops(
     assert again.over
     assert again.loop.state.step == 12
     assert finish(again)["best"] == found["best"]
+
+
+@pytest.mark.parametrize("stop", [None, 8, 11])
+def test_model_is_chosen_by_a_share_of_the_questions_and_then_measured_on_all(
+    config: Config, folder: RunFolder, stop: int | None
+) -> None:
+    # A high rate at the end of which the model is not at its best.
+    config = changed(config, evaluate={"share": 0.5, "best_by": BestBy.LOSS}, optim={"learning_rate": 0.1})
+    if stop is not None:
+        stopped = start(config, folder, {stop: STOP})
+        assert finish(stopped)["stopped"]
+        assert not [line for line in stopped.sender.history if "eval_f1" in line]
+    run = start(config, folder)
+    best = finish(run)["best"]
+    history = [line for line in run.sender.history if line["phase"] == "evaluate"]
+    assert [line["step"] for line in history] == [4, 8, 12, 16, best]
+    assert best < 16
+    losses = {line["step"]: line["eval_share_loss"] for line in history[:4]}
+    assert min(losses, key=losses.__getitem__) == best
+    assert [line["eval_share_total"] for line in history[:4]] == [9.0] * 4
+    kept = load_model(dataclasses.replace(config.model, name=str(place(folder, f"step-{best:08d}") / "model")))
+    alone = on_all(config)(kept, cpu_accelerator())
+    assert alone is not None
+    assert {name: history[-1][f"eval_{name}"] for name in alone.metrics} == alone.metrics
+    assert alone.metrics["total"] == 18
+    predictions = json.loads((Path(folder.storage_path) / folder.name / "evaluation" / "predictions.json").read_text())
+    assert len(predictions) == 18

@@ -1,9 +1,13 @@
 """What a sweep has to show: the table, the importance of fields, and the page with its pictures."""
 
+import dataclasses
+
 import pytest
 from pages import Page
 from sweeps import SPACE, night, sweep, trial
 
+from qa_ray.config.fine_tuning import OptimConfig
+from qa_ray.config.policies import Schedule
 from qa_ray.runs.resume import TrainResult
 from qa_ray.tuning.figures import compared_epoch, importance, rung_epochs
 from qa_ray.tuning.options import SchedulerKind, TuneConfig
@@ -19,7 +23,7 @@ def test_table_shows_values_scores_and_what_became_of_each_trial() -> None:
     assert rows[2][-2:] == ["finished,", "best"]
     assert "failed: TrainingError: <the loss> is no number" in lines[6]
     assert "pruned: window.stride=128 leaves no room" in lines[7]
-    assert lines[-1] == "trial-001 has f1 55.00, the default setting 40.00."
+    assert lines[-2] == "trial-001 has f1 55.00, the default setting 40.00."
     assert lines[0].index("F1") == lines[2].index("55.00")
 
 
@@ -42,7 +46,7 @@ def test_table_says_when_nothing_was_better_than_the_default() -> None:
 
 def test_table_says_how_far_a_default_came_that_was_stopped() -> None:
     table = text_table(sweep(trial(0, 2e-4, 128, 20.0, status=Status.STOPPED), trial(1, 1e-4, 32, 50.0)))
-    assert table.splitlines()[-1] == "trial-001 has f1 50.00, the default setting 20.00 after 1 of 2 epochs."
+    assert "trial-001 has f1 50.00, the default setting 20.00 after 1 of 2 epochs." in table.splitlines()
 
 
 def ten_trials() -> list[TrialRecord]:
@@ -87,6 +91,14 @@ def test_importance_is_not_guessed_from_nothing(trials: list[TrialRecord]) -> No
 )
 def test_rungs_are_epochs_after_which_a_trial_may_be_stopped(tune: TuneConfig, epochs: list[int]) -> None:
     assert rung_epochs(sweep(trial(0, 1e-4, 32, 1.0), tune=tune)) == epochs
+
+
+def test_trials_that_were_stopped_on_a_falling_schedule_are_told_of() -> None:
+    stopped = night()
+    assert "had not come to the end of optim.schedule=linear" in text_table(stopped)
+    wsd = dataclasses.replace(stopped.config, optim=OptimConfig(schedule=Schedule.WSD))
+    assert "had not come" not in text_table(dataclasses.replace(stopped, config=wsd))
+    assert "had not come" not in text_table(sweep(trial(0, 1e-4, 32, 1.0)))
 
 
 def test_page_holds_all_trials_and_pictures_and_shows_texts_as_they_are() -> None:

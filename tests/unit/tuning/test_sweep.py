@@ -8,8 +8,8 @@ from sweeps import F1, trial
 
 from qa_ray.config.fine_tuning import EvalConfig
 from qa_ray.runs.resources import Resources
-from qa_ray.tuning.options import TuneConfig
-from qa_ray.tuning.sweep import ending, make_scheduler, replay, trials_at_once
+from qa_ray.tuning.options import SchedulerKind, TuneConfig
+from qa_ray.tuning.sweep import _Replayed, ending, make_scheduler, replay, trials_at_once
 from qa_ray.tuning.trial import comparable_epoch
 from qa_ray.tuning.trials import Status
 
@@ -60,6 +60,23 @@ def test_scheduler_of_a_resumed_sweep_knows_what_was_scored_before(score: float,
     late = SimpleNamespace(trial_id="late")
     scheduler.on_trial_add(None, late)
     assert scheduler.on_trial_result(None, late, {"epoch": 1, "eval_f1": score}) == decision
+
+
+def test_trial_below_the_median_of_the_others_averages_is_stopped() -> None:
+    options = TuneConfig(scheduler=SchedulerKind.MEDIAN)
+    scheduler = make_scheduler(options, F1, epochs=3)
+    # On average 45, 35 and 55 after two epochs; one that failed at once tells nothing.
+    replay(scheduler, [trial(number, 1e-4, 32, *f1) for number, f1 in enumerate([(40, 50), (30, 40), (50, 60)])], F1)
+    names = ["failed", "late", "lower"]
+    failed, late, lower = trials = [_Replayed(name) for name in names]
+    for one in trials:
+        scheduler.on_trial_add(None, one)
+    scheduler.on_trial_complete(None, failed, {"end": "failed", "done": True})
+    stop, go_on = TrialScheduler.STOP, TrialScheduler.CONTINUE
+    for one, epoch, score, decision in [(late, 1, 41.0, go_on), (late, 2, 44.0, stop), (lower, 1, 39.0, stop)]:
+        assert scheduler.on_trial_result(None, one, {"epoch": epoch, "eval_f1": score}) == decision
+    said = "after epoch 2, below the median of what others scored on average so far"
+    assert ending({"epoch": 2, "eval_f1": 44.0}, options) == (Status.STOPPED, said)
 
 
 def test_trials_are_stopped_within_an_epoch() -> None:
