@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test test-all chaos traffic check docs clean
+.PHONY: install train test test-all chaos chaos-sweep traffic check docs clean
 
 install: .venv/installed
 
@@ -18,6 +18,10 @@ test-all: test
 # Kills workers, jobs and nodes of training runs, and more: make chaos ARGS='--kills 200'
 chaos: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+# Kills a sweep, its trials, workers and nodes at random moments: make chaos-sweep ARGS='--kills 20 --trials 16'
+chaos-sweep: .venv/installed
+	PYTHONPATH=tests $(BIN)/python -m chaos.sweeps $(ARGS)
 
 # Counts a run's control messages on 1 to 32 Ray nodes on this machine: make traffic ARGS='--nodes 1 2 4'
 traffic: .venv/installed

@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.config.data import DataConfig
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.policies import NoAnswer
-from qa_ray.data.batching import num_steps, steps_per_epoch
 from qa_ray.data.collate import Collator
 from qa_ray.data.digests import shared_contexts
 from qa_ray.data.pipeline import Split, tokenize_shares, tokenize_split
@@ -151,9 +150,7 @@ def prepare(
         stream=stream or start_stream(),
     )
     collators = _describe_data(task, folder)
-    num_windows = len(collators[0].windows)
-    epoch_steps = steps_per_epoch(num_windows, config.batch.size)
-    check_evaluations(config.evaluate, epoch_steps=epoch_steps, num_steps=num_steps(num_windows, config))
+    check_evaluations(config, len(collators[0].windows))
     check_training(config, settings, *collators)
     return Prepared(config, folder, task, resources)
 

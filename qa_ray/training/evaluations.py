@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from qa_ray.config.fine_tuning import EvalConfig
+from qa_ray.config.fine_tuning import Config, EvalConfig
+from qa_ray.data.batching import num_steps, steps_per_epoch
 from qa_ray.errors import ConfigError
 
 
@@ -22,16 +23,18 @@ def is_due(config: EvalConfig, *, step: int, position: int, epoch_steps: int) ->
     return position * config.per_epoch // epoch_steps > (position - 1) * config.per_epoch // epoch_steps
 
 
-def check_evaluations(config: EvalConfig, *, epoch_steps: int, num_steps: int) -> None:
-    """Refuse evaluations that a run would never come to.
+def check_evaluations(config: Config, num_windows: int) -> None:
+    """Refuse evaluations that a run on so many training windows would never come to.
 
     Raises:
         ConfigError: it has fewer steps, or an epoch has.
     """
-    if config.every_steps is not None and config.every_steps > num_steps:
-        raise ConfigError(f"evaluate.every_steps={config.every_steps}: the run has {num_steps} steps in all; set fewer")
-    if config.per_epoch > epoch_steps:
-        raise ConfigError(f"evaluate.per_epoch={config.per_epoch}: an epoch has {epoch_steps} steps; set fewer")
+    every, per_epoch = config.evaluate.every_steps, config.evaluate.per_epoch
+    steps, epoch_steps = num_steps(num_windows, config), steps_per_epoch(num_windows, config.batch.size)
+    if every is not None and every > steps:
+        raise ConfigError(f"evaluate.every_steps={every}: the run has {steps} steps in all; set fewer")
+    if per_epoch > epoch_steps:
+        raise ConfigError(f"evaluate.per_epoch={per_epoch}: an epoch has {epoch_steps} steps; set fewer")
 
 
 def is_exhausted(merits: Sequence[float], *, patience: int | None, min_gain: float) -> bool:

@@ -22,6 +22,7 @@ from qa_ray.model.loading import check_model, check_window, learn_template, load
 from qa_ray.runs.fingerprint import Fingerprint
 from qa_ray.runs.preparation import Splits, tokenize_data
 from qa_ray.runs.worker import make_collator
+from qa_ray.training.evaluations import check_evaluations
 from qa_ray.tuning.space import Parameters, Space, apply, changes_tokens, defaults
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class TokenizedData:
             check_window(point.model, self.tokenizer, point.window.max_length)
             template, corpora = self.template, (self.splits.train.corpus(), self.splits.validation.corpus())
             check_questions(corpora, point.window, template)
-            check_training(point, self.settings, *(make_collator(point, corpus, template) for corpus in corpora))
+            train, validation = (make_collator(point, corpus, template) for corpus in corpora)
+            check_evaluations(point, len(train.windows))
+            check_training(point, self.settings, train, validation)
         except UserError as error:
             return str(error)
         return None

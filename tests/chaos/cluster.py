@@ -37,7 +37,7 @@ class Nodes:
     def __exit__(self, *error: object) -> None:
         # Jobs too, and at once: nodes would take half a minute to take their leave. Some of their children cannot be
         # told by their environment, over which they have written their title.
-        found = self._processes()
+        found = self.processes()
         _kill([*found, *(child for process in found for child in _children(process))])
         self._cluster.shutdown()
 
@@ -50,12 +50,12 @@ class Nodes:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train."""
-        return self._processes("RayTrainWo")
+        return self.processes("RayTrainWo")
 
     def kill(self, number: int, *, replace: bool = True) -> None:
         """Lose a node and all that runs on it at once, and put a new one in its place if it is to be replaced."""
         node = self._nodes.pop(number)
-        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        raylet = psutil.Process(node.allprocesses["raylet"][0].process.pid)
         _kill([raylet, *raylet.children(recursive=True)])
         self._cluster.remove_node(node, allow_graceful=False)
         if replace:
@@ -66,10 +66,7 @@ class Nodes:
         while len(self) < 2:
             self._nodes.append(self._add())
 
-    def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, **_STORE)
-
-    def _processes(self, title: str = "") -> list[psutil.Process]:
+    def processes(self, title: str = "") -> list[psutil.Process]:
         """Processes of this cluster and its jobs, and of no other on the machine, with `title` in their names."""
         found = []
         for process in psutil.process_iter(["name"]):
@@ -78,6 +75,9 @@ class Nodes:
                 if named and process.environ().get("RAY_TMPDIR") == self._place:
                     found.append(process)
         return found
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, **_STORE)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

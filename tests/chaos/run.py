@@ -22,7 +22,7 @@ from qa_ray.training.snapshot import enter
 # Large enough that writing and storing a checkpoint take some time.
 _SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
 _PARAGRAPHS = {"train": 3, "validation": 6}
-_CHANGES: dict[str, object] = {
+CHANGES: dict[str, object] = {
     "window.max-length": 192,
     "window.stride": 64,
     "batch.size": 8,
@@ -49,7 +49,7 @@ def job_command(
     place: Path, name: str, address: str, epochs: int, *, server: str | None = None, elastic: bool = False
 ) -> list[str]:
     """The command line of a run on what `make_inputs` wrote, in PLACE/runs; `server` is a tracking server's address."""
-    changes = _CHANGES | {"cluster.address": address, "train.epochs": epochs}
+    changes = CHANGES | {"cluster.address": address, "train.epochs": epochs}
     if elastic:
         changes |= {"cluster.num-workers": [1, 2], "cluster.elastic-interval-s": 1.0}
     python, _, *words, untracked = command(place, name, changes)

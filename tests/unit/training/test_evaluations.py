@@ -1,13 +1,14 @@
 """When a run is evaluated within an epoch, and when its evaluations end it."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_ray.config.fine_tuning import EvalConfig
+from qa_ray.config.fine_tuning import BatchConfig, Config, EvalConfig, TrainConfig
 from qa_ray.errors import ConfigError
 from qa_ray.training.evaluations import check_evaluations, is_due, is_exhausted
 
@@ -38,12 +39,14 @@ def test_steps_are_counted_over_all_epochs():
 
 
 def test_evaluations_that_a_run_never_comes_to_are_refused():
-    check_evaluations(EvalConfig(every_steps=21), epoch_steps=7, num_steps=21)
-    check_evaluations(EvalConfig(per_epoch=7), epoch_steps=7, num_steps=21)
+    # 55 windows, seven batches of eight in each of three epochs.
+    config = Config(batch=BatchConfig(size=8), train=TrainConfig(epochs=3))
+    check_evaluations(replace(config, evaluate=EvalConfig(every_steps=21)), 55)
+    check_evaluations(replace(config, evaluate=EvalConfig(per_epoch=7)), 55)
     with pytest.raises(ConfigError, match=r"evaluate\.every_steps=22: the run has 21 steps"):
-        check_evaluations(EvalConfig(every_steps=22), epoch_steps=7, num_steps=21)
+        check_evaluations(replace(config, evaluate=EvalConfig(every_steps=22)), 55)
     with pytest.raises(ConfigError, match=r"evaluate\.per_epoch=8: an epoch has 7 steps"):
-        check_evaluations(EvalConfig(per_epoch=8), epoch_steps=7, num_steps=21)
+        check_evaluations(replace(config, evaluate=EvalConfig(per_epoch=8)), 55)
 
 
 @pytest.mark.parametrize(

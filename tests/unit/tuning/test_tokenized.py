@@ -72,3 +72,12 @@ def test_point_that_the_model_cannot_compute_is_not_tried(
     data = TokenizedData(Splits(split, split), family.tokenizer(), family.config())
     reason = data.why_infeasible(tiny_config(tmp_path), {"window.max_length": max_length})
     assert reason is None if words is None else words in str(reason)
+
+
+def test_point_that_is_never_evaluated_within_its_epochs_is_not_tried(tmp_path: Path) -> None:
+    bert = FAMILIES["bert"]
+    bert.save(tmp_path)
+    split: Any = SimpleNamespace(corpus=lambda: corpus_of(PASSAGES[:1], bert.tokenizer()))
+    data = TokenizedData(Splits(split, split), bert.tokenizer(), bert.config())
+    reason = data.why_infeasible(tiny_config(tmp_path, evaluate={"every_steps": 1000}), {"window.max_length": 64})
+    assert str(reason).startswith("evaluate.every_steps=1000: the run has ")
