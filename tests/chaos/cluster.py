@@ -55,7 +55,7 @@ class Nodes:
     def kill(self, number: int, *, replace: bool = True) -> None:
         """Lose a node and all that runs on it at once, and put a new one in its place if it is to be replaced."""
         node = self._nodes.pop(number)
-        raylet = psutil.Process(node.allprocesses["raylet"][0].process.pid)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         _kill([raylet, *raylet.children(recursive=True)])
         self._cluster.remove_node(node, allow_graceful=False)
         if replace:

@@ -31,7 +31,7 @@ from qa_ray.errors import TrainingError
 _SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 _VICTIMS = ("sweep", "trial", "worker", "node")
 _TITLES = {"trial": "ResourceTr", "worker": "RayTrainWo"}
-_LONGEST_PAUSE_S = 20.0
+_LONGEST_PAUSE_S = 40.0
 _SEARCH = [
     *("--tune.sampler", "random", "--tune.scheduler", "none", "--tune.max-failures", "1000"),
     *("--space", "optim.learning_rate=loguniform(1e-4, 1e-2)", "window.stride=choice(16, 32, 64)"),
