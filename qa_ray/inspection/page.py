@@ -71,7 +71,7 @@ def _rows(inspection: Inspection, split: InspectedSplit) -> list[str]:
     if split.problems:
         rows = [[one.record, one.field, one.value, one.message] for one in split.problems[:MAX_ROWS]]
         kinds = f'<pre class="scroll">{escape(describe(split.problems, 0))}</pre>'
-        content = kinds + table("Rows that cannot be used", ("row", "field", "value", "problem"), rows, texts=True)
+        content = kinds + table("Rows that cannot be used", ("row", "field", "value", "problem"), rows, kind="texts")
         parts.append(_folded(f"{split.name}: rows that cannot be used", split.rows_left_out, content))
     for finding in look_at(inspection, split):
         parts.append(_folded(f"{split.name}: {finding.heading}", len(finding.questions), _listed(split, finding)))
@@ -85,7 +85,7 @@ def _listed(split: InspectedSplit, finding: Finding) -> str:
         for question in finding.questions[:MAX_ROWS].tolist()
     ]
     return f"<p>{escape(finding.meaning)}</p>" + table(
-        finding.heading, ("row", "id", "question", "note"), rows, texts=True
+        finding.heading, ("row", "id", "question", "note"), rows, kind="texts"
     )
 
 

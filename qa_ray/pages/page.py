@@ -66,9 +66,11 @@ class Page:
         )
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
-    """HTML of a table, whose first column names its rows; the others hold numbers, or `texts`."""
-    kind = "texts" if texts else "numbers"
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers") -> str:
+    """HTML of a table, whose first column names its rows; the others hold `numbers`, `texts`, or `numbers told`.
+
+    The last column of numbers that are told of holds texts.
+    """
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
         f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"

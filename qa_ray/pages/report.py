@@ -133,7 +133,7 @@ def _add_comparison(page: Page, table: QuestionTable, scores: Mapping[str, Inter
         f"<p>{len(comparison.flips):,} questions are answered exactly by one model only: {won:,} won, "
         f"{len(comparison.flips) - won:,} lost{more}.</p><details><summary>Questions that flipped</summary>",
         table_of(
-            "Questions that flipped", ("", "question", "reference", "this model", "other model"), flips, texts=True
+            "Questions that flipped", ("", "question", "reference", "this model", "other model"), flips, kind="texts"
         ),
         "</details>",
     )
