@@ -27,9 +27,9 @@ from qa_ray.runs.preparation import Prepared, Splits, data_uses, prepare, tags
 from qa_ray.runs.resources import Resources, plan_resources
 from qa_ray.runs.resume import ExistingRun, TrainResult, find_run
 from qa_ray.runs.signals import Interruptible
-from qa_ray.runs.standing import StandingWorkers
 from qa_ray.runs.stream import Fetcher, Follower, Observer
 from qa_ray.runs.trainer import Trainer
+from qa_ray.runs.warm_workers import WarmWorkers
 from qa_ray.runs.worker import train_worker
 from qa_ray.storage.ownership import create, join, withdraw
 from qa_ray.storage.run_folder import CONFIG, METRICS, OWNER, RunFolder
@@ -58,7 +58,7 @@ class RunContext:
     """What its record is found by, besides the run's own."""
     observe: Observer | None = None
     """Sees what rank 0 records."""
-    workers: StandingWorkers | None = None
+    workers: WarmWorkers | None = None
     """Workers that stay for the next run; None lets them end with the run."""
     callback: Callback | None = None
     keeps_model: bool = True
@@ -193,11 +193,11 @@ def _work(
     work: Callable[[], Outcome],
     trainer_of: Callable[[Callable[[], object]], Trainer],
     resources: Resources,
-    standing: StandingWorkers | None,
+    warm: WarmWorkers | None,
 ) -> Outcome:
     # Workers whose number changes are asked through the stream of their own run.
-    if standing is not None and not resources.elastic:
-        return standing.run(work, trainer_of)
+    if warm is not None and not resources.elastic:
+        return warm.run(work, trainer_of)
     result: Result = trainer_of(work).fit()
     outcome: Outcome = result.return_value
     return outcome

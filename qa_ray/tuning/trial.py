@@ -25,8 +25,8 @@ from qa_ray.locations import within
 from qa_ray.runs.driver import RunContext, train
 from qa_ray.runs.preparation import Splits
 from qa_ray.runs.resume import TrainResult
-from qa_ray.runs.standing import StandingWorkers
 from qa_ray.runs.stream import Restart, start_stream
+from qa_ray.runs.warm_workers import WarmWorkers
 from qa_ray.storage.run_folder import CHECKPOINTS, METRICS, RunFolder
 from qa_ray.tracking.metrics import EPOCH, EVAL_PREFIX, Line, Progress, metrics_of, prefix_of
 from qa_ray.tuning.lent import borrow
@@ -87,7 +87,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Begin the first trial of this process."""
         self._shared = shared
-        self._workers = StandingWorkers()
+        self._workers = WarmWorkers()
         borrow(shared.environment)
         self._begin(config)
 

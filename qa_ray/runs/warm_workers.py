@@ -14,14 +14,16 @@ from ray import train
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.trainer import Trainer
 
-_SECONDS_BETWEEN_LOOKS = 0.05
+_WORKERS_LOOK_EVERY_S = 0.05
+"""Between two runs alone."""
+_DRIVER_LOOKS_EVERY_S = 0.25
 
 Work = Callable[[], Outcome]
 """What each worker does for a run."""
 
 
-class Post:
-    """An actor between a driver and its standing workers: takes work one way, and its outcome the other."""
+class WorkQueue:
+    """An actor between a driver and its warm workers: takes work one way, and its outcome the other."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -61,17 +63,17 @@ class Post:
         return self._outcome
 
 
-def serve(post: Any) -> None:
+def serve(queue: Any) -> None:
     """On each worker: do whatever work comes; work that the group before has not ended comes again."""
     rank, done = train.get_context().get_world_rank(), 0
     if rank == 0:
-        ray.get(post.join.remote())
+        ray.get(queue.join.remote())
     while True:
-        number, work, closed = ray.get(post.take.remote(done))
+        number, work, closed = ray.get(queue.take.remote(done))
         if closed:
             return
         if work is None:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_WORKERS_LOOK_EVERY_S)
             continue
         outcome = work()
         done = number
@@ -80,15 +82,15 @@ def serve(post: Any) -> None:
         del work
         gc.collect()
         if rank == 0:
-            ray.get(post.finish.remote(outcome))
+            ray.get(queue.finish.remote(outcome))
 
 
-class StandingWorkers:
+class WarmWorkers:
     """A group of workers that does one run after another; a group that has met an error is replaced by a new one."""
 
     def __init__(self) -> None:
         """There are none before the first run."""
-        self._post: Any = None
+        self._queue: Any = None
         self._fit: Future[Any] | None = None
 
     def run(self, work: Work, make_trainer: Callable[[Callable[[], object]], Trainer]) -> Outcome:
@@ -100,27 +102,27 @@ class StandingWorkers:
         if self._fit is None or self._fit.done():
             self._start(make_trainer)
         assert self._fit is not None
-        groups = ray.get(self._post.groups.remote())
-        ray.get(self._post.put.remote(work))
+        groups = ray.get(self._queue.groups.remote())
+        ray.get(self._queue.put.remote(work))
         while True:
-            outcome: Outcome | None = ray.get(self._post.outcome.remote())
+            outcome: Outcome | None = ray.get(self._queue.outcome.remote())
             if outcome is not None:
                 break
             if self._fit.done():
                 self._fit.result()  # it has failed
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_DRIVER_LOOKS_EVERY_S)
         # Ray counts the losses of a group for good, and each run is allowed as many.
-        if ray.get(self._post.groups.remote()) > max(groups, 1):
+        if ray.get(self._queue.groups.remote()) > max(groups, 1):
             self.close()
         return outcome
 
     def close(self) -> None:
         """End the workers, and wait until they are gone."""
         if self._fit is not None and not self._fit.done():
-            ray.get(self._post.close.remote())
+            ray.get(self._queue.close.remote())
             self._fit.exception()
 
     def _start(self, make_trainer: Callable[[Callable[[], object]], Trainer]) -> None:
-        self._post = ray.remote(num_cpus=0)(Post).remote()
-        trainer = make_trainer(partial(serve, self._post))
+        self._queue = ray.remote(num_cpus=0)(WorkQueue).remote()
+        trainer = make_trainer(partial(serve, self._queue))
         self._fit = ThreadPoolExecutor(1, "qa_ray-workers").submit(trainer.fit)
