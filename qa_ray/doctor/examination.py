@@ -75,7 +75,7 @@ class _Examination:
     @cached_property
     def _resources(self) -> Resources:
         """The workers that the run would get if they fit."""
-        return choose(self._config.cluster, sum(node.cpus for node in self._nodes.all), sum(self._gpus.values()))
+        return choose(self._config.cluster, [node.cpus for node in self._nodes.all], sum(self._gpus.values()))
 
     @cached_property
     def _devices(self) -> Answers[machine.Devices]:

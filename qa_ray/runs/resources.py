@@ -1,5 +1,6 @@
 """How many workers a run gets, and whether the cluster has room for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
@@ -33,8 +34,8 @@ def plan_resources(config: ClusterConfig) -> Resources:
     Raises:
         ClusterError: the cluster has too few CPUs or GPUs, and does not grow.
     """
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    cpus = [_cpus_of(node) for node in ray.nodes() if node["Alive"]]
     chosen = choose(config, cpus, gpus)
     if config.autoscaling:
         return chosen
@@ -43,11 +44,11 @@ def plan_resources(config: ClusterConfig) -> Resources:
             f"cluster.num_workers={chosen.min_workers} needs as many GPUs, but the cluster has {gpus}: "
             f"{_remedy(gpus)}, or set --cluster.use-gpu False"
         )
-    room = sum(_cpus_of(node) // chosen.cpus_per_worker for node in ray.nodes() if node["Alive"])
+    room = sum(number // chosen.cpus_per_worker for number in cpus)
     if chosen.min_workers > room:
         raise ClusterError(
             f"cluster.num_workers={chosen.min_workers} with cluster.cpus_per_worker={chosen.cpus_per_worker} does not "
-            f"fit: the cluster has {cpus} CPUs, room for {room} such workers: {_remedy(room)}"
+            f"fit: the cluster has {sum(cpus)} CPUs, room for {room} such workers: {_remedy(room)}"
         )
     return chosen
 
@@ -64,13 +65,15 @@ def idle_note(resources: Resources, batch_size: int) -> str | None:
     )
 
 
-def choose(config: ClusterConfig, cpus: int, gpus: int) -> Resources:
-    """Fill in what `config` leaves open for a cluster with so many CPUs and GPUs."""
+def choose(config: ClusterConfig, cpus: Sequence[int], gpus: int) -> Resources:
+    """Fill in what `config` leaves open for a cluster whose nodes have so many CPUs each, and so many GPUs in all."""
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
+    total, largest = sum(cpus), max(cpus, default=0)
     # On two cores one worker with both is faster than two workers, which exchange all gradients at each step.
-    number = max(gpus, 1) if use_gpu else 1 if cpus < _CORES_FOR_TWO else 2
+    alone = total < 2 or largest == total < _CORES_FOR_TWO
+    number = max(gpus, 1) if use_gpu else 1 if alone else 2
     fewest, most = config.worker_range or (number, number)
-    threads = config.cpus_per_worker or (1 if use_gpu else max(cpus // most, 1))
+    threads = config.cpus_per_worker or (1 if use_gpu else max(min(total // most, largest), 1))
     return Resources(fewest, most, threads, use_gpu)
 
 

@@ -9,15 +9,18 @@ from qa_ray.runs.resources import Resources, choose, idle_note
 @pytest.mark.parametrize(
     ("config", "cpus", "gpus", "expected"),
     [
-        (ClusterConfig(), 1, 0, Resources(1, 1, 1, False)),
-        (ClusterConfig(), 2, 0, Resources(1, 1, 2, False)),
-        (ClusterConfig(), 4, 0, Resources(2, 2, 2, False)),
-        (ClusterConfig(), 7, 0, Resources(2, 2, 3, False)),
-        (ClusterConfig(), 16, 4, Resources(4, 4, 1, True)),
-        (ClusterConfig(use_gpu=False), 16, 4, Resources(2, 2, 8, False)),
-        (ClusterConfig(num_workers=8), 4, 0, Resources(8, 8, 1, False)),
-        (ClusterConfig(num_workers=1), 4, 0, Resources(1, 1, 4, False)),
-        (ClusterConfig(cpus_per_worker=3), 16, 4, Resources(4, 4, 3, True)),
+        (ClusterConfig(), [1], 0, Resources(1, 1, 1, False)),
+        (ClusterConfig(), [2], 0, Resources(1, 1, 2, False)),
+        (ClusterConfig(), [4], 0, Resources(2, 2, 2, False)),
+        (ClusterConfig(), [7], 0, Resources(2, 2, 3, False)),
+        (ClusterConfig(), [16], 4, Resources(4, 4, 1, True)),
+        (ClusterConfig(use_gpu=False), [16], 4, Resources(2, 2, 8, False)),
+        (ClusterConfig(num_workers=8), [4], 0, Resources(8, 8, 1, False)),
+        (ClusterConfig(num_workers=1), [4], 0, Resources(1, 1, 4, False)),
+        (ClusterConfig(), [1, 1], 0, Resources(2, 2, 1, False)),
+        (ClusterConfig(), [0, 2, 2, 2], 0, Resources(2, 2, 2, False)),
+        (ClusterConfig(), [], 0, Resources(1, 1, 1, False)),
+        (ClusterConfig(cpus_per_worker=3), [16], 4, Resources(4, 4, 3, True)),
     ],
     ids=[
         "one core",
@@ -28,10 +31,13 @@ from qa_ray.runs.resources import Resources, choose, idle_note
         "GPUs unused",
         "too many",
         "one worker",
+        "two nodes of one core",
+        "three nodes of two cores",
+        "no nodes yet",
         "CPUs per GPU",
     ],
 )
-def test_choice(config: ClusterConfig, cpus: int, gpus: int, expected: Resources) -> None:
+def test_choice(config: ClusterConfig, cpus: list[int], gpus: int, expected: Resources) -> None:
     assert choose(config, cpus, gpus) == expected
 
 
