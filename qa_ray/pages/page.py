@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
+from typing import Literal
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -66,11 +67,12 @@ class Page:
         )
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers") -> str:
-    """HTML of a table, whose first column names its rows; the others hold `numbers`, `texts`, or `numbers told`.
+TableKind = Literal["numbers", "texts", "outcomes"]
+"""What the columns behind the first hold; outcomes are numbers and, in the last column, what came of them in words."""
 
-    The last column of numbers that are told of holds texts.
-    """
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: TableKind = "numbers") -> str:
+    """HTML of a table, whose first column names its rows; the others hold what `kind` says."""
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
         f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"

@@ -56,9 +56,7 @@ def render(sweep: Sweep) -> str:
     page = Page()
     head, *rows = _rows(sweep)
     notes = "".join(f"<p>{escape(line)}</p>" for line in _notes(sweep))
-    page.add(
-        "trials", "Trials", notes, table("Trials with their values, scores and ends", head, rows, kind="numbers told")
-    )
+    page.add("trials", "Trials", notes, table("Trials with their values, scores and ends", head, rows, kind="outcomes"))
     if sweep.evaluated:
         page.add("scores", "Scores", grid(_scores(page, sweep)))
         page.add("values", "Values", grid(_values(page, sweep)))

@@ -9,25 +9,18 @@ machine too.
 """
 
 import itertools
-import os
 import random
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from unittest import mock
 
 import tyro
 
 from chaos.checkpoints import Damage
-from chaos.cluster import Nodes
+from chaos.cluster import start_nodes
 from chaos.injector import FaultInjector
 from chaos.report import Kill, Moment, Report, Victim
 from qa_ray.cli.execution import exit_code
 from qa_ray.errors import TrainingError, require
-
-# What has happened to workers is looked for often; and a dashboard is looked for in vain at once.
-_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +66,10 @@ def main() -> None:
 
 def inject(options: Options) -> Report:
     """Start a cluster, do all kills, and tell what came of them."""
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        place = Path(folder)
-        (place / "tmp").mkdir()
-        # For the cluster and its jobs; the paths of Ray's sockets must be short.
-        settings = _SETTINGS | {"TMPDIR": str(place / "tmp"), "RAY_TMPDIR": folder}
-        with mock.patch.dict(os.environ, settings), Nodes(place) as nodes:
-            injector = FaultInjector(place, nodes, plan(options), epochs=options.epochs, seed=options.seed)
-            injector.work()
-            return injector.report
+    with start_nodes() as (place, nodes):
+        injector = FaultInjector(place, nodes, plan(options), epochs=options.epochs, seed=options.seed)
+        injector.work()
+        return injector.report
 
 
 def plan(options: Options) -> list[Kill]:

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import psutil
 from ray.cluster_utils import Cluster
@@ -18,6 +21,20 @@ _SYSTEM = {
     "max_direct_call_object_size": 1000,
 }
 _STORE = {"object_store_memory": 100 * 2**20}
+# What has happened to workers is looked for often; and a dashboard is looked for in vain at once.
+_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+
+
+@contextlib.contextmanager
+def start_nodes() -> Iterator[tuple[Path, "Nodes"]]:
+    """A temporary folder, and nodes that have their files there, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder)
+        (place / "tmp").mkdir()
+        # For the cluster and its jobs; the paths of Ray's sockets must be short.
+        settings = _SETTINGS | {"TMPDIR": str(place / "tmp"), "RAY_TMPDIR": folder}
+        with mock.patch.dict(os.environ, settings), Nodes(place) as nodes:
+            yield place, nodes
 
 
 class Nodes:

@@ -8,27 +8,23 @@ Two trials run at once on a local cluster of two nodes. The sweep is started aga
 
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import psutil
 import tyro
 from ray_runs import command
 
-from chaos.cluster import Nodes
+from chaos.cluster import Nodes, start_nodes
 from chaos.run import CHANGES, make_inputs
 from qa_ray.cli.execution import exit_code
 from qa_ray.errors import TrainingError
 
-_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 _VICTIMS = ("sweep", "trial", "worker", "node")
 _TITLES = {"trial": "ResourceTr", "worker": "RayTrainWo"}
 _LONGEST_PAUSE_S = 40.0
@@ -57,14 +53,10 @@ def main() -> None:
         TrainingError: they differ, or the sweep was over too early.
     """
     options = tyro.cli(Options, prog="chaos-sweep")
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        place = Path(folder)
-        (place / "tmp").mkdir()
+    with start_nodes() as (place, nodes):
         make_inputs(place)
-        settings = _SETTINGS | {"TMPDIR": str(place / "tmp"), "RAY_TMPDIR": folder}
-        with mock.patch.dict(os.environ, settings), Nodes(place) as nodes:
-            expected = _sweep(nodes, place, "undisturbed", options, kills=0)
-            found = _sweep(nodes, place, "killed", options, kills=options.kills)
+        expected = _sweep(nodes, place, "undisturbed", options, kills=0)
+        found = _sweep(nodes, place, "killed", options, kills=options.kills)
     for before, after in itertools.zip_longest(expected, found):
         print("same" if before == after else f"differs: {before}\n     not {after}")
     if expected != found:
