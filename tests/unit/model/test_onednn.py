@@ -16,6 +16,12 @@ from qa_ray.model.onednn import OneDnnLinear, use_onednn
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for x86")
 
 
+@pytest.fixture(autouse=True)
+def avx512(monkeypatch):
+    """Tested on every x86: without AVX-512 oneDNN is slower, and right."""
+    monkeypatch.setattr(onednn, "_faster", lambda: True)
+
+
 class Scaled(nn.Linear):
     """A layer that computes something else."""
 
@@ -103,6 +109,14 @@ def test_layers_of_another_kind_stay_what_they_are():
     model = nn.Sequential(nn.Linear(2, 2), Scaled(2, 2))
     use_onednn(model)
     assert [type(layer) for layer in model] == [OneDnnLinear, Scaled]
+
+
+@pytest.mark.parametrize("has_avx512", [False, True], ids=["without", "with"])
+def test_only_processors_with_avx512_compute_by_it(has_avx512, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has_avx512})
+    _, other = both(two_layers())
+    assert {type(layer) for layer in other if isinstance(layer, nn.Linear)} == {OneDnnLinear if has_avx512 else nn.Linear}
 
 
 def test_loaded_models_compute_by_it_and_are_saved_as_ever(tmp_path):
