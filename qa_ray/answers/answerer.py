@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Literal, Self, Unpack
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -18,15 +19,18 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import more_candidates, score_corpus
 from qa_ray.answers.n_best import Answered, Found, Span, distinct_spans, rank
+from qa_ray.answers.prepared import Prepared
 from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import AUTO, BatchConfig, ModelConfig
+from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import make_samples, read_inputs
 from qa_ray.data.tokenization import parse_tokenizer, tokenize
 from qa_ray.data.windows import cut_note, make_windows
-from qa_ray.errors import ConfigError, DataError, require
+from qa_ray.errors import DataError, require
+from qa_ray.model.compute import answering_precision, autocast, choose_device
 from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.loading import learn_template
@@ -61,6 +65,7 @@ class QuestionAnswerer:
         tokenizer: the model's own.
         settings: what holds where a call says nothing else.
         device: where the model runs.
+        precision: in which it computes.
     """
 
     def __init__(
@@ -69,11 +74,13 @@ class QuestionAnswerer:
         *,
         device: str | int | torch.device | None = None,
         max_tokens: int | Literal["auto"] = AUTO,
+        precision: Precision | str = Precision.FP32,
     ) -> None:
         """See `from_pretrained`."""
         right = max_tokens == AUTO or (isinstance(max_tokens, int) and max_tokens >= 1)
         require(right, f"max_tokens={max_tokens} must be at least 1, or {AUTO}")
         self.device = choose_device(device)
+        self.precision = answering_precision(precision, self.device)
         self.model: PreTrainedModel = saved.model.to(self.device).eval()
         self.tokenizer: FastTokenizer = saved.tokenizer
         self.settings: AnswerSettings = saved.settings
@@ -91,6 +98,7 @@ class QuestionAnswerer:
         revision: str | None = None,
         device: str | int | torch.device | None = None,
         max_tokens: int | Literal["auto"] = AUTO,
+        precision: Precision | str = Precision.FP32,
         trust_remote_code: bool = False,
     ) -> Self:
         """Open a fine-tuned model with its window, n-best and threshold as they were saved in qa_ray.json.
@@ -104,6 +112,8 @@ class QuestionAnswerer:
             device: "cpu", "cuda", a CUDA device's number, -1 for the CPU; None takes CUDA where there is one.
             max_tokens: padded tokens in one forward pass; "auto" takes as many as suit the device. Fewer from then on
                 where its memory did not suffice.
+            precision: number format of the forward pass: "fp32", "bf16", "fp16" or "auto", which takes what the device
+                computes in fastest. Answers are those of evaluation in the same precision.
             trust_remote_code: run Python code that comes with the model. Only for models whose code you have read.
 
         Raises:
@@ -115,7 +125,7 @@ class QuestionAnswerer:
         config = ModelConfig(name=source, revision=revision, trust_remote_code=trust_remote_code)
         length, option = saved.settings.max_length, "max_length in its qa_ray.json"
         check_longest_window(config, saved.model.config, saved.tokenizer, length, option)
-        return cls(saved, device=device, max_tokens=max_tokens)
+        return cls(saved, device=device, max_tokens=max_tokens, precision=precision)
 
     def __call__(
         self,
@@ -151,27 +161,66 @@ class QuestionAnswerer:
             warnings.warn(f"padding={settings['padding']!r} has no effect: {_PADDING}", stacklevel=2)
         inputs += tuple(settings[name] for name in _FORMER if name in settings)
         asked = read_inputs(*inputs, question=question, context=context, contexts=contexts)
-        n_best = max(self.settings.n_best, request.top_k)
-        found = (one for chunk in _chunks(asked.passages) for one in self._find(chunk, request, n_best))
+        found = (
+            one
+            for chunk in _chunks(asked.passages)
+            for one in self._find(chunk, self._collator([self._tokenize(chunk)], request), request)
+        )
         results = [_result(list(islice(found, number or 1)), number, request) for number in asked.num_contexts]
         return results if asked.several else results[0]
+
+    def prepare(self, question: str, contexts: str | Sequence[str], **settings: Unpack[CallSettings]) -> Prepared:
+        """Read and tokenise one question without answering it: what `answer` takes, together with others.
+
+        Args:
+            question: what is asked.
+            contexts: a text, or several that it is asked of together.
+            settings: as those of a call.
+
+        Raises:
+            UserError: as in a call.
+        """
+        request = make_request(settings, self.settings, self._template, limit=self._limit)
+        texts = {"context": contexts} if isinstance(contexts, str) else {"contexts": contexts}
+        asked = read_inputs(question=question, **texts)
+        table = self._tokenize(asked.passages)
+        collator = self._collator([table], request)
+        return Prepared(asked.passages, asked.num_contexts[0], request, table, collator)
+
+    def answer(self, prepared: Sequence[Prepared]) -> list[list[Answered]]:
+        """The answers to each, best first. Those that were prepared with the same settings share forward passes.
+
+        Raises:
+            ModelError: the model's scores are not finite.
+        """
+        results: list[list[Answered]] = [[]] * len(prepared)
+        for request in dict.fromkeys(one.request for one in prepared):
+            places = [place for place, one in enumerate(prepared) if one.request == request]
+            group = [prepared[place] for place in places]
+            collator = group[0].collator if len(group) == 1 else self._collator([one.table for one in group], request)
+            found = iter(self._find([passage for one in group for passage in one.passages], collator, request))
+            for place, one in zip(places, group, strict=True):
+                texts = list(islice(found, len(one.passages)))
+                results[place] = _ranked(texts, one.num_contexts, request)
+        return results
 
     @staticmethod
     def create_sample(question: object, context: object) -> dict[str, object] | list[dict[str, object]]:
         """An input of a call: a dict with question and context, or a list of such dicts where one of them is a list."""
         return make_samples(question, context)
 
-    def _find(self, passages: Sequence[Passage], request: Request, n_best: int) -> list[Found]:
+    def _find(self, passages: Sequence[Passage], collator: Collator, request: Request) -> list[Found]:
         """The best spans of each passage's question, from n-best lists as long as that takes."""
-        collator, length = self._collator(passages, request), request.max_answer_length
-        candidates, null, log_partition, logits = score_corpus(
-            self.model,
-            collator,
-            device=self.device,
-            limit=TokenLimit(request.max_tokens, "batch_size") if request.max_tokens else self._memory,
-            n_best=n_best,
-            max_answer_length=length,
-        )
+        n_best, length = max(self.settings.n_best, request.top_k), request.max_answer_length
+        with autocast(self.precision, self.device):
+            candidates, null, log_partition, logits = score_corpus(
+                self.model,
+                collator,
+                device=self.device,
+                limit=TokenLimit(request.max_tokens, "batch_size") if request.max_tokens else self._memory,
+                n_best=n_best,
+                max_answer_length=length,
+            )
         distinct: dict[int, list[Span]] = {}
         numbers = list(range(len(passages)))
         while numbers:
@@ -190,12 +239,15 @@ class QuestionAnswerer:
             for number, (passage, *scores) in enumerate(zip(passages, *columns, strict=True))
         ]
 
-    def _collator(self, passages: Sequence[Passage], request: Request) -> Collator:
+    def _tokenize(self, passages: Sequence[Passage]) -> pa.Table:
         table = tokenize(passages, [], self._backend)
         problems = [Problem(**fields) for fields in table["problems"][-1].as_py()]
         if problems:
             raise DataError(str(problems[0]))
-        corpus = Corpus([table])
+        return table
+
+    def _collator(self, tables: Sequence[pa.Table], request: Request) -> Collator:
+        corpus = Corpus(tables)
         if request.max_question_length is not None:
             corpus.question_lengths = np.minimum(corpus.question_lengths, request.max_question_length)
         windows = make_windows(corpus, request.window, self._template)
@@ -204,32 +256,17 @@ class QuestionAnswerer:
         return Collator(corpus, windows, self._template, BatchConfig().pad_to_multiple_of, request.window.max_length)
 
 
-def choose_device(device: str | int | torch.device | None) -> torch.device:
-    """The device that is named: by its name, a CUDA device by its number, the CPU by -1; None takes CUDA if it can.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device("cpu" if device == -1 else device)
-        torch.empty(0, device=chosen)
-    # torch.AcceleratorError is a RuntimeError; a build without CUDA raises AssertionError.
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device={device!r} cannot be used: torch sees {torch.cuda.device_count()} CUDA devices. "
-            'Give "cpu", "cuda", or the number of one of them'
-        ) from error
-    return chosen
-
-
 def _result(found: list[Found], num_contexts: int | None, request: Request) -> Answered | list[Answered]:
+    answers = _ranked(found, num_contexts, request)
+    return answers[0] if request.top_k == 1 else answers
+
+
+def _ranked(found: list[Found], num_contexts: int | None, request: Request) -> list[Answered]:
     answers = rank(found, limit=request.top_k, threshold=request.threshold)
     if num_contexts is None:
         for answer in answers:
             del answer["context"]
-    return answers[0] if request.top_k == 1 else answers
+    return answers
 
 
 def _chunks(passages: Sequence[Passage]) -> Iterator[Sequence[Passage]]:

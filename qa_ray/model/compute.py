@@ -1,6 +1,8 @@
 """What a model computes, and in which number format: a batch in, start and end logits and their loss out."""
 
+import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,8 @@ from qa_ray.config.policies import Precision
 from qa_ray.data.collate import Batch
 from qa_ray.errors import ConfigError
 from qa_ray.model.masks import padding_known
+
+logger = logging.getLogger(__name__)
 
 
 class Logits(NamedTuple):
@@ -49,6 +53,26 @@ def freeze_unused(model: PreTrainedModel, batch: Batch) -> int:
     return len(unused)
 
 
+def choose_device(device: str | int | torch.device | None) -> torch.device:
+    """The device that is named: by its name, a CUDA device by its number, the CPU by -1; None takes CUDA if it can.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device("cpu" if device == -1 else device)
+        torch.empty(0, device=chosen)
+    # torch.AcceleratorError is a RuntimeError; a build without CUDA raises AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device={device!r} cannot be used: torch sees {torch.cuda.device_count()} CUDA devices. "
+            'Give "cpu", "cuda", or the number of one of them'
+        ) from error
+    return chosen
+
+
 # Accelerate's names.
 _ACCELERATE = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
@@ -67,6 +91,21 @@ def choose_precision(wanted: Precision, device: torch.device, option: str = "tra
     if not emulates_bf16(device):
         return Precision.BF16
     return Precision.FP32 if device.type == "cpu" else Precision.FP16
+
+
+def answering_precision(wanted: Precision | str, device: torch.device) -> Precision:
+    """Resolve the precision that an answerer is asked for; fp32, and a warning, where a CPU would emulate bf16.
+
+    Raises:
+        ConfigError: there is no such precision, or the device has it not.
+    """
+    if wanted not in list(Precision):
+        raise ConfigError(f"precision={wanted!r} must be one of {', '.join(Precision)}")
+    chosen = choose_precision(Precision(wanted), device, "precision")
+    if chosen is Precision.BF16 and device.type == "cpu" and emulates_bf16(device):
+        logger.warning("precision=bf16: this CPU has no instructions for it, so that fp32 is faster and is taken")
+        return Precision.FP32
+    return chosen
 
 
 def common_precision(chosen: Iterable[Precision], keep: Precision | None = None) -> Precision:
@@ -88,6 +127,13 @@ def emulates_bf16(device: torch.device) -> bool:
         return not _cpu_has_bf16()
     # Those of GPUs came with compute capability 8.0.
     return bool(torch.cuda.get_device_capability(device)[0] < 8)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a model computes in a resolved precision."""
+    if precision is Precision.FP32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype_of(precision))
 
 
 def accelerate_name(precision: Precision) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +12,7 @@ import torch
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.answers.n_best import Answered
-from qa_ray.config.policies import Precision
 from qa_ray.errors import DataError, ModelError, UserError
-from qa_ray.model.compute import choose_precision, dtype_of
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.prediction.output_folder import ANSWERS, OutputFolder
@@ -157,8 +154,7 @@ class PartAnswerer:
         """Write the rows of a part, and return them."""
         if self._answerer is None:
             self._answerer = self._load()
-        with self._precision():
-            rows = self._format.rows(questions, self._answerer)
+        rows = self._format.rows(questions, self._answerer)
         self._task.folder.write(f"{ANSWERS}/{name}", self._format.encode(rows))
         return rows
 
@@ -176,11 +172,6 @@ class PartAnswerer:
                 "another one on that node; start again with a model that all nodes see, and another --out"
             )
         device = "cuda" if self._task.use_gpu else "cpu"
-        return QuestionAnswerer(saved, device=device, max_tokens=options.max_tokens_per_device)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        device = torch.device("cuda" if self._task.use_gpu else "cpu")
-        precision = choose_precision(self._task.options.precision, device, "--precision")
-        if precision is Precision.FP32:
-            return nullcontext()
-        return torch.autocast(device.type, dtype_of(precision))
+        return QuestionAnswerer(
+            saved, device=device, max_tokens=options.max_tokens_per_device, precision=options.precision
+        )

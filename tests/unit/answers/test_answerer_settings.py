@@ -19,9 +19,9 @@ from families import FAMILIES, MISMATCHED
 from small_runs import made_passages, tiny_config
 from transformers import AutoModelForQuestionAnswering
 
-from qa_ray.answers.answerer import choose_device
 from qa_ray.errors import ConfigError, DataError, ModelError
 from qa_ray.model import token_limit
+from qa_ray.model.compute import choose_device
 from qa_ray.model.folder import save_model
 
 

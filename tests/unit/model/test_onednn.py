@@ -116,7 +116,9 @@ def test_only_processors_with_avx512_compute_by_it(has_avx512, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has_avx512})
     _, other = both(two_layers())
-    assert {type(layer) for layer in other if isinstance(layer, nn.Linear)} == {OneDnnLinear if has_avx512 else nn.Linear}
+    assert {type(layer) for layer in other if isinstance(layer, nn.Linear)} == {
+        OneDnnLinear if has_avx512 else nn.Linear
+    }
 
 
 def test_loaded_models_compute_by_it_and_are_saved_as_ever(tmp_path):
