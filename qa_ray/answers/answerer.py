@@ -23,7 +23,7 @@ from qa_ray.answers.prepared import Prepared
 from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
 from qa_ray.config.fine_tuning import AUTO, BatchConfig, ModelConfig
-from qa_ray.config.policies import Precision
+from qa_ray.config.policies import AnswerPrecision
 from qa_ray.data.collate import Collator
 from qa_ray.data.corpus import Corpus
 from qa_ray.data.pairs import make_samples, read_inputs
@@ -33,6 +33,7 @@ from qa_ray.errors import DataError, require
 from qa_ray.model.compute import answering_precision, autocast, choose_device
 from qa_ray.model.folder import SavedModel, open_model
 from qa_ray.model.forward_check import check_longest_window
+from qa_ray.model.int8 import use_int8
 from qa_ray.model.loading import learn_template
 from qa_ray.model.token_limit import TokenLimit
 from qa_ray.schema import Passage, Problem
@@ -74,7 +75,7 @@ class QuestionAnswerer:
         *,
         device: str | int | torch.device | None = None,
         max_tokens: int | Literal["auto"] = AUTO,
-        precision: Precision | str = Precision.FP32,
+        precision: AnswerPrecision | str = AnswerPrecision.FP32,
     ) -> None:
         """See `from_pretrained`."""
         right = max_tokens == AUTO or (isinstance(max_tokens, int) and max_tokens >= 1)
@@ -82,6 +83,8 @@ class QuestionAnswerer:
         self.device = choose_device(device)
         self.precision = answering_precision(precision, self.device)
         self.model: PreTrainedModel = saved.model.to(self.device).eval()
+        if self.precision is AnswerPrecision.INT8:
+            use_int8(self.model)
         self.tokenizer: FastTokenizer = saved.tokenizer
         self.settings: AnswerSettings = saved.settings
         self._limit = saved.limit
@@ -98,7 +101,7 @@ class QuestionAnswerer:
         revision: str | None = None,
         device: str | int | torch.device | None = None,
         max_tokens: int | Literal["auto"] = AUTO,
-        precision: Precision | str = Precision.FP32,
+        precision: AnswerPrecision | str = AnswerPrecision.FP32,
         trust_remote_code: bool = False,
     ) -> Self:
         """Open a fine-tuned model with its window, n-best and threshold as they were saved in qa_ray.json.
@@ -112,8 +115,8 @@ class QuestionAnswerer:
             device: "cpu", "cuda", a CUDA device's number, -1 for the CPU; None takes CUDA where there is one.
             max_tokens: padded tokens in one forward pass; "auto" takes as many as suit the device. Fewer from then on
                 where its memory did not suffice.
-            precision: number format of the forward pass: "fp32", "bf16", "fp16" or "auto", which takes what the device
-                computes in fastest. Answers are those of evaluation in the same precision.
+            precision: number format of the forward pass: "fp32", "bf16", "fp16", "int8" (on CPUs) or "auto", which is
+                bf16 or fp16 where the device computes in it, and else fp32.
             trust_remote_code: run Python code that comes with the model. Only for models whose code you have read.
 
         Raises:

@@ -17,7 +17,7 @@ from qa_ray.answers import QuestionAnswerer
 from qa_ray.benchmark.timing import Row, Timing, interleave
 from qa_ray.benchmark.workload import Workload, to_squad
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import Precision
+from qa_ray.config.policies import AnswerPrecision
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model
 from qa_ray.prediction.job import predict
@@ -39,7 +39,7 @@ def prediction(workload: Workload, *, repeats: int, threads: int, bf16: bool) ->
         case = _Case(Path(place), workload.passages[:_MAX_PASSAGES], threads)
         case.prepare(workload)
         ways: dict[str, Callable[[], Timing]] = {"loop": case.loop}
-        for precision in (Precision.FP32, *[Precision.BF16] * bf16):
+        for precision in (AnswerPrecision.FP32, *[AnswerPrecision.BF16] * bf16, AnswerPrecision.INT8):
             ways[precision] = partial(case.job, precision)
         timings = interleave("predict", ways, repeats)
     case.check_answers()
@@ -82,7 +82,7 @@ class _Case:
         self.answers["loop"] = [answerer(question, context) for question, context in pairs]
         return Timing(len(pairs), time.perf_counter() - begin)
 
-    def job(self, way: Precision) -> Timing:
+    def job(self, way: AnswerPrecision) -> Timing:
         """The prediction job."""
         out = self.place / way
         shutil.rmtree(out, ignore_errors=True)
@@ -106,7 +106,7 @@ class _Case:
 
     def check_answers(self) -> None:
         """The job's answers in fp32 are as good as the loop's; which of two alike is best, rounding may decide."""
-        for mine, other in zip(self.answers[Precision.FP32], self.answers["loop"], strict=True):
+        for mine, other in zip(self.answers[AnswerPrecision.FP32], self.answers["loop"], strict=True):
             if abs(mine["score"] - other["score"]) > _ROUNDING:
                 raise AssertionError(
                     f"predict: {mine['id']} has the score {mine['score']}, in the loop {other['score']}"

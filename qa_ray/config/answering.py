@@ -7,7 +7,7 @@ from qa_ray.config.data import Columns, DataConfig
 from qa_ray.config.fields import refuse_secrets
 from qa_ray.config.fine_tuning import AUTO, EvalConfig, WindowConfig
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import BadRows, DataFormat, ImpossibleAnswers, Precision
+from qa_ray.config.policies import AnswerPrecision, BadRows, DataFormat, ImpossibleAnswers
 from qa_ray.errors import require
 
 _OPTIONS = {
@@ -83,7 +83,7 @@ class AnsweringOptions:
     """Context tokens that two neighbouring windows share, if not as saved."""
     max_answer_length: int | None = None
     """Longest answer in tokens, if not as saved; 15 where nothing is saved, 30 in the SQuAD scripts."""
-    precision: Precision = Precision.AUTO
+    precision: AnswerPrecision = AnswerPrecision.AUTO
     """Number format of the forward pass; with fp32 answers are those of QuestionAnswerer, else they may differ by
     rounding."""
     trust_remote_code: bool = False

@@ -14,6 +14,18 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class AnswerPrecision(StrEnum):
+    """Number format of a forward pass that answers questions."""
+
+    AUTO = "auto"
+    """bf16 where the hardware computes in it, GPU or CPU; else fp16 on GPUs and fp32 on CPUs."""
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+    """Linear layers in integers of 8 bits, on CPUs: a quarter of their memory, and faster."""
+
+
 class Schedule(StrEnum):
     """How the learning rate falls after warm-up."""
 

@@ -18,7 +18,7 @@ from qa_ray.evaluation.predictions import PredictionFile, Questions, read_predic
 from qa_ray.evaluation.report import AGAINST, BAD_ROWS, EvaluationResult, Outcome, save_outcome
 from qa_ray.evaluation.workers import EvaluationTask, evaluate_on_workers
 from qa_ray.locations import absolute
-from qa_ray.model.compute import choose_precision
+from qa_ray.model.compute import answering_precision
 from qa_ray.model.folder import open_for
 from qa_ray.model.loading import learn_template
 from qa_ray.runs.resources import Resources, plan_resources
@@ -80,7 +80,7 @@ def _plan(options: EvaluationOptions) -> Resources:
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
     if not resources.use_gpu:
-        choose_precision(options.precision, torch.device("cpu"), "--precision")
+        answering_precision(options.precision, torch.device("cpu"), "--precision")
     return resources
 
 
@@ -148,6 +148,7 @@ def _prepare(
         template=template,
         threshold=threshold,
         resources=resources,
+        int8=options.int8,
     )
 
 

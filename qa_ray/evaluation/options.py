@@ -8,7 +8,7 @@ import tyro
 
 from qa_ray.config.answering import NUM_RESAMPLES, AnsweringOptions, AnswerSettings
 from qa_ray.config.fine_tuning import AUTO, Config, EvalConfig, ModelConfig, TrainConfig, WindowConfig
-from qa_ray.config.policies import BadRows, ImpossibleAnswers, Language, NoAnswer
+from qa_ray.config.policies import AnswerPrecision, BadRows, ImpossibleAnswers, Language, NoAnswer, Precision
 from qa_ray.errors import require
 
 _FEWEST_RESAMPLES = 100
@@ -87,13 +87,18 @@ class EvaluationOptions(AnsweringOptions):
         """Whether there is a model to be evaluated."""
         return any(isinstance(source, str) for source in self.sources)
 
+    @property
+    def int8(self) -> bool:
+        """Whether the models' linear layers compute in integers."""
+        return self.precision is AnswerPrecision.INT8
+
     def configure(self, model: str, settings: AnswerSettings) -> Config:
         """The configuration in which `model` is evaluated."""
         return Config(
             model=ModelConfig(name=model, trust_remote_code=self.trust_remote_code),
             data=self.data_config(self.on_bad_row, self.impossible_answers),
             window=WindowConfig(max_length=settings.max_length, stride=settings.stride),
-            train=TrainConfig(precision=self.precision),
+            train=TrainConfig(precision=Precision.FP32 if self.int8 else Precision(self.precision)),
             evaluate=EvalConfig(
                 n_best=settings.n_best,
                 max_answer_length=settings.max_answer_length,

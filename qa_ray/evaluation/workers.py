@@ -22,6 +22,7 @@ from qa_ray.errors import ClusterError, ModelError
 from qa_ray.evaluation.report import EvaluatedModel
 from qa_ray.locations import resolve
 from qa_ray.model.folder import open_model
+from qa_ray.model.int8 import use_int8
 from qa_ray.runs.driver import make_trainer, patience
 from qa_ray.runs.failures import cause_of, raised_by_node
 from qa_ray.runs.process import set_up_process
@@ -49,6 +50,8 @@ class EvaluationTask:
     threshold: float | None
     """Saved with the model or given; None if there is none."""
     resources: Resources
+    int8: bool
+    """Whether its linear layers compute in integers."""
 
     @property
     def may_abstain(self) -> bool:
@@ -137,6 +140,8 @@ def _evaluate_share(task: EvaluationTask, accelerator: Accelerator, sender: Stre
         sender.restart(0, [])  # a bar of its own
     saved = open_model(task.model, trust_remote_code=task.config.model.trust_remote_code)
     collator = make_collator(task.config, task.split.corpus(), task.template)
+    if task.int8:
+        use_int8(saved.model)
     evaluator = Evaluator(collator, task.config.evaluate)
     # Without a wrapper for gradients, but with the precision.
     model = accelerator.prepare_model(saved.model, evaluation_mode=True)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from qa_ray.config.policies import Precision
+from qa_ray.config.policies import AnswerPrecision, Precision
 from qa_ray.data.collate import Batch
 from qa_ray.errors import ConfigError
+from qa_ray.model.int8 import require_int8
 from qa_ray.model.masks import padding_known
 
 logger = logging.getLogger(__name__)
@@ -93,19 +94,28 @@ def choose_precision(wanted: Precision, device: torch.device, option: str = "tra
     return Precision.FP32 if device.type == "cpu" else Precision.FP16
 
 
-def answering_precision(wanted: Precision | str, device: torch.device) -> Precision:
-    """Resolve the precision that an answerer is asked for; fp32, and a warning, where a CPU would emulate bf16.
+def answering_precision(
+    wanted: AnswerPrecision | str, device: torch.device, option: str = "precision"
+) -> AnswerPrecision:
+    """Resolve the precision in which questions are answered; `option` is how the user sets it.
+
+    It is fp32, and a warning says so, where a CPU would emulate bf16.
 
     Raises:
         ConfigError: there is no such precision, or the device has it not.
     """
-    if wanted not in list(Precision):
-        raise ConfigError(f"precision={wanted!r} must be one of {', '.join(Precision)}")
-    chosen = choose_precision(Precision(wanted), device, "precision")
+    if wanted not in list(AnswerPrecision):
+        raise ConfigError(f"{option}={wanted!r} must be one of {', '.join(AnswerPrecision)}")
+    if wanted == AnswerPrecision.INT8:
+        if device.type != "cpu":
+            raise ConfigError(f"{option}=int8 needs a CPU: use bf16 or fp16 on GPUs, or auto")
+        require_int8(option)
+        return AnswerPrecision.INT8
+    chosen = choose_precision(Precision(wanted), device, option)
     if chosen is Precision.BF16 and device.type == "cpu" and emulates_bf16(device):
-        logger.warning("precision=bf16: this CPU has no instructions for it, so that fp32 is faster and is taken")
-        return Precision.FP32
-    return chosen
+        logger.warning("%s=bf16: this CPU has no instructions for it, so that fp32 is faster, and is taken", option)
+        chosen = Precision.FP32
+    return AnswerPrecision(chosen)
 
 
 def common_precision(chosen: Iterable[Precision], keep: Precision | None = None) -> Precision:
@@ -129,11 +139,11 @@ def emulates_bf16(device: torch.device) -> bool:
     return bool(torch.cuda.get_device_capability(device)[0] < 8)
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def autocast(precision: AnswerPrecision, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a model computes in a resolved precision."""
-    if precision is Precision.FP32:
+    if precision in (AnswerPrecision.FP32, AnswerPrecision.INT8):
         return nullcontext()
-    return torch.autocast(device.type, dtype_of(precision))
+    return torch.autocast(device.type, dtype_of(Precision(precision)))
 
 
 def accelerate_name(precision: Precision) -> str:

@@ -20,7 +20,7 @@ from qa_ray.data.files import HubSplit
 from qa_ray.data.passages import find_sources
 from qa_ray.data.rows import open_hub, read_rows, recognised
 from qa_ray.errors import ClusterError, DataError, StorageError, UserError
-from qa_ray.model.compute import choose_precision
+from qa_ray.model.compute import answering_precision
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.actor import AnsweredPart, PartAnswerer, PredictionTask, fingerprint
 from qa_ray.prediction.notice import without_notice
@@ -106,7 +106,7 @@ def predict(options: PredictionOptions) -> PredictionResult:
     transformers.logging.disable_progress_bar()
     resources = plan_resources(options.cluster)
     if not resources.use_gpu:
-        choose_precision(options.precision, torch.device("cpu"), "--precision")
+        answering_precision(options.precision, torch.device("cpu"), "--precision")
     data = options.data_config()
     inputs = find_inputs(data, options.data)
     logger.info("%s: %s", options.data, recognised([item.source for item in inputs]))

@@ -22,7 +22,7 @@ from strict import read as read_strictly
 
 from qa_ray.config.fine_tuning import Config, ModelConfig
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import BadRows, NoAnswer, Precision
+from qa_ray.config.policies import AnswerPrecision, BadRows, NoAnswer
 from qa_ray.errors import ConfigError, DataError, ModelError, StorageError
 from qa_ray.evaluation import workers
 from qa_ray.evaluation.job import evaluate
@@ -59,7 +59,7 @@ def options(place: Path) -> Callable[..., EvaluationOptions]:
         model=str(place / "run"),
         data=str(place / "dev.json"),
         out=place / "out",
-        precision=Precision.FP32,
+        precision=AnswerPrecision.FP32,
         num_resamples=200,
         cluster=ClusterConfig(num_workers=2, cpus_per_worker=1),
     )
@@ -216,7 +216,7 @@ def test_model_that_fails_on_a_window_is_refused_before_workers_start(
         ({"data": "/no/such.json"}, DataError, "/no/such.json"),
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"out": Path("/dev/null/out")}, StorageError, "--out=/dev/null/out cannot be written: Not a directory"),
-        ({"precision": Precision.FP16}, ConfigError, "^--precision=fp16 needs a GPU"),
+        ({"precision": AnswerPrecision.FP16}, ConfigError, "^--precision=fp16 needs a GPU"),
         ({"n_best": 0}, ConfigError, "^--n-best=0 must be at least 1"),
         ({"max_length": 8}, ConfigError, r"^--stride=8 must be in \[0, --max-length=8\)"),
     ],

@@ -17,7 +17,7 @@ from ray_runs import NAMES, write_squad
 
 from qa_ray.config.data import Columns
 from qa_ray.config.operation import ClusterConfig
-from qa_ray.config.policies import NoAnswer, Precision
+from qa_ray.config.policies import AnswerPrecision, NoAnswer
 from qa_ray.errors import ClusterError, ConfigError, DataError, ModelError, StorageError
 from qa_ray.prediction import job
 from qa_ray.prediction.job import predict
@@ -215,7 +215,7 @@ def test_model_that_another_node_has_not_ends_the_job_in_words(
         ({"max_length": 513}, ConfigError, "--max-length=513 is beyond the 512 tokens that .*run takes"),
         ({"max_length": 12, "stride": 11}, ConfigError, "--stride=11 leaves no room"),
         ({"out": "/dev/null/out"}, StorageError, "--out=/dev/null/out cannot be"),
-        ({"precision": Precision.FP16}, ConfigError, "--precision=fp16 needs a GPU"),
+        ({"precision": AnswerPrecision.FP16}, ConfigError, "--precision=fp16 needs a GPU"),
         ({"cluster": ClusterConfig(num_workers=9)}, ClusterError, "room for"),
     ],
     ids=["model", "data", "column", "window", "stride", "folder", "precision", "workers"],
