@@ -172,6 +172,12 @@ class QuestionAnswerer:
         results = [_result(list(islice(found, number or 1)), number, request) for number in asked.num_contexts]
         return results if asked.several else results[0]
 
+    @property
+    def tokens_at_once(self) -> int:
+        """Padded tokens of one forward pass."""
+        assert self._memory.tokens is not None
+        return self._memory.tokens
+
     def prepare(self, question: str, contexts: str | Sequence[str], **settings: Unpack[CallSettings]) -> Prepared:
         """Read and tokenise one question without answering it: what `answer` takes, together with others.
 

@@ -1,5 +1,6 @@
 """What one call asks of an answerer: the settings that were saved with the model, and what the call says instead."""
 
+import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -40,6 +41,8 @@ class CallSettings(TypedDict, total=False):
     handle_impossible_answer: bool | None
     """Whether an answer may be empty. None: if a threshold was saved with the model. True without such a threshold:
     where "no answer" has the best score."""
+    no_answer_threshold: float | None
+    """In place of the saved one: the larger, the fewer answers are empty; an answer may be."""
     align_to_words: bool
     """Widen answers that begin or end within a word; two that become the same count once, with the better score. The
     former pipeline's default was True; off, answers are those of evaluation."""
@@ -89,16 +92,22 @@ def make_request(given: CallSettings, saved: AnswerSettings, template: Template,
         window=window,
         max_answer_length=given.get("max_answer_len") or saved.max_answer_length,
         max_question_length=given.get("max_question_len"),
-        threshold=_threshold(saved.no_answer_threshold, given.get("handle_impossible_answer")),
+        threshold=_threshold(saved.no_answer_threshold, given),
         align_to_words=given.get("align_to_words", False),
         max_tokens=batch_size and batch_size * window.max_length,
     )
 
 
-def _threshold(saved: float | None, handle_impossible_answer: bool | None) -> float | None:
-    if handle_impossible_answer is None:
-        return saved
-    return (saved or 0.0) if handle_impossible_answer else None
+def _threshold(saved: float | None, given: CallSettings) -> float | None:
+    allowed, threshold = given.get("handle_impossible_answer"), given.get("no_answer_threshold")
+    if threshold is None:
+        return saved if allowed is None else (saved or 0.0) if allowed else None
+    right = isinstance(threshold, int | float) and math.isfinite(threshold)
+    require(right, f"no_answer_threshold={threshold!r} must be a finite number")
+    require(
+        allowed is not False, f"no_answer_threshold={threshold} needs handle_impossible_answer: leave one of them out"
+    )
+    return float(threshold)
 
 
 def _window(

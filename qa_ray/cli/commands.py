@@ -21,6 +21,7 @@ from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.inspection.options import InspectionConfig, as_inspection
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
+from qa_ray.serving.options import ServeOptions
 
 T = TypeVar("T")
 
@@ -166,6 +167,19 @@ def predict(argv: Words) -> int:
         return summary(answer(options))
 
     return run_job(job, PredictionOptions, argv, "qa-ray predict")
+
+
+def serve(argv: Words) -> int:
+    """Serve a model until a signal comes."""
+
+    def job(options: ServeOptions) -> str:
+        options.require_guarded()
+        _start_ray(ClusterConfig(address=options.address, local_cpus=options.local_cpus))
+        from qa_ray.serving.job import serve as run
+
+        return run(options)
+
+    return run_job(job, ServeOptions, argv, "qa-ray serve")
 
 
 def ask(argv: Words) -> int:

@@ -15,6 +15,7 @@ from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.inspection.options import InspectionConfig
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
+from qa_ray.serving.options import ServeOptions
 from qa_ray.tuning.options import SweepConfig
 
 
@@ -26,6 +27,7 @@ def print_completion(shell: str) -> None:
         "ask": AskOptions,
         "evaluate": EvaluationOptions,
         "predict": PredictionOptions,
+        "serve": ServeOptions,
         "tune": sweep,
         "inspect": _with_recipe(InspectionConfig),
         "doctor": run,

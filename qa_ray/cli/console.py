@@ -14,6 +14,7 @@ COMMANDS = {
         commands.ask,
         commands.evaluate,
         commands.predict,
+        commands.serve,
         commands.tune,
         commands.inspect,
         commands.doctor,
@@ -35,6 +36,7 @@ With your own data
   qa-ray train minilm --data.train a.jsonl --data.validation b.jsonl     fine-tune; report.html shows how well
   qa-ray evaluate runs/RUN --data c.jsonl              measure a model on other questions, or against another
   qa-ray predict runs/RUN --data d.parquet             answer many questions
+  qa-ray serve runs/RUN                                a page to ask it on, and an API
   qa-ray tune my.toml --tune.num-trials 20             search learning rate, stride or any other field
   qa-ray publish runs/RUN --repo-id USER/NAME          to the Hugging Face Hub, with a model card
 Besides

@@ -35,7 +35,7 @@ def plan_resources(config: ClusterConfig) -> Resources:
         ClusterError: the cluster has too few CPUs or GPUs, and does not grow.
     """
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    cpus = [_cpus_of(node) for node in ray.nodes() if node["Alive"]]
+    cpus = node_cpus()
     chosen = choose(config, cpus, gpus)
     if config.autoscaling:
         return chosen
@@ -77,8 +77,9 @@ def choose(config: ClusterConfig, cpus: Sequence[int], gpus: int) -> Resources:
     return Resources(fewest, most, threads, use_gpu)
 
 
-def _cpus_of(node: dict[str, dict[str, float]]) -> int:
-    return int(node["Resources"].get("CPU", 0))
+def node_cpus() -> list[int]:
+    """CPUs of each node of the cluster."""
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def _remedy(room: int) -> str:
