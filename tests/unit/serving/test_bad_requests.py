@@ -5,7 +5,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from services import ASK, CONTEXT, QUESTION, Client, Direct, options_for
+from direct_service import ASK, CONTEXT, QUESTION, Client, Direct, options_for
 
 _FIELDS = ("question", "context", "top_k", "threshold", "align_to_words", "max_answer_length", "windows", "contexts")
 _VALUES = {

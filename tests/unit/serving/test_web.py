@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 from answerers import save_decisive
-from services import ASK, CONTEXT, QUESTION, Client, Direct, options_for
+from direct_service import ASK, CONTEXT, QUESTION, Client, Direct, options_for
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.serving.messages import Parameters
