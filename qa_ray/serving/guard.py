@@ -22,6 +22,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_GONE = 499
+"""What nginx, and those who came after it, write down for a caller that did not wait."""
 _OPEN_PATHS = ("/page/", "/docs", "/openapi.json", "/health", "/ready")
 """Need no token: what the pages are made of, and what balancers ask."""
 
@@ -53,7 +55,8 @@ class Guard:
             # There are no websockets here, and starting and stopping is the application's own affair.
             await self._app(scope, receive, send)
             return
-        begin, status = time.perf_counter(), 500
+        # As long as nothing is answered: the caller may go away.
+        begin, status = time.perf_counter(), _GONE
 
         async def dressed(message: Message) -> None:
             nonlocal status
@@ -114,7 +117,7 @@ class Guard:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Refused(400, "gone", "the caller went away before the request was whole")
+                raise Refused(_GONE, "gone", "the caller went away before the request was whole")
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_bytes:

@@ -22,6 +22,7 @@ from qa_ray.evaluation.options import EvaluationOptions
 from qa_ray.inspection.options import as_inspection
 from qa_ray.prediction.options import PredictionOptions
 from qa_ray.publishing.options import RunPublishOptions
+from qa_ray.serving.options import ServeOptions
 from qa_ray.tuning.options import as_sweep
 
 
@@ -37,6 +38,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "ask": read_words(AskOptions),
     "evaluate": read_words(EvaluationOptions),
     "predict": read_words(PredictionOptions),
+    "serve": read_words(ServeOptions),
     "publish": read_words(RunPublishOptions),
     "benchmark": read_words(BenchmarkOptions),
 }
@@ -56,6 +58,8 @@ NOT_RUN = {
     "mlflow models": "a server, which does not end",
     "kubectl": "needs Kubernetes",
     "docker": "needs a registry; tests/unit/test_image.py builds the image where there is a builder",
+    "curl": "needs a service; tests/ray/test_serve.py asks one",
+    "serve deploy": "needs a cluster; tests/ray/test_serve.py makes what the file describes",
     "ray": "needs a cluster; tests/ray/test_launcher.py launches one",
     "make": "this test runs in one of them",
 }
