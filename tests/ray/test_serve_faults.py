@@ -144,7 +144,7 @@ def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(tmp_path: 
     words = ["--max-waiting", "4", "--local-cpus", "1", "--cpus-per-replica", "1"]
     with ServiceProcess(str(tmp_path / "model"), tmp_path, *words) as service:
         with Callers(16, lambda: service.post("/answer", ASK)) as callers:
-            callers.answered(400)
+            callers.answered(100)
         assert not callers.errors
         assert {status for status, _ in callers.found} == {200, 429}
         scores = [content["answers"][0]["score"] for status, content in callers.found if status == 200]
