@@ -8,6 +8,7 @@ from ray.serve.config import AutoscalingConfig
 
 from qa_ray.config.files import build
 from qa_ray.config.operation import ClusterConfig
+from qa_ray.errors import require
 from qa_ray.runs.resources import Resources, choose, node_cpus
 from qa_ray.serving.gateway import Gateway
 from qa_ray.serving.options import ServeOptions, token_digest
@@ -65,4 +66,8 @@ def from_config(args: dict[str, Any]) -> serve.Application:
     Raises:
         ConfigError: an option is missing, or cannot work.
     """
+    require(
+        not args.get("trust_remote_code"),
+        "serve: trust_remote_code counts on the command line alone, not in a file: use jobs/serve.py",
+    )
     return make(build(ServeOptions, args, "serve"))

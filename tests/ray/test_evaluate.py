@@ -83,6 +83,17 @@ def plain(place: Path) -> Evaluation:
     return evaluator(load_model(config.model), cpu_accelerator())
 
 
+def test_a_model_is_measured_in_int8(
+    shown: str, place: Path, plain: Evaluation, options: Callable[..., EvaluationOptions], tmp_path: Path
+) -> None:
+    evaluate(options(precision=AnswerPrecision.INT8, out=tmp_path / "out"))
+    found, expected = read(tmp_path / "out", "null_odds"), dict(plain.null_odds)
+    assert found != read(place / "out", "null_odds")
+    # As random as its weights are, the tiny model's scores are those of fp32 to a few hundredths of their spread.
+    spread = max(expected.values()) - min(expected.values())
+    assert found == pytest.approx(expected, abs=0.1 * spread)
+
+
 def read(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 

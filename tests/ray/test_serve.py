@@ -98,3 +98,5 @@ def test_a_config_file_describes_the_same_application() -> None:
     assert made._bound_deployment.name == "gateway"
     with pytest.raises(ConfigError, match="serve: replica"):
         from_config({**described.args, "replica": 2})
+    with pytest.raises(ConfigError, match="serve: trust_remote_code counts on the command line alone"):
+        from_config({**described.args, "trust_remote_code": True})

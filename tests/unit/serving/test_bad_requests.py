@@ -155,22 +155,22 @@ def assert_refused(found):
     assert "Traceback" not in words
 
 
-@pytest.mark.parametrize("content", wrong_values())
+@pytest.mark.parametrize("content", list(wrong_values()))
 def test_wrong_values(content, client):
     assert_refused(client.post("/answer", content if "\ud800" not in str(content) else dumped(content)))
 
 
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("body", list(BODIES.values()), ids=list(BODIES))
 def test_wrong_bodies(body, client):
     assert_refused(client.post("/answer", body))
 
 
-@pytest.mark.parametrize(("path", "content"), OTHER_FORMS.values(), ids=OTHER_FORMS)
+@pytest.mark.parametrize(("path", "content"), list(OTHER_FORMS.values()), ids=list(OTHER_FORMS))
 def test_wrong_requests_of_other_forms(path, content, client):
     assert_refused(client.post(path, content))
 
 
-@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize("headers", list(HEADERS.values()), ids=list(HEADERS))
 def test_wrong_headers(headers, client):
     assert_refused(client.post("/answer", dumped(ASK), headers=headers))
 
