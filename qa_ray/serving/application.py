@@ -41,7 +41,7 @@ def make(options: ServeOptions) -> serve.Application:
         **number,
     )
     gateway = serve.deployment(
-        Gateway,
+        serve.ingress()(Gateway),
         name=GATEWAY,
         num_replicas=1,
         max_ongoing_requests=options.max_waiting + _SPARE,

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from typing import Any
 
-from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -23,7 +22,6 @@ _PAUSE_S = 0.05
 _DRAIN_S = 0.05
 
 
-@serve.ingress()
 class Gateway:
     """Answers HTTP; a question that is lost with its replica is asked again of another."""
 
