@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ray.serve.schema import LoggingConfig
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.errors import ClusterError, ConfigError
+from qa_ray.locations import absolute
 from qa_ray.runs.signals import Interruptible
 from qa_ray.serving.application import GATEWAY, make, plan
 from qa_ray.serving.options import ServeOptions, is_loopback
@@ -40,7 +42,8 @@ def serve(options: ServeOptions) -> str:
     transformers.logging.disable_progress_bar()
     _check_model(options)
     port = _free_port(options)
-    gateway = _start(options, port)
+    # Replicas may work in another folder than this process.
+    gateway = _start(replace(options, model=absolute(options.model)), port)
     print(
         f"{_address(options.host, port)} (the page; /docs has the API, /metrics its counters); Ctrl-C ends it",
         flush=True,

@@ -103,11 +103,12 @@ class _Admission:
 def _add_questions(app: FastAPI, service: Service, options: ServeOptions, metrics: ServiceMetrics) -> None:
     """The paths that answer."""
     admission = _Admission(options.max_waiting, metrics)
+    most = min(options.max_questions, options.max_waiting)
 
     async def ask(asked: Asked, num_characters: int) -> Reply:
         if num_characters > options.max_characters:
-            most = f"{options.max_characters:,} that are taken"
-            raise Refused(413, "characters", f"question and texts have {num_characters:,} characters of the {most}")
+            words = f"{num_characters:,} characters of the {options.max_characters:,} that are taken"
+            raise Refused(413, "characters", f"question and texts have {words}")
         reply = await service.ask(asked)
         metrics.questions.inc()
         metrics.windows.inc(reply.num_windows)
@@ -130,10 +131,8 @@ def _add_questions(app: FastAPI, service: Service, options: ServeOptions, metric
     async def many(questions: Questions) -> ManyAnswers:
         """Answer questions one by one; one that cannot be answered does not stop the others."""
         number = len(questions.questions)
-        if number > options.max_questions:
-            raise Refused(
-                413, "questions", f"there are {number} questions, of the {options.max_questions} that are taken"
-            )
+        if number > most:
+            raise Refused(413, "questions", f"there are {number} questions, of the {most} that are taken")
 
         async def settled(question: Question) -> Answers | Problem:
             try:

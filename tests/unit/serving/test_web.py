@@ -136,7 +136,7 @@ def test_too_many_at_once_are_refused_at_once(service, folder):
     assert client.counted("qa_ray_refused_total") == statuses.count(429)
     assert client.counted("qa_ray_waiting") == 0
     assert client.post("/answer", ASK).status_code == 200
-    assert client.post("/answers", {"questions": [ASK] * 4}).status_code == 429
+    assert client.post("/answers", {"questions": [ASK] * 4}).status_code == 413
 
 
 def test_longer_texts_than_are_taken_are_refused(service, folder):
