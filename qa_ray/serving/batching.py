@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from qa_ray.answers import QuestionAnswerer
@@ -42,10 +42,6 @@ class _Waiting:
     prepared: Prepared
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[BatchedAnswer]
-    num_tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.num_tokens = self.prepared.num_tokens
 
     def tell(self, result: BatchedAnswer | BaseException) -> None:
         """Hand the result over to the event loop, unless nobody waits any more."""
@@ -108,12 +104,12 @@ class Batcher:
         size = 0
         while self._waiting:
             item = self._waiting[0]
-            if taken and (item.answerer is not first.answerer or size + item.num_tokens > most):
+            if taken and (item.answerer is not first.answerer or size + item.prepared.num_tokens > most):
                 break
             self._waiting.popleft()
             if not item.future.cancelled():
                 taken.append(item)
-                size += item.num_tokens
+                size += item.prepared.num_tokens
         return taken
 
 
@@ -133,6 +129,6 @@ def _answer(batch: Sequence[_Waiting]) -> None:
         for item in batch:
             item.tell(error)
     else:
-        told = Batch(len(batch), sum(item.num_tokens for item in batch))
+        told = Batch(len(batch), sum(item.prepared.num_tokens for item in batch))
         for number, (item, answers) in enumerate(zip(batch, found, strict=True)):
             item.tell(BatchedAnswer(answers, None if number else told))

@@ -1,10 +1,9 @@
 """What callers talk to on Ray Serve: the API and the page, and the questions' way to a replica and back."""
 
 import asyncio
-import logging
 from typing import Any
 
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -14,9 +13,7 @@ from qa_ray.serving.options import ServeOptions
 from qa_ray.serving.service import Asked, Refused, Reply
 from qa_ray.serving.web import make_app
 
-logger = logging.getLogger(__name__)
-
-_LOST = (RayActorError, ActorDiedError, ActorUnavailableError, ReplicaUnavailableError)
+_LOST = (RayActorError, ReplicaUnavailableError)
 """What is raised where a replica dies with a question: another one is asked."""
 _PAUSE_S = 0.05
 _DRAIN_S = 0.05
