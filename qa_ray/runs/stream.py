@@ -235,6 +235,7 @@ class Follower:
         self._record_group = record_group
         self._lines: list[Line] = []
         self._written_at = time.monotonic()
+        self._failure = ""
         self._display = Display()
         self._fetcher = Fetcher[Item](stream.take, self._take, self._write_now_and_then)
 
@@ -288,5 +289,9 @@ class Follower:
         try:
             self._write(lines_of(self._lines))
         except StorageError as error:
-            # They are in the checkpoints too, and are written again before long.
-            logger.warning("metrics.jsonl is not written: %s", error)
+            # They are in the checkpoints too, and are written again before long: what stays so is told once.
+            if str(error) != self._failure:
+                logger.warning("metrics.jsonl is not written: %s", error)
+            self._failure = str(error)
+        else:
+            self._failure = ""

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+import time
 from collections.abc import Mapping
 
 import psutil
@@ -107,15 +108,22 @@ def test_item_that_cannot_be_used_is_told_once_and_the_others_are_kept(caplog: p
     ]
 
 
-def test_storage_of_the_metrics_that_fails_does_not_end_the_follower(caplog: pytest.LogCaptureFixture) -> None:
+def test_storage_that_goes_on_failing_is_told_once_and_does_not_end_the_follower(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qa_ray.runs.stream._SECONDS_BETWEEN_WRITES", 0.0)
+    reasons = ["the disk is full"] * 3
+
     def write(content: bytes) -> None:
-        raise StorageError("the disk is full")
+        raise StorageError(reasons.pop() if reasons else "the disk is gone")
 
     stream = start_stream()
     StreamSender(stream)(Progress("train", 1, 1, 1, {"train_loss": 1.0}))
     with caplog.at_level(logging.WARNING, "qa_ray"), Follower(stream, write, Tracker()):
-        pass
-    assert [record.message for record in caplog.records] == ["metrics.jsonl is not written: the disk is full"]
+        while reasons:
+            time.sleep(0.1)
+    told = [record.message for record in caplog.records]
+    assert told == [f"metrics.jsonl is not written: the disk is {state}" for state in ("full", "gone")]
 
 
 def test_stream_that_is_gone_is_told_and_does_not_end_the_follower(caplog: pytest.LogCaptureFixture) -> None:
