@@ -58,6 +58,15 @@ def guarded(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def cautious(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a model whose threshold lets it never answer."""
+    folder = tmp_path_factory.mktemp("cautious")
+    save_decisive("bert", bert, folder, threshold=-1e6)
+    options = options_for(folder)
+    yield from listen(make_app(Direct(options), options, ServiceMetrics(), None))
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
     with sync_playwright() as driver:
@@ -101,6 +110,20 @@ def test_an_answer_is_marked_and_others_are_shown_with_their_scores(page: Page, 
     page.locator("#answers button").nth(2).click()
     expect(page.locator("#marked mark")).to_have_text(expected[2]["answer"])
     expect(page.locator("#model")).to_contain_text(str(folder))
+
+
+def test_no_answer_is_said_plainly(browser: Browser, cautious: str) -> None:
+    page = browser.new_page()
+    page.goto(cautious)
+    ask(page, CONTEXT, QUESTION)
+    expect(page.locator("#best")).to_have_text("The text holds no answer.")
+    expect(page.locator("#marked")).to_have_text(CONTEXT)
+    expect(page.locator("#marked mark")).to_have_count(0)
+    lines = page.locator("#answers button")
+    expect(lines.first).to_contain_text("no answer")
+    lines.nth(1).click()
+    expect(page.locator("#marked mark")).to_have_count(1)
+    page.close()
 
 
 def test_texts_stay_texts(page: Page) -> None:
@@ -176,8 +199,9 @@ def test_the_keyboard_is_enough(page: Page) -> None:
 def test_it_fits_a_phone_in_light_and_dark(scheme: str, browser: Browser, address: str) -> None:
     page = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(address)
-    ask(page, CONTEXT * 20 + "x" * 200, QUESTION)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 320
+    ask(page, CONTEXT * 20 + "x" * 200, "y" * 200)
+    widths = "() => [...document.querySelectorAll(':not(input)')].map((one) => one.scrollWidth)"
+    assert max(page.evaluate(widths)) <= 320
     paper = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(251, 251, 249)") == (scheme == "light")
     page.close()
