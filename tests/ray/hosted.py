@@ -15,6 +15,7 @@ from s3 import CREDENTIALS
 
 ROOT = Path(__file__).parents[2]
 HEAD = "head"
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "QA_RAY_SERVE_TOKEN")
 # One node's own processes are most of what runs here: leave out what nobody reads, and miss a dead node soon.
 _NODE = {
     "RAY_enable_metrics_collection": "0",
@@ -35,13 +36,13 @@ while not filesystem.get_file_info(path).is_file:
 
 
 def environment() -> dict[str, str]:
-    """Variables of every node and of the laptop, with a token and an S3 secret that nobody else has."""
+    """Variables of every node and of the laptop, with secrets that nobody else has."""
     own = {name: os.environ[name] for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     tools = {os.path.dirname(tool) for tool in (sys.executable, *map(shutil.which, ("ip", "rsync", "ssh"))) if tool}
     path = ":".join([os.path.dirname(sys.executable), *tools, "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
     mine = {"PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     mine |= {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
-    secret = {"AWS_SECRET_ACCESS_KEY": secrets.token_hex(16), "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    secret = {name: secrets.token_hex(16) for name in SECRETS}
     return own | mine | CREDENTIALS | secret | {"RAY_AUTH_MODE": "token"}
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from answerers import assert_same, open_cpu
-from hosted import HEAD, RemoteCluster, remote_cluster
+from hosted import HEAD, ROOT, SECRETS, RemoteCluster, remote_cluster
 from mlflow import MlflowClient
 from namespaces import LAPTOP, why_impossible
 from ray_runs import command, outcome_of, prepare, questions, write_squad
@@ -45,6 +46,21 @@ from ray.util.state import list_nodes, list_tasks
 addresses = {node.node_id: node.node_ip for node in list_nodes(sys.argv[1])}
 chosen = [("name", "=", "MapWorker(MapBatches(PartAnswerer)).submit"), ("state", "=", "FINISHED")]
 print(json.dumps([addresses[task.node_id] for task in list_tasks(sys.argv[1], filters=chosen, limit=10_000)]))
+"""
+# What a caller with the token and one without it are told, once somebody answers.
+_ASK = """
+import json, os, sys, time, urllib.error
+from served import fetch
+url, question = sys.argv[1], sys.argv[2].encode()
+while True:
+    try:
+        if fetch(f"{url}/ready")[0] == 200:
+            break
+    except urllib.error.URLError:
+        pass
+    time.sleep(0.2)
+with_token = fetch(f"{url}/answer", question, authorization=f"Bearer {os.environ['QA_RAY_SERVE_TOKEN']}")
+print(json.dumps([[status, json.loads(body)] for status, body in (with_token, fetch(f"{url}/answer", question))]))
 """
 
 
@@ -144,6 +160,42 @@ def test_model_from_the_registry_is_evaluated_on_both_nodes(cluster: RemoteClust
     assert found["f1"] == pytest.approx(expected["f1"])
 
 
+def ask_the_service(cluster: RemoteCluster, folder: Path) -> None:
+    """Check that a service on the cluster answers with the champion, and only those who bring its token."""
+    url, asked = f"http://{cluster.hosts.addresses[HEAD]}:8000", {key: ASKED[0][key] for key in ("question", "context")}
+    there = {"PYTHONPATH": str(ROOT / "tests")}
+    told = cluster.hosts.run(LAPTOP, [sys.executable, "-c", _ASK, url, json.dumps(asked)], env=there)
+    (status, found), (refused, why) = json.loads(told.splitlines()[-1])
+    assert status == 200, found
+    assert (found["model"], found["version"]) == ("models:/trips@champion", "1")
+    cluster.copy(cluster.uri("runs/calm/model"), str(folder))
+    assert_same(found["answers"], [open_cpu(folder)(**asked)])
+    assert (refused, why["error"].partition(":")[0]) == (401, "send the service's token")
+
+
+def test_service_that_is_submitted_as_a_job_answers_until_it_is_stopped(
+    cluster: RemoteCluster, calm: str, tmp_path: Path
+) -> None:
+    options = ["--host", "0.0.0.0", "--cpus-per-replica", "1"]
+    job = cluster.submit("python", "jobs/serve.py", "models:/trips@champion", *options, name="service")
+    ask_the_service(cluster, tmp_path)
+    cluster.job("stop", "service")
+    assert "stopped" in job.communicate()[0]
+    assert details(cluster, "service")["status"] == "STOPPED"
+
+
+def test_service_that_is_deployed_from_the_config_file_answers(
+    cluster: RemoteCluster, calm: str, tmp_path: Path
+) -> None:
+    config = yaml.safe_load((ROOT / "jobs" / "serve.yaml").read_text())
+    config["applications"][0]["args"] |= {"model": "models:/trips@champion", "cpus_per_replica": 1}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    there = ["--address", cluster.address]
+    cluster.hosts.run(LAPTOP, ["serve", "deploy", *there, str(tmp_path / "serve.yaml")])
+    ask_the_service(cluster, tmp_path)
+    cluster.hosts.run(LAPTOP, ["serve", "shutdown", "-y", *there])
+
+
 def test_stopped_job_ends_in_a_checkpoint(
     cluster: RemoteCluster, train: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -185,7 +237,7 @@ def test_job_fails_with_its_own_exit_code_runs_the_code_that_was_sent_and_reads_
 def test_secrets_of_the_nodes_are_shown_nowhere(cluster: RemoteCluster, calm: str) -> None:
     known = cluster.job("list")
     assert "submission_id='calm'" in known
-    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"):
+    for name in SECRETS:
         assert cluster.hosts.environment[name] not in calm + known
 
 

@@ -13,12 +13,14 @@ from answerers import save_decisive
 from direct_service import ASK, CONTEXT, QUESTION
 from families import FAMILIES
 from huggingface_hub import InferenceClient
+from ray import serve as ray_serve
+from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 from served import ServiceProcess, fetch
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.policies import AnswerPrecision
-from qa_ray.errors import ConfigError, UserError
+from qa_ray.errors import ClusterError, ConfigError, UserError
 from qa_ray.serving.application import from_config
 from qa_ray.serving.job import serve
 from qa_ray.serving.options import TOKEN, ServeOptions
@@ -87,6 +89,18 @@ def test_what_cannot_be_is_told_in_words(given: dict[str, Any], message: str, fo
             given = {"port": taken.getsockname()[1]}
         with pytest.raises(UserError, match=re.escape(message)):
             serve(ServeOptions(**{"model": str(folder), "use_gpu": False, **given}))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_on_which_ray_serve_runs_keeps_it(folder: Path) -> None:
+    ray_serve.start(http_options=HTTPOptions(port=0))
+    try:
+        with pytest.raises(ClusterError, match=r"already \(it has no application\).*serve shutdown"):
+            serve(ServeOptions(model=str(folder), use_gpu=False))
+        assert ray_serve.status().proxies
+    finally:
+        ray_serve.shutdown()
+    assert not ray_serve.status().proxies
 
 
 @pytest.mark.usefixtures("ray_cluster")
