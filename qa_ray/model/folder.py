@@ -121,21 +121,33 @@ def _holds_weights(folder: Path) -> bool:
 
 
 @contextmanager
+def reading_mlflow(action: str) -> Iterator[None]:
+    """Word what MLflow raises; `action` says what cannot be done, up to the server's name.
+
+    Raises:
+        ModelError: MLflow raised something.
+    """
+    import mlflow  # here, as below
+
+    try:
+        yield
+    # MLflow lets through whatever its many stores raise.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = without_secrets(mlflow.get_tracking_uri())
+        raise ModelError(
+            f"cannot {action} {where}: {without_secrets(reason)} (MLFLOW_TRACKING_URI names another server)"
+        ) from error
+
+
+@contextmanager
 def _downloaded(uri: str) -> Iterator[Path]:
     """The folder of a model's files, copied from MLflow for as long as the context lasts."""
     import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
 
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as target:
-        try:
+        with reading_mlflow(f"fetch the model {uri} from"):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target)
-        # MLflow lets through whatever its many stores raise.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            where = without_secrets(mlflow.get_tracking_uri())
-            raise ModelError(
-                f"cannot fetch the model {uri} from {where}: {without_secrets(reason)} "
-                "(MLFLOW_TRACKING_URI names another server)"
-            ) from error
         folders = sorted({path.parent for path in Path(target).rglob("config.json")}, key=lambda path: path.parts)
         if not folders:
             raise ModelError(f"{uri} holds no model: there is no config.json in it")

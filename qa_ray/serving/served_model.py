@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,6 @@ class ServedModel:
         self._source = source
         self._open = open_answerer
         self._failed: tuple[str, int] = ("", 0)
-        self._stopped = threading.Event()
         self.current = self._load(find_version(source))
         if is_alias(source):
             threading.Thread(target=self._watch, args=(watch_s,), name="qa_ray-champion", daemon=True).start()
@@ -111,12 +111,9 @@ class ServedModel:
         logger.warning("%s: version %s takes over from version %s", self._source, found.version, self.current.version)
         self.current, self.trouble = loaded, None
 
-    def stop(self) -> None:
-        """Watch the alias no longer."""
-        self._stopped.set()
-
     def _watch(self, watch_s: float) -> None:
-        while not self._stopped.wait(watch_s):
+        while True:
+            time.sleep(watch_s)
             self.look()
 
     def _tell(self, trouble: str) -> None:

@@ -3,8 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
-from qa_ray.errors import ModelError
-from qa_ray.locations import without_secrets
+from qa_ray.model.folder import reading_mlflow
 
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
@@ -40,21 +39,13 @@ def find_version(source: str) -> RegisteredVersion | None:
         return None
     import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
 
-    client = mlflow.MlflowClient()
-    try:
+    with reading_mlflow(f"find the model {source} at"):
+        client = mlflow.MlflowClient()
         found = (
             client.get_model_version_by_alias(named["name"], named["alias"])
             if "alias" in named.groupdict()
             else client.get_model_version(named["name"], named["version"])
         )
-    # MLflow lets through whatever its many stores raise.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        where = without_secrets(mlflow.get_tracking_uri())
-        raise ModelError(
-            f"cannot find the model {source} at {where}: {without_secrets(reason)} "
-            "(MLFLOW_TRACKING_URI names another server)"
-        ) from error
     return RegisteredVersion(found.name, str(found.version), _scores(found.tags))
 
 
