@@ -56,32 +56,26 @@ def serve(options: ServeOptions) -> str:
         logger.info("stopping: what was asked is answered first; once more ends it at once")
         # Who waits longer than a request may take has been told so.
         gateway.drain.remote().result(timeout_s=options.timeout_s + _MARGIN_S)
-        _end()
+        ray_serve.delete(_NAME)
 
     Interruptible(ended.set).run(follow)
     return "stopped"
 
 
 def _require_alone() -> None:
-    """Check that nothing is served on this cluster yet: Ray Serve has one address and would keep the one it has.
+    """Check that nothing is served on this cluster yet: Ray Serve has one address, and would keep the one it has.
 
     Raises:
         ClusterError: something is.
     """
     status = ray_serve.status()
-    if status.proxies:
-        names = ", ".join(sorted(status.applications)) or "no application"
+    if status.applications:
         raise ClusterError(
-            f"Ray Serve runs on this cluster already (it has {names}): add the model to the config file that was "
-            "deployed there, as in jobs/serve.yaml, or end what runs with `serve shutdown`"
+            f"Ray Serve runs on this cluster already (with {', '.join(sorted(status.applications))}): add the model to "
+            "the config file that was deployed there, as in jobs/serve.yaml, or end what runs with `serve shutdown`"
         )
-
-
-def _end() -> None:
-    """End Ray Serve, unless somebody has deployed more meanwhile: that stays."""
-    if set(ray_serve.status().applications) - {_NAME}:
-        ray_serve.delete(_NAME)
-    else:
+    if status.proxies:
+        # A service that has ended left it, listening at its own address.
         ray_serve.shutdown()
 
 
@@ -133,7 +127,7 @@ def _start(options: ServeOptions, port: int) -> DeploymentHandle:
         gateway.describe.remote().result(timeout_s=options.timeout_s)
     except (RayServeException, RayError, RuntimeError, TimeoutError) as error:
         with contextlib.suppress(Exception):
-            _end()
+            ray_serve.delete(_NAME)
         last = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ClusterError(f"the service does not start: {last.strip()}") from error
     return gateway

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from answerers import save_decisive
 from direct_service import ASK, CONTEXT, QUESTION
 from families import FAMILIES
 from huggingface_hub import InferenceClient
+from ray import cloudpickle
 from ray import serve as ray_serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
@@ -20,7 +22,7 @@ from served import ServiceProcess, fetch
 
 from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.policies import AnswerPrecision
-from qa_ray.errors import ClusterError, ConfigError, UserError
+from qa_ray.errors import ClusterError, ConfigError, ModelError, UserError
 from qa_ray.serving.application import from_config
 from qa_ray.serving.job import serve
 from qa_ray.serving.options import TOKEN, ServeOptions
@@ -91,16 +93,26 @@ def test_what_cannot_be_is_told_in_words(given: dict[str, Any], message: str, fo
             serve(ServeOptions(**{"model": str(folder), "use_gpu": False, **given}))
 
 
+@ray_serve.deployment(ray_actor_options={"num_cpus": 0})
+class Other:
+    """Somebody else's application."""
+
+
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_cluster_on_which_ray_serve_runs_keeps_it(folder: Path) -> None:
+def test_a_cluster_keeps_what_it_serves_already_and_not_what_an_ended_service_left(folder: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray_serve.start(http_options=HTTPOptions(port=0))
+    ray_serve.run(Other.bind(), name="other")
     try:
-        with pytest.raises(ClusterError, match=r"already \(it has no application\).*serve shutdown"):
+        with pytest.raises(ClusterError, match=r"already \(with other\).*serve shutdown"):
             serve(ServeOptions(model=str(folder), use_gpu=False))
-        assert ray_serve.status().proxies
+        assert set(ray_serve.status().applications) == {"other"}
+        ray_serve.delete("other")
+        with pytest.raises(ModelError, match="no/such/model"):
+            serve(ServeOptions(model="no/such/model", use_gpu=False))
+        assert not ray_serve.status().proxies
     finally:
         ray_serve.shutdown()
-    assert not ray_serve.status().proxies
 
 
 @pytest.mark.usefixtures("ray_cluster")
