@@ -35,7 +35,8 @@ from qa_ray.storage.ownership import create, join, withdraw
 from qa_ray.storage.run_folder import CONFIG, METRICS, OWNER, RunFolder
 from qa_ray.tracking.hardware import EnvironmentRecord
 from qa_ray.tracking.node_metrics import NodeRecord
-from qa_ray.tracking.tracker import RunStatus, Tracker, send_owed, start_tracker
+from qa_ray.tracking.recording import send_owed, start_tracker
+from qa_ray.tracking.tracker import RunStatus, Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,8 @@ from qa_ray.runs.signals import Interruptible
 from qa_ray.runs.stream import start_stream
 from qa_ray.storage.ownership import create
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry, send_owed, start_tracker
+from qa_ray.tracking.recording import send_owed, start_tracker
+from qa_ray.tracking.tracker import PARENT, RunStatus, Tracker, TrialEntry
 from qa_ray.tuning.lent import lend
 from qa_ray.tuning.live_report import LiveReport
 from qa_ray.tuning.options import SweepConfig

@@ -12,7 +12,8 @@ from qa_ray.runs.stream import Fetcher, Follower, Restart, start_stream
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.metrics import Progress
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
-from qa_ray.tracking.tracker import RunStatus, start_tracker
+from qa_ray.tracking.recording import start_tracker
+from qa_ray.tracking.tracker import RunStatus
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -21,7 +21,8 @@ from qa_ray.answers import QuestionAnswerer
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.tracker import Candidate, RunStatus, Tracker, start_tracker
+from qa_ray.tracking.recording import start_tracker
+from qa_ray.tracking.tracker import Candidate, RunStatus, Tracker
 
 ASKED = pd.DataFrame(
     {

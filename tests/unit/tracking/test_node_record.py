@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.node_metrics import NodeRecord, NodeSample
-from qa_ray.tracking.tracker import RunStatus, Tracker, start_tracker
+from qa_ray.tracking.recording import start_tracker
+from qa_ray.tracking.tracker import RunStatus, Tracker
 
 BEGAN = 1_700_000_000.25
 

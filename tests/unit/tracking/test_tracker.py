@@ -18,7 +18,8 @@ from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.tracker import Candidate, DataUse, RunStatus, Tracker, send_owed, start_tracker
+from qa_ray.tracking.recording import send_owed, start_tracker
+from qa_ray.tracking.tracker import Candidate, DataUse, RunStatus, Tracker
 
 
 @pytest.fixture

@@ -22,14 +22,16 @@ from qa_ray.config.operation import TrackingConfig
 from qa_ray.errors import StorageError
 from qa_ray.model.folder import open_model
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.tracker import Candidate, RunStatus, send_owed, start_tracker
+from qa_ray.tracking.recording import send_owed, start_tracker
+from qa_ray.tracking.tracker import Candidate, RunStatus
 
 NUM_WRITERS = 4
 WRITER = """
 import sys
 from qa_ray.config.operation import TrackingConfig
 from qa_ray.storage.run_folder import RunFolder
-from qa_ray.tracking.tracker import RunStatus, start_tracker
+from qa_ray.tracking.recording import start_tracker
+from qa_ray.tracking.tracker import RunStatus
 
 uri, storage, name = sys.argv[1:]
 tracker = start_tracker(TrackingConfig(uri=uri), RunFolder(storage, name), params={"name": name})
