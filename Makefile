@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test test-all chaos chaos-sweep traffic check docs clean
+.PHONY: install train test test-long test-all chaos chaos-sweep traffic check docs clean
 
 install: .venv/installed
 
@@ -12,8 +12,10 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-test-all: test
+test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
+
+test-all: test test-long
 
 # Kills workers, jobs and nodes of training runs, and more: make chaos ARGS='--kills 200'
 chaos: .venv/installed

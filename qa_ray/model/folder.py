@@ -127,7 +127,7 @@ def reading_mlflow(action: str) -> Iterator[None]:
     Raises:
         ModelError: MLflow raised something.
     """
-    import mlflow  # here, as below
+    import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
 
     try:
         yield
@@ -143,7 +143,7 @@ def reading_mlflow(action: str) -> Iterator[None]:
 @contextmanager
 def _downloaded(uri: str) -> Iterator[Path]:
     """The folder of a model's files, copied from MLflow for as long as the context lasts."""
-    import mlflow  # here, since it costs seconds, and only models that MLflow keeps need it
+    import mlflow  # here, as above
 
     with tempfile.TemporaryDirectory(prefix="qa_ray-") as target:
         with reading_mlflow(f"fetch the model {uri} from"):

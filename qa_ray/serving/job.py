@@ -63,7 +63,9 @@ def serve(options: ServeOptions) -> str:
 
 
 def _require_alone() -> None:
-    """Check that nothing is served on this cluster yet: Ray Serve has one address, and would keep the one it has.
+    """Check that nothing is served on this cluster, and clear away what an ended service left.
+
+    Ray Serve has one address, and would keep the one it has.
 
     Raises:
         ClusterError: something is.
@@ -75,7 +77,6 @@ def _require_alone() -> None:
             "the config file that was deployed there, as in jobs/serve.yaml, or end what runs with `serve shutdown`"
         )
     if status.proxies:
-        # A service that has ended left it, listening at its own address.
         ray_serve.shutdown()
 
 

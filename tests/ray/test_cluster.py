@@ -178,9 +178,17 @@ def test_service_that_is_submitted_as_a_job_answers_until_it_is_stopped(
 ) -> None:
     options = ["--host", "0.0.0.0", "--cpus-per-replica", "1"]
     job = cluster.submit("python", "jobs/serve.py", "models:/trips@champion", *options, name="service")
+    log = ""
+    assert job.stdout
+    while "(the page;" not in log:
+        line = job.stdout.readline()
+        assert line, log
+        log += line
     ask_the_service(cluster, tmp_path)
     cluster.job("stop", "service")
-    assert "stopped" in job.communicate()[0]
+    log += job.communicate()[0]
+    assert "stopped" in log
+    assert cluster.hosts.environment["QA_RAY_SERVE_TOKEN"] not in log
     assert details(cluster, "service")["status"] == "STOPPED"
 
 

@@ -99,13 +99,13 @@ class Other:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_cluster_keeps_what_it_serves_already_and_not_what_an_ended_service_left(folder: Path) -> None:
+def test_a_cluster_keeps_what_it_serves_already_and_not_what_an_ended_service_left() -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray_serve.start(http_options=HTTPOptions(port=0))
     ray_serve.run(Other.bind(), name="other")
     try:
         with pytest.raises(ClusterError, match=r"already \(with other\).*serve shutdown"):
-            serve(ServeOptions(model=str(folder), use_gpu=False))
+            serve(ServeOptions(model="no/such/model", use_gpu=False))
         assert set(ray_serve.status().applications) == {"other"}
         ray_serve.delete("other")
         with pytest.raises(ModelError, match="no/such/model"):
