@@ -122,7 +122,7 @@ def to_toml(config: Config) -> str:
 
 def json_schema(kind: type[Config]) -> Table:
     """The JSON schema of such files, for editors."""
-    schema = TypeAdapter(_model(kind)).json_schema()
+    schema = TypeAdapter(_model(kind, use_attribute_docstrings=True)).json_schema()
     definitions = schema["$defs"]
     root: Table = definitions.pop(kind.__name__)
     for definition in [root, *definitions.values()]:
@@ -145,9 +145,13 @@ def _checked(kind: type[T], content: Table, known: Table, source: str) -> T:
     return cast(T, checked.config)  # type: ignore[attr-defined]
 
 
-def _model(kind: Any) -> type[BaseModel]:
-    """What checks a configuration's types: strictly, as they stand in JSON."""
-    settings = ConfigDict(use_attribute_docstrings=True, extra="forbid", strict=True)
+def _model(kind: Any, use_attribute_docstrings: bool = False) -> type[BaseModel]:
+    """What checks a configuration's types: strictly, as they stand in JSON.
+
+    Docstrings are read out of the source's syntax tree, which fails now and then where two threads do so at once
+    (Python before 3.11.8, https://github.com/python/cpython/issues/106905): only the schema needs them.
+    """
+    settings = ConfigDict(use_attribute_docstrings=use_attribute_docstrings, extra="forbid", strict=True)
     return create_model("Configured", __config__=settings, config=(kind, ...))
 
 

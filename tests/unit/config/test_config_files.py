@@ -1,5 +1,6 @@
 """Configurations in files: what is read over what, what is refused in which words, and what is written."""
 
+import ast
 import json
 import tomllib
 from collections.abc import Callable
@@ -131,6 +132,12 @@ def test_override_replaces_fields_and_keeps_the_rest() -> None:
     assert config == replace(sample(), train=replace(sample().train, epochs=9, precision=Precision.FP32))
     with pytest.raises(ConfigError, match=r"arguments: train\.epoch is no field: did you mean train\.epochs\?"):
         override(sample(), {"train": {"epoch": 9}}, "arguments")
+
+
+def test_configuration_is_checked_without_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two threads that parse source at once fail now and then, before Python 3.11.8.
+    monkeypatch.setattr(ast, "parse", lambda *_args, **_kwargs: pytest.fail("source is parsed"))
+    assert override(sample(), {"train": {"epochs": 9}}, "arguments").train.epochs == 9
 
 
 def test_options_are_built_of_plain_values() -> None:
