@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,17 @@ class Prediction(NamedTuple):
     probability: float
     start_logit: float
     end_logit: float
+
+
+class Answered(TypedDict):
+    """One answer: `answer` is context[start:end], and empty with start = end = 0 where the context holds none."""
+
+    score: float
+    start: int
+    end: int
+    answer: str
+    context: NotRequired[int | None]
+    """Place of its context among several for one question; None where none of them holds an answer."""
 
 
 _ANSWER = pa.struct([("text", pa.string()), ("answer_start", pa.int32())])

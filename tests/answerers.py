@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_runs import changed, cpu_accelerator, made_passages, make_collator, tiny_config
 
-from qa_ray.answers.answerer import Answered, QuestionAnswerer
+from qa_ray.answers.answerer import QuestionAnswerer
 from qa_ray.config.fine_tuning import Config, EvalConfig, ModelConfig, WindowConfig
 from qa_ray.model.folder import save_model
 from qa_ray.model.loading import load_model, load_tokenizer
-from qa_ray.schema import Passage
+from qa_ray.schema import Answered, Passage
 from qa_ray.scores.results import Evaluation
 from qa_ray.training.evaluator import Evaluator
 

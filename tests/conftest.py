@@ -16,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Several threads for matrices this small wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray would send how it is used to its makers.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Jobs would join the cluster of whoever runs the tests.
 os.environ.pop("RAY_ADDRESS", None)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from qa_ray.answers.decode import Candidates
 from qa_ray.answers.inference import more_candidates, score_corpus
-from qa_ray.answers.n_best import Answered, Found, Span, distinct_spans, rank
+from qa_ray.answers.n_best import Found, Span, distinct_spans, rank
 from qa_ray.answers.prepared import Prepared
 from qa_ray.answers.request import CallSettings, Request, make_request
 from qa_ray.config.answering import AnswerSettings
@@ -36,7 +36,7 @@ from qa_ray.model.forward_check import check_longest_window
 from qa_ray.model.int8 import use_int8
 from qa_ray.model.loading import learn_template
 from qa_ray.model.token_limit import TokenLimit
-from qa_ray.schema import Passage, Problem
+from qa_ray.schema import Answered, Passage, Problem
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
-from typing import Any, NamedTuple, NotRequired, Self, TypedDict
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from qa_ray.answers.decode import Candidates, probabilities
 from qa_ray.data.characters import whole_words
 from qa_ray.data.corpus import Corpus
-from qa_ray.schema import Float32s, Int64s, Prediction
+from qa_ray.schema import Answered, Float32s, Int64s, Prediction
 
 _QUESTIONS_AT_ONCE = 1000
 
@@ -156,17 +156,6 @@ class Span(NamedTuple):
     """First character."""
     end: int
     """Place after the last character."""
-
-
-class Answered(TypedDict):
-    """One answer: `answer` is context[start:end], and empty with start = end = 0 where the context holds none."""
-
-    score: float
-    start: int
-    end: int
-    answer: str
-    context: NotRequired[int | None]
-    """Place of its context among several for one question; None where none of them holds an answer."""
 
 
 @dataclass(frozen=True, slots=True)

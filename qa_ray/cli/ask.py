@@ -15,7 +15,7 @@ from qa_ray.errors import DataError, require
 
 if TYPE_CHECKING:
     from qa_ray.answers import QuestionAnswerer
-    from qa_ray.answers.n_best import Answered
+    from qa_ray.schema import Answered
 
 _STDIN = "-"
 

@@ -11,13 +11,13 @@ import ray
 import torch
 
 from qa_ray.answers import QuestionAnswerer
-from qa_ray.answers.n_best import Answered
 from qa_ray.errors import DataError, ModelError, UserError
 from qa_ray.model.folder import SavedModel, open_for
 from qa_ray.prediction.options import OutFormat, PredictionOptions
 from qa_ray.prediction.output_folder import ANSWERS, OutputFolder
 from qa_ray.prediction.parts import InputQuestion, Part, pack, unpack
 from qa_ray.runs.process import set_up_process
+from qa_ray.schema import Answered
 from qa_ray.storage.strict_json import to_json
 
 _ANSWER = {"answer": pa.large_string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}

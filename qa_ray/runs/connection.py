@@ -17,6 +17,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # from so many files on, new ones are sought at the next interval
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_DATA_USAGE_DISABLED": "1",  # a thread of the driver that asks a Prometheus
     # Nothing answers there: Ray Train would look for a dashboard for 40 s, and a shorter run would wait at its end.
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
 }

@@ -16,7 +16,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qa_ray.errors import StorageError
 from qa_ray.runs.progress import Display
-from qa_ray.runs.trainer import preemption_known
 from qa_ray.tracking.hardware import WorkerGroup
 from qa_ray.tracking.metrics import Line, Progress, lines_of, metrics_of
 from qa_ray.tracking.node_metrics import NodeSample
@@ -110,8 +109,9 @@ def start_stream() -> Any:
 class StreamWishes:
     """Rank 0's other end of a stream: what is asked of the run, see `Outside`."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, preemption: Callable[[], object | None]) -> None:
         self._stream = stream
+        self._preemption = preemption
 
     def wishes(self) -> Wishes:
         """What is asked of the workers now."""
@@ -120,7 +120,7 @@ class StreamWishes:
 
     def preemption(self) -> object | None:
         """Which nodes are about to be taken away, if any."""
-        return preemption_known()
+        return self._preemption()
 
     def saved(self) -> None:
         """Say that the checkpoint for a resize is stored."""

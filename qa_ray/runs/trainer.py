@@ -4,7 +4,8 @@ Ray Train ends a group of workers the moment that its policy wants another size;
 that a checkpoint is stored and no step is made twice. And it gives up where a worker is lost just as it is told to
 begin; here another group is started, as after any other loss.
 All that this project takes from inside of Ray Train stands in this module, as it was in Ray 2.60: the base classes of
-the policies, where a trainer makes its policies and callbacks, and what a worker knows of a preemption.
+the policies, where a trainer makes its policies and callbacks, what a worker knows of a preemption, and who started the
+cluster.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
@@ -156,8 +159,12 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
         self._stream = stream
 
     def _create_default_callbacks(self) -> list[Any]:
+        # Each of the two starts a process beside the workers. The one would hand out Ray Datasets, of which a run has
+        # none; the other asks the dashboard whether the controller lives, and a local cluster has none.
+        left_out = (DatasetsCallback, PlacementGroupCleanerCallback) if _cluster_is_local() else (DatasetsCallback,)
+        own = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, left_out)]
         # Before Ray's own, which may fail in the start.
-        return [StartCallback(), *super()._create_default_callbacks()]
+        return [StartCallback(), *own]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Result:
         # Ray Train takes no policies from outside.
@@ -165,3 +172,9 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
         if isinstance(parts["scaling_policy"], ElasticScalingPolicy):
             parts["scaling_policy"] = SavingPolicy(self.scaling_config, self._stream)
         return super()._initialize_and_run_controller(**parts)
+
+
+def _cluster_is_local() -> bool:
+    """Whether this process has started the cluster, which then ends with it."""
+    node = ray._private.worker.global_worker.node
+    return node is not None and node.is_head()

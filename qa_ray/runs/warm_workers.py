@@ -13,6 +13,7 @@ from ray import train
 
 from qa_ray.runs.outcome import Outcome
 from qa_ray.runs.trainer import Trainer
+from qa_ray.runs.work_queue import WorkQueue
 
 _WORKERS_LOOK_EVERY_S = 0.05
 """Between two runs alone."""
@@ -20,47 +21,6 @@ _DRIVER_LOOKS_EVERY_S = 0.25
 
 Work = Callable[[], Outcome]
 """What each worker does for a run."""
-
-
-class WorkQueue:
-    """An actor between a driver and its warm workers: takes work one way, and its outcome the other."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._work: Work | None = None
-        self._outcome: Outcome | None = None
-        self._closed = False
-        self._groups = 0
-
-    def put(self, work: Work) -> None:
-        """Give the workers something to do, once they have done all else."""
-        self._number += 1
-        self._work, self._outcome = work, None
-
-    def close(self) -> None:
-        """Let the workers end."""
-        self._closed = True
-
-    def join(self) -> None:
-        """Another group of workers has come."""
-        self._groups += 1
-
-    def groups(self) -> int:
-        """How many groups there have been."""
-        return self._groups
-
-    def take(self, done: int) -> tuple[int, Work | None, bool]:
-        """For a worker that has `done` so many: number and work of the next one, if any, and whether it is to end."""
-        news = self._work is not None and self._outcome is None and self._number > done
-        return self._number, self._work if news else None, self._closed
-
-    def finish(self, outcome: Outcome) -> None:
-        """Rank 0 has done its work, which the others have done or are about to end."""
-        self._outcome = outcome
-
-    def outcome(self) -> Outcome | None:
-        """What became of the work; None while it goes on."""
-        return self._outcome
 
 
 def serve(queue: Any) -> None:
@@ -75,7 +35,7 @@ def serve(queue: Any) -> None:
         if work is None:
             time.sleep(_WORKERS_LOOK_EVERY_S)
             continue
-        outcome = work()
+        outcome = ray.get(work)()
         done = number
         # The next run may compute in another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -103,7 +63,7 @@ class WarmWorkers:
             self._start(make_trainer)
         assert self._fit is not None
         groups = ray.get(self._queue.groups.remote())
-        ray.get(self._queue.put.remote(work))
+        ray.get(self._queue.put.remote((ray.put(work),)))
         while True:
             outcome: Outcome | None = ray.get(self._queue.outcome.remote())
             if outcome is not None:

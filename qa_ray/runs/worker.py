@@ -32,6 +32,7 @@ from qa_ray.runs.run import Run
 from qa_ray.runs.saver import Saver
 from qa_ray.runs.stream import StreamSender, StreamWishes
 from qa_ray.runs.takeover import take_over
+from qa_ray.runs.trainer import preemption_known
 from qa_ray.storage.run_folder import RunFolder
 from qa_ray.tracking.hardware import Hardware, WorkerGroup
 from qa_ray.tracking.metrics import Record, ignore
@@ -175,7 +176,7 @@ def _start(task: TrainingTask, sender: StreamSender) -> Run:
     if config.evaluate.share < 1:
         evaluate = evaluator(collate(task.validation.corpus(config.evaluate.share)))
     saver = Saver(config, task.folder, accelerator, sender.history, saved=saved, ownership=ownership)
-    control = Control(config.checkpoint, accelerator, StreamWishes(task.stream))
+    control = Control(config.checkpoint, accelerator, StreamWishes(task.stream, preemption_known))
     run = Run(config, accelerator, sender, record, model, loop, evaluate, evaluate_all, saver, control)
     if saved:
         run.go_on(saved)

@@ -11,19 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from qa_ray.answers import QuestionAnswerer
-from qa_ray.answers.n_best import Answered
 from qa_ray.answers.prepared import Prepared
 from qa_ray.errors import UserError
+from qa_ray.schema import Answered
+from qa_ray.serving.service import Batch
 
 _FORWARD_PASSES = 2
 """So many of them at a time: their windows are sorted by length, which leaves little padding."""
-
-
-class Batch(NamedTuple):
-    """What was answered together."""
-
-    num_questions: int
-    num_tokens: int
 
 
 class BatchedAnswer(NamedTuple):

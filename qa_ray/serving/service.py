@@ -1,10 +1,9 @@
 """What the API asks of those who hold the model, and the words for what goes wrong on the way."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from qa_ray.answers.n_best import Answered
-from qa_ray.serving.batching import Batch
+from qa_ray.schema import Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +15,13 @@ class Asked:
     settings: dict[str, Any]
     """Of the call, as QuestionAnswerer takes them."""
     windows: bool
+
+
+class Batch(NamedTuple):
+    """What was answered together."""
+
+    num_questions: int
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

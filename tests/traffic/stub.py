@@ -12,6 +12,7 @@ from ray import train
 from qa_ray.config.fine_tuning import TrainConfig
 from qa_ray.config.operation import CheckpointConfig
 from qa_ray.runs.stream import StreamSender, StreamWishes
+from qa_ray.runs.trainer import preemption_known
 from qa_ray.tracking.metrics import Progress
 from qa_ray.tracking.node_metrics import NodeSampler
 from qa_ray.training import control
@@ -52,7 +53,7 @@ def work(stream: Any) -> int:
     """Make steps until the stream is asked to stop, and return how many."""
     accelerator = Accelerator(cpu=True)
     sender, broadcasts = StreamSender(stream), Broadcasts(accelerator)
-    decide = Control(CheckpointConfig(every_minutes=None), accelerator, StreamWishes(stream))
+    decide = Control(CheckpointConfig(every_minutes=None), accelerator, StreamWishes(stream, preemption_known))
     address = f"node of rank {accelerator.process_index}"
     sampler = NodeSampler(
         SAMPLE_S, stream.put_sample.remote, stream.put.remote, address=address, monitors=lambda: {"all": Monitor}

@@ -24,6 +24,7 @@ LIGHT = {
     "doctor sample --help": "--optim.learning-rate",
     "evaluate --help": "--num-resamples",
     "predict --help": "--part-size",
+    "serve --help": "--replicas",
     "ask --help": "QUESTION",
     "publish --help": "--repo-id",
     "benchmark --help": "--repeats",
@@ -46,6 +47,9 @@ LIGHT = {
         ("from qa_ray import QuestionAnswerer", {"mlflow", "ray"}),
         ("import qa_ray.prediction.parts", HEAVY),
         ("import qa_ray.prediction.actor", {"mlflow", "ray.train", "ray.data"}),
+        ("import qa_ray.runs.stream", HEAVY - {"ray"} | {"ray.train", "ray.data"}),
+        ("import qa_ray.serving.gateway", HEAVY - {"ray"} | {"ray.train", "ray.data"}),
+        ("import qa_ray.runs.work_queue", HEAVY - {"ray"} | {"ray.train", "ray.data"}),
         *((COMMAND.format(words=words, expected=expected), HEAVY) for words, expected in LIGHT.items()),
     ],
     ids=[
@@ -57,6 +61,9 @@ LIGHT = {
         "answerer",
         "reader",
         "actor",
+        "stream",
+        "gateway",
+        "queue",
         *(words or "overview" for words in LIGHT),
     ],
 )

@@ -210,6 +210,18 @@ def test_trainer_gives_its_policy_to_the_controller(monkeypatch: pytest.MonkeyPa
     assert set(parts) <= set(inspect.signature(TrainController.__init__).parameters)
 
 
+@pytest.mark.parametrize("head", [True, False])
+def test_trainer_starts_no_process_that_a_run_does_not_need(head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = SimpleNamespace(is_head=lambda: head, node_id="n")
+    monkeypatch.setattr(ray._private.worker.global_worker, "node", node)
+    trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    names = [type(callback).__name__ for callback in trainer._create_default_callbacks()]
+    assert names[0] == "StartCallback"
+    assert "BackendSetupCallback" in names
+    assert "DatasetsCallback" not in names
+    assert ("PlacementGroupCleanerCallback" in names) is not head, "only a cluster that is joined has a dashboard"
+
+
 @pytest.mark.parametrize("lost", [ActorDiedError(), ActorUnavailableError("socket closed", None)], ids=["dead", "away"])
 def test_worker_that_is_lost_in_the_start_counts_as_one_of_the_losses_that_are_allowed(lost: RayActorError) -> None:
     policy = LossPolicy(FailureConfig(max_failures=2))

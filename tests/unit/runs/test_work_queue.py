@@ -1,18 +1,14 @@
 """What workers that stay are given, as far as it needs no Ray."""
 
-from typing import Any
+from qa_ray.runs.work_queue import WorkQueue
 
-from qa_ray.runs.warm_workers import WorkQueue
-
-
-def work() -> Any:
-    """What nobody does here."""
+work = object()
 
 
 def test_each_worker_is_given_each_work_once():
     queue = WorkQueue()
     assert queue.take(0) == (0, None, False)
-    queue.put(work)
+    queue.put((work,))
     assert queue.take(0) == queue.take(0) == (1, work, False)
     assert queue.take(1) == (1, None, False), "this rank has done it, and waits for the others"
     assert queue.outcome() is None
@@ -20,7 +16,7 @@ def test_each_worker_is_given_each_work_once():
 
 def test_work_that_its_group_has_not_ended_is_given_to_the_next_group():
     queue = WorkQueue()
-    queue.put(work)
+    queue.put((work,))
     queue.take(0)
     queue.join()
     assert queue.take(0) == (1, work, False)
@@ -29,11 +25,11 @@ def test_work_that_its_group_has_not_ended_is_given_to_the_next_group():
 
 def test_a_new_group_is_not_given_what_is_done():
     queue, outcome = WorkQueue(), object()
-    queue.put(work)
+    queue.put((work,))
     queue.finish(outcome)
     assert queue.outcome() is outcome
     assert queue.take(0) == (1, None, False)
-    queue.put(work)
+    queue.put((work,))
     assert queue.outcome() is None
     assert queue.take(1) == (2, work, False)
 
