@@ -12,7 +12,7 @@ from typing import TypeVar
 from qa_ray.benchmark.options import BenchmarkOptions
 from qa_ray.cli.arguments import parse_options, parse_run
 from qa_ray.cli.ask import AskOptions, converse
-from qa_ray.cli.execution import exit_code, importing, set_up
+from qa_ray.cli.execution import end_on_sigterm, exit_code, importing, set_up
 from qa_ray.config.files import json_schema, to_toml
 from qa_ray.config.fine_tuning import Config
 from qa_ray.config.operation import ClusterConfig
@@ -67,6 +67,7 @@ def _start_ray(cluster: ClusterConfig) -> None:
 
     with importing("qa_ray.answers"):
         start_ray(cluster)
+    end_on_sigterm()
 
 
 def train(argv: Words) -> int:

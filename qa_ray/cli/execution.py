@@ -4,12 +4,18 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from qa_ray.errors import StoppedError, UserError
 from qa_ray.logs import silence
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came: what goes on ends as after Ctrl-C."""
 
 
 def exit_code(action: Callable[[], None]) -> int:
@@ -30,6 +36,9 @@ def exit_code(action: Callable[[], None]) -> int:
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
+    except _TerminatedError:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -41,6 +50,15 @@ def set_up() -> None:
     _hide_scripts()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     silence()
+
+
+def end_on_sigterm() -> None:
+    """End with a word when SIGTERM comes. To be called once Ray has started, whose own answer is its core's stack."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @contextlib.contextmanager

@@ -122,16 +122,22 @@ def _start(options: ServeOptions, port: int) -> DeploymentHandle:
     # On this machine alone one proxy listens; an open address is that of every node with a replica.
     location = ProxyLocation.HeadOnly if is_loopback(options.host) else ProxyLocation.EveryNode
     try:
-        ray_serve.start(location, HTTPOptions(host=options.host, port=port), logging_config=_LOGGING)
-        ray_serve.run(make(options), name=_NAME, route_prefix="/")
-        gateway = ray_serve.get_deployment_handle(GATEWAY, _NAME)
-        gateway.describe.remote().result(timeout_s=options.timeout_s)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_withdraw)
+            ray_serve.start(location, HTTPOptions(host=options.host, port=port), logging_config=_LOGGING)
+            ray_serve.run(make(options), name=_NAME, route_prefix="/")
+            gateway = ray_serve.get_deployment_handle(GATEWAY, _NAME)
+            gateway.describe.remote().result(timeout_s=options.timeout_s)
+            undo.pop_all()
     except (RayServeException, RayError, RuntimeError, TimeoutError) as error:
-        with contextlib.suppress(Exception):
-            ray_serve.delete(_NAME)
         last = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ClusterError(f"the service does not start: {last.strip()}") from error
     return gateway
+
+
+def _withdraw() -> None:
+    with contextlib.suppress(Exception):
+        ray_serve.delete(_NAME)
 
 
 def _follow(gateway: DeploymentHandle, watch_s: float, ended: threading.Event) -> None:

@@ -50,6 +50,19 @@ def test_exit_code_tells_how_it_ended(
     assert capsys.readouterr().err == printed
 
 
+def test_sigterm_ends_what_ray_does_with_a_word(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from qa_ray.cli.commands import run_configured\n"
+        "def job(config):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(600)\n"
+        "sys.exit(run_configured(job, ['sample', '--cluster.local-cpus', '1'], 'job', ''))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "terminated\n")
+
+
 def test_reader_who_has_seen_enough_is_no_error() -> None:
     program = f"{sys.executable} -m qa_ray.cli train sample --dry-run"
     done = subprocess.run(["bash", "-c", f"{program} | true"], cwd=ROOT, capture_output=True, text=True, check=True)
