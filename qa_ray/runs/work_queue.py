@@ -16,7 +16,7 @@ class WorkQueue:
         self._groups = 0
 
     def put(self, work: tuple[ObjectRef]) -> None:
-        """Give the workers something to do, once they have done all else; in a tuple, out of which Ray fetches nothing."""
+        """Give the workers something to do, once they have done all else; Ray fetches nothing out of a tuple."""
         self._number += 1
         (self._work,), self._outcome = work, None
 
