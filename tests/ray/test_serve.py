@@ -116,6 +116,25 @@ def test_a_cluster_keeps_what_it_serves_already_and_not_what_an_ended_service_le
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_service_that_is_ended_while_it_starts_is_withdrawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[str] = []
+
+    def end(*_: object) -> None:
+        served.extend(ray_serve.status().applications)
+        raise KeyboardInterrupt
+
+    # Asked for once the application runs.
+    monkeypatch.setattr(ray_serve, "get_deployment_handle", end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            serve(ServeOptions(model=str(folder), port=0, use_gpu=False, cpus_per_replica=1))
+        assert served == ["qa_ray"]
+        assert not ray_serve.status().applications
+    finally:
+        ray_serve.shutdown()
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_config_file_describes_the_same_application() -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load((JOBS / "serve.yaml").read_text()))
     (described,) = config.applications
